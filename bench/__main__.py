@@ -1,0 +1,28 @@
+"""``python -m bench``.
+
+A command is one entry of `COMMANDS`: what the user types, ``module:function``, and a line for the list. The function's
+signature, typed for typer, is its options; its docstring is its help; it returns None or an exit code (1: a claim or a
+limit failed). Only the module of the command that is called is imported, so that ``--help`` answers at once: such a
+module imports torch inside the function.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from lossscale.support.cli import Command, run_commands
+
+COMMANDS: tuple[Command, ...] = ()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code."""
+    return run_commands(
+        COMMANDS,
+        prog="python -m bench",
+        help="Is an optimizer step right, how fast is it, and what was compiled: conformance, timings, static limits.",
+        argv=argv,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""What an algorithm is to the rest of the package: one record, one registry.
+
+An algorithm's file fills in an `Algorithm`; the drop-in optimizer class, the population step, the rescaling of
+hyperparameters, the conformance cases, byte counts and benchmark rows are all derived from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from .powers import PowerTable
+
+Row = tuple[float, ...]
+"""The host scalars of one (hyperparameters, step): doubles, exactly those that torch hands to its kernels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """One state tensor per parameter.
+
+    Attributes:
+        name: torch's name for it, such as ``exp_avg``.
+        degree: how it scales with the loss: ``state(s·L) = s**degree · state(L)``.
+        when: whether these hyperparameters keep it.
+    """
+
+    name: str
+    degree: int
+    when: Callable[[Any], bool] = lambda hyper: True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One way to round an algorithm's update.
+
+    Attributes:
+        name: ``foreach``, ``for-loop``, ``fused``, ``cpu-fused``, ``native`` or a capturable variant.
+        equals: what it is bit-identical to, in words.
+        rule: the Triton function ``rule(p, g, s0, s1, s2, row, step, powers, lane, FLAGS, DTYPE)``, returning the new
+            ``(p, s0, s1, s2)`` in float32.
+        reference: the same in tensor operations, with the same arguments and result.
+        row: ``row(hyper, step, first, powers)``: the host scalars, in double. ``first`` is true before the first update.
+        columns: the names of the row's entries.
+        unscale: how a grad_scale is taken out: ``divide`` as torch's fused kernels do (the unrounded gradient is used),
+            ``multiply`` by float32(1/scale) and round, as ``GradScaler.unscale_`` does.
+        lanes: whether rounding depends on the element's position in the unrolled loop of torch's kernel.
+        device_step: whether the rule reads the step from the device (then a step needs nothing new from the host).
+        double: whether the rule computes in float64.
+    """
+
+    name: str
+    equals: str
+    rule: Any
+    reference: Callable[..., tuple[Tensor, ...]]
+    row: Callable[[Any, float, bool, PowerTable], Row]
+    columns: tuple[str, ...]
+    unscale: str = "multiply"
+    lanes: bool = False
+    device_step: bool = False
+    double: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """Everything the package knows about one optimizer.
+
+    Attributes:
+        name: lower-case key, such as ``adamw``.
+        title: the class name of its drop-in, such as ``AdamW``.
+        hyperparameters: frozen keyword-only dataclass with torch's names and defaults; validates itself.
+        positional: constructor arguments that torch accepts by position, in order.
+        states: its state tensors, in the order the rules take them.
+        hyperparameter_degrees: degree of each hyperparameter under loss scaling.
+        flags: hyperparameters to the bit mask of `kernels.flags`.
+        recipes: by name; the first is the default.
+        fill: initial value of every state element.
+        stateful_step: whether torch keeps a ``step`` tensor per parameter.
+    """
+
+    name: str
+    title: str
+    hyperparameters: type
+    positional: tuple[str, ...]
+    states: tuple[State, ...]
+    hyperparameter_degrees: Mapping[str, int]
+    flags: Callable[[Any], int]
+    recipes: Mapping[str, Recipe]
+    fill: Callable[[Any], float] = lambda hyper: 0.0
+    stateful_step: bool = True
+    eager_state: bool = False
+
+    @property
+    def default_recipe(self) -> str:
+        """The recipe used when none is named."""
+        return next(iter(self.recipes))
+
+    @property
+    def degrees(self) -> dict[str, int]:
+        """Degree of every quantity under loss scaling: parameters, gradient, states and hyperparameters."""
+        return {
+            "params": 0,
+            "grad": 1,
+            **{state.name: state.degree for state in self.states},
+            **self.hyperparameter_degrees,
+        }
+
+    def recipe(self, name: str | None) -> Recipe:
+        """The recipe of that name, or the default.
+
+        Raises:
+            ValueError: if this algorithm has no such recipe.
+        """
+        key = name or self.default_recipe
+        if key not in self.recipes:
+            raise ValueError(f"recipe {key!r}: {self.title} has none of that name; choose one of {', '.join(self.recipes)}")
+        return self.recipes[key]
+
+    def state_names(self, hyper: Any) -> tuple[str, ...]:
+        """Names of the state tensors that these hyperparameters keep, in rule order."""
+        return tuple(state.name for state in self.states if state.when(hyper))
+
+    def rescale(self, hyper: Any, scale: float) -> Any:
+        """The hyperparameters under which a run on ``scale·L`` repeats the run of ``hyper`` on ``L``.
+
+        Each value is multiplied by ``scale**degree``; with a power of two the two runs agree bit for bit as long as
+        nothing overflows or turns subnormal.
+        """
+        changed = {
+            name: getattr(hyper, name) * scale**degree for name, degree in self.hyperparameter_degrees.items() if degree
+        }
+        return dataclasses.replace(hyper, **changed)
+
+
+ALGORITHMS: dict[str, Algorithm] = {}
+"""Every registered algorithm, by name."""
+
+
+def register(algorithm: Algorithm) -> Algorithm:
+    """Add an algorithm to the registry (its file's last line)."""
+    ALGORITHMS[algorithm.name] = algorithm
+    return algorithm
+
+
+def get_algorithm(name: str) -> Algorithm:
+    """The registered algorithm of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in ALGORITHMS:
+        raise ValueError(f"optimizer {name!r}: no such algorithm; choose one of {', '.join(sorted(ALGORITHMS))}")
+    return ALGORITHMS[name]
+
+
+def check_range(
+    label: str, value: float, *, low: float = 0.0, below: float | None = None, index: int | None = None
+) -> None:
+    """Raise torch's ValueError unless ``low <= value`` (and ``value < below``); NaN fails too."""
+    if not low <= value or (below is not None and not value < below):
+        where = f" parameter at index {index}" if index is not None else f" {label}"
+        raise ValueError(f"Invalid {label}{where}: {value}" if index is not None else f"Invalid {label} value: {value}")
+
+
+__all__ = ["ALGORITHMS", "Algorithm", "Recipe", "Row", "State", "field", "get_algorithm", "register"]

@@ -1,0 +1,5 @@
+"""One file an algorithm: hyperparameters, degrees, rules, references, registration. Importing the package registers them."""
+
+from . import adagrad, adam, adam_atan2, rmsprop, sgd
+
+__all__ = ["adagrad", "adam", "adam_atan2", "rmsprop", "sgd"]

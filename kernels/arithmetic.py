@@ -1,0 +1,106 @@
+"""Rounding-exact building blocks for rules, in Triton.
+
+Every function rounds exactly where its ATen counterpart on CUDA rounds. Values are float32 in registers whatever the
+storage dtype; `round_to` marks the places where an eager kernel would have stored to the parameter's dtype and read it
+back. Kernels are compiled with ``enable_fp_fusion=False``, so ``a * b + c`` is two roundings and `tl.fma` is one.
+`reference.py` has the same blocks as tensor operations.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def scalar(row, column: tl.constexpr):
+    """One host scalar: a Python double narrowed once to float32, as torch narrows the scalars of its kernels."""
+    return tl.load(row + column).to(tl.float32)
+
+
+@triton.jit
+def scalar64(row, column: tl.constexpr):
+    """One host scalar kept as a double (fused Adagrad)."""
+    return tl.load(row + column)
+
+
+@triton.jit
+def bias_correction(powers, row, column: tl.constexpr, step):
+    """``1 - powf(beta, step)`` in float32 from the device table; ``row`` holds the table's offset and length at ``column``.
+
+    The table ends where the power falls under 2^-25: from there the correction is exactly 1.
+    """
+    offset = tl.load(row + column).to(tl.int64)
+    last = tl.load(row + column + 1).to(tl.int64) - 1
+    index = step.to(tl.int64) - 1
+    return tl.load(powers + offset + tl.where(index < last, index, last))
+
+
+@triton.jit
+def round_to(x, dtype: tl.constexpr):
+    """Round float32 to ``dtype`` (nearest even) and widen again: what a store and a load do."""
+    if dtype == tl.float32:
+        return x
+    else:
+        return x.to(dtype).to(tl.float32)
+
+
+@triton.jit
+def negate(x):
+    """Flip the sign bit. Not ``-x``: some Triton versions compute ``0 - x``, which loses -0."""
+    return x * -1.0
+
+
+@triton.jit
+def mul(x, s, dtype: tl.constexpr):
+    """``x.mul_(s)``."""
+    return round_to(x * s, dtype)
+
+
+@triton.jit
+def add_scaled(x, other, alpha, dtype: tl.constexpr):
+    """``x.add(other, alpha=alpha)``: one fma."""
+    return round_to(tl.fma(other, alpha, x), dtype)
+
+
+@triton.jit
+def add_scalar(x, s, dtype: tl.constexpr):
+    """``x.add_(s)``."""
+    return round_to(x + s, dtype)
+
+
+@triton.jit
+def div(x, y, dtype: tl.constexpr):
+    """``x / y``, correctly rounded (Triton's ``/`` on float32 is approximate)."""
+    return round_to(tl.div_rn(x, y), dtype)
+
+
+@triton.jit
+def sqrt(x, dtype: tl.constexpr):
+    """``x.sqrt()``, correctly rounded (`tl.sqrt` is approximate and flushes subnormals)."""
+    return round_to(tl.sqrt_rn(x), dtype)
+
+
+@triton.jit
+def lerp(x, end, weight, dtype: tl.constexpr):
+    """``x.lerp_(end, weight)``: ATen starts from the nearer end, with 1 - weight formed in float32."""
+    difference = end - x
+    from_start = tl.fma(difference, weight, x)
+    from_end = tl.fma(negate(1.0 - weight), difference, end)
+    return round_to(tl.where(tl.abs(weight) < 0.5, from_start, from_end), dtype)
+
+
+@triton.jit
+def addcmul(x, a, b, value, dtype: tl.constexpr):
+    """``x.addcmul_(a, b, value=value)``: ATen fuses a·b + x when value is 1, and rounds a·b otherwise."""
+    return round_to(tl.where(value == 1.0, tl.fma(a, b, x), tl.fma(a * b, value, x)), dtype)
+
+
+@triton.jit
+def addcdiv(x, a, b, value, dtype: tl.constexpr):
+    """``x.addcdiv_(a, b, value=value)``: the quotient is rounded, then one fma (value 1 gives the same bits as a sum)."""
+    return round_to(tl.fma(tl.div_rn(a, b), value, x), dtype)
+
+
+@triton.jit
+def maximum(a, b):
+    """``torch.maximum``: NaN in either operand propagates. Not `tl.maximum`, whose NaN rule depends on the backend."""
+    return tl.where((a > b) | (a != a), a, b)

@@ -1,0 +1,109 @@
+"""Triton's interpreter made exact, in this one place.
+
+With ``TRITON_INTERPRET=1`` kernels run as numpy on the CPU. Out of the box that differs from a GPU in three ways that
+bits can see: `tl.fma` rounds twice, float32 to bfloat16 truncates, and bfloat16 subnormals widen to wrong values. The
+builder methods behind them are replaced, and only while one of our kernels runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+ACTIVE: bool = bool(triton.knobs.runtime.interpret)
+"""Whether this process interprets kernels: TRITON_INTERPRET was set when they were decorated."""
+
+
+def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """a·b + c rounded once. float32: exact product, sum rounded to odd in float64, narrowed. float64: torch's hardware fma."""
+    a, b, c = np.broadcast_arrays(a, b, c)
+    if c.dtype == np.float64:
+        operands = (torch.from_numpy(np.ascontiguousarray(x)) for x in (c, a, b))
+        return torch.addcmul(*operands).numpy().reshape(c.shape)
+    if c.dtype != np.float32:
+        raise TypeError(f"fma of {c.dtype}: rules compute in float32 or float64")
+    product = a.astype(np.float64) * b.astype(np.float64)
+    addend = c.astype(np.float64)
+    total = product + addend
+    virtual = total - product
+    error = (product - (total - virtual)) + (addend - virtual)
+    bits = total.view(np.int64)
+    away = (error > 0) == (total > 0)
+    adjust = np.isfinite(total) & np.isfinite(error) & (error != 0) & (bits & 1 == 0)
+    odd = np.where(adjust, np.where(away, bits + 1, bits - 1), bits)
+    return odd.view(np.float64).astype(np.float32)
+
+
+def to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """float32 to bfloat16 patterns (uint16): nearest even, NaN stays NaN, subnormals kept."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16
+    quiet = (bits >> 16) | np.uint32(0x40)
+    return np.where(np.isnan(x), quiet, rounded).astype(np.uint16).reshape(np.shape(x))
+
+
+def from_bfloat16(patterns: np.ndarray) -> np.ndarray:
+    """bfloat16 patterns (uint16) to float32: exact."""
+    return (np.asarray(patterns).astype(np.uint32) << 16).view(np.float32).reshape(np.shape(patterns))
+
+
+def _builder() -> Any:
+    from triton.runtime import interpreter
+
+    return interpreter
+
+
+def _create_fma(self: Any, x: Any, y: Any, z: Any) -> Any:
+    return _builder().TensorHandle(fma(x.data, y.data, z.data), z.dtype.scalar)
+
+
+def _cast(original: Any) -> Any:
+    def cast_impl(self: Any, src: Any, dst_type: Any) -> Any:
+        source, target = src.dtype.scalar, dst_type.scalar
+        handle = _builder().TensorHandle
+        if source == tl.float32 and target == tl.bfloat16:
+            return handle(to_bfloat16(src.data), tl.bfloat16)
+        if source == tl.bfloat16 and target == tl.float32:
+            return handle(from_bfloat16(src.data), tl.float32)
+        return original(self, src, dst_type)
+
+    return cast_impl
+
+
+def _create_fp_to_fp(original: Any) -> Any:
+    def create_fp_to_fp(self: Any, src: Any, dst_type: Any, rounding_mode: Any) -> Any:
+        if {src.dtype.scalar, dst_type.scalar} == {tl.float32, tl.bfloat16}:
+            return self.cast_impl(src, dst_type)
+        return original(self, src, dst_type, rounding_mode)
+
+    return create_fp_to_fp
+
+
+@contextlib.contextmanager
+def exact() -> Iterator[None]:
+    """While this is open the interpreter rounds as a GPU does."""
+    builder = _builder().InterpreterBuilder
+    names = ("create_fma", "cast_impl", "create_fp_to_fp")
+    saved = {name: getattr(builder, name) for name in names}
+    builder.create_fma = _create_fma
+    builder.cast_impl = _cast(saved["cast_impl"])
+    builder.create_fp_to_fp = _create_fp_to_fp(saved["create_fp_to_fp"])
+    try:
+        # Overflow, NaN and division by zero are ordinary values for a kernel.
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        for name, method in saved.items():
+            setattr(builder, name, method)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], constants: dict[str, object]) -> None:
+    """Run ``kernel`` over ``grid`` in the exact interpreter."""
+    with exact():
+        kernel[grid](*arguments, **constants)

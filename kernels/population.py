@@ -1,0 +1,167 @@
+"""Optimizer steps of many models at once: parameters [models, n], every model with hyperparameters of its own.
+
+A model is a tensor of the step's address table and a distinct hyperparameter record is a row of its scalar table, so a
+population is one launch of the same kernel, and a model steps to the same bits as it would alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .algorithm import get_algorithm
+from .launch import (
+    BLOCK,
+    INTERPRETER_BLOCK,
+    Tables,
+    fitting_block,
+    kernel_constants,
+    launch_tables,
+    reference_update,
+    resolve_backend,
+)
+from .powers import power_table
+from .reference import Context
+
+_PIECE = 65536
+"""Elements stepped together by the reference, so that its temporaries stay in cache."""
+
+
+class Population:
+    """The optimizer of a population of models.
+
+    Args:
+        algorithm: name in the registry, such as ``"adam"``.
+        hyperparameters: one record per model; options that select code (amsgrad, momentum or not, ...) must agree.
+        params: float32, bfloat16 or float16 tensor [models, n], contiguous; updated in place.
+        recipe: whose rounding; None for the algorithm's default.
+        backend: ``auto``, ``triton``, ``interpreter`` or ``reference``.
+
+    Attributes:
+        state: the state tensors by name, each [models, n].
+        step_count: steps taken.
+
+    Raises:
+        ValueError: for an unknown algorithm, recipe or backend, records that do not fit, or parameters of another shape.
+    """
+
+    def __init__(
+        self,
+        algorithm: str,
+        hyperparameters: Sequence[Any],
+        params: Tensor,
+        *,
+        recipe: str | None = None,
+        backend: str = "auto",
+    ) -> None:
+        self.algorithm = get_algorithm(algorithm)
+        self.recipe = self.algorithm.recipe(recipe)
+        if params.dim() != 2 or not params.is_contiguous():
+            raise ValueError(f"params of shape {tuple(params.shape)}: give a contiguous tensor [models, parameters]")
+        if len(hyperparameters) != params.shape[0]:
+            raise ValueError(
+                f"hyperparameters: {len(hyperparameters)} records for {params.shape[0]} models; give one per model"
+            )
+        distinct = list(dict.fromkeys(hyperparameters))
+        flags = {self.algorithm.flags(hyper) for hyper in distinct}
+        if len(flags) > 1:
+            raise ValueError("hyperparameters: options that select code differ between models; make one population each")
+        self.params = params
+        self.flags = flags.pop() if flags else 0
+        self.backend = resolve_backend(backend, params.device)
+        self.step_count = 0
+        self._hypers = distinct
+        number = {hyper: k for k, hyper in enumerate(distinct)}
+        self._row_of = np.array([number[hyper] for hyper in hyperparameters], np.int64)
+        self._row_index = torch.from_numpy(self._row_of).to(params.device)
+        self._powers = power_table(params.device)
+        names = self.algorithm.state_names(distinct[0]) if distinct else ()
+        fills = torch.tensor([self.algorithm.fill(hyper) for hyper in hyperparameters], dtype=torch.float64)
+        column = fills.to(params.device, params.dtype).unsqueeze(1)
+        self.state = {name: column.expand_as(params).clone() for name in names}
+        self._tables = Tables()
+
+    def _rows(self) -> Tensor:
+        first = self.step_count == 1
+        rows = [self.recipe.row(hyper, float(self.step_count), first, self._powers) for hyper in self._hypers]
+        return torch.tensor(rows, dtype=torch.float64).to(self.params.device, non_blocking=True)
+
+    def _slots(self) -> list[Tensor | None]:
+        return [self.state.get(state.name) for state in self.algorithm.states] + [None] * (
+            3 - len(self.algorithm.states)
+        )
+
+    @torch.no_grad()
+    def step(self, grads: Tensor) -> None:
+        """One optimizer step of every model, in place.
+
+        Args:
+            grads: [models, n], the parameters' dtype, contiguous.
+
+        Raises:
+            ValueError: if the gradients do not match the parameters.
+        """
+        if grads.shape != self.params.shape or grads.dtype != self.params.dtype or not grads.is_contiguous():
+            raise ValueError(
+                f"grads of shape {tuple(grads.shape)} and {grads.dtype}: give a contiguous tensor like the parameters, "
+                f"{tuple(self.params.shape)} and {self.params.dtype}"
+            )
+        self.step_count += 1
+        if not self.params.numel():
+            return
+        if self.backend == "reference":
+            self._step_reference(grads)
+        else:
+            self._step_kernel(grads)
+
+    def _step_reference(self, grads: Tensor) -> None:
+        models, width = self.params.shape
+        rows = self._rows()[self._row_index]
+        step = torch.tensor(float(self.step_count), device=self.params.device)
+        element = torch.arange(width, device=self.params.device)
+        lane = element % 4 if width % 4 == 0 else 4 + element % 65536 // 512 % 4
+        slots = self._slots()
+        stride = max(1, _PIECE // width)
+        for begin in range(0, models, stride):
+            piece = slice(begin, begin + stride)
+            row = rows[piece].t().unsqueeze(-1)
+            context = Context(
+                row=row, step=step, powers=self._powers.values, lane=lane, flags=self.flags, dtype=self.params.dtype
+            )
+            states = [None if slot is None else slot[piece] for slot in slots]
+            reference_update(self.recipe, context, self.params[piece], grads[piece], states)
+
+    def _step_kernel(self, grads: Tensor) -> None:
+        models, width = self.params.shape
+        slots = self._slots()
+        columns = [self.params, grads, *(slot for slot in slots if slot is not None)]
+        offsets = np.arange(models, dtype=np.int64) * width
+        host = np.empty((2 + len(columns), models), np.int64)
+        host[0] = width
+        host[1] = self._row_of
+        for column, tensor in enumerate(columns, 2):
+            host[column] = tensor.data_ptr() + offsets * tensor.element_size()
+        block = min(INTERPRETER_BLOCK if self.backend == "interpreter" else BLOCK, fitting_block(host[0]))
+        self._tables.update(host, self.params.device, block)
+        constants = kernel_constants(
+            self.recipe,
+            self.flags,
+            states=sum(1 << k for k, slot in enumerate(slots) if slot is not None),
+            param=self.params.dtype,
+            grad=grads.dtype,
+            state=self.params.dtype,
+            block=block,
+        )
+        launch_tables(
+            self._tables,
+            constants,
+            rows=self._rows(),
+            steps=torch.full((models,), float(self.step_count), device=self.params.device),
+            powers=self._powers.values,
+            grad_scale=None,
+            found_inf=None,
+        )

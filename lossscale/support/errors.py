@@ -1,0 +1,79 @@
+"""Bad input: one exception, and the checks that raise it."""
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+_LONGEST_VALUE = 200
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. The commands print it as one line and exit 2.
+
+    Args:
+        argument: what was given, as the user spells it (``--scale``, ``STUDY``).
+        value: its value.
+        remedy: what is wrong with it or what to give instead, without a final full stop.
+    """
+
+    def __init__(self, argument: str, value: object, remedy: str) -> None:
+        super().__init__(argument, value, remedy)  # the arguments as they came: the exception crosses process borders
+        self.argument = argument
+        self.value = value
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """One line: ``ARGUMENT VALUE: REMEDY``."""
+        return one_line(f"{self.argument} {_shown(self.value)}: {self.remedy}")
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space, line ends included, as one space."""
+    return " ".join(text.split())
+
+
+def _shown(value: object) -> str:
+    text = one_line(str(value))
+    if len(text) > _LONGEST_VALUE:
+        text = text[: _LONGEST_VALUE - 1] + "…"
+    return text if text else repr(str(value))
+
+
+@contextmanager
+def input_errors(argument: str, value: object) -> Iterator[None]:
+    """Turns a ValueError or TypeError of the body into an `InputError` with the same words.
+
+    For calls that only validate, such as ``kernels.get_algorithm(name)``: wrapped around anything more, it would
+    present a bug as the user's mistake.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise InputError(argument, value, str(error)) from error
+
+
+def check_choice(argument: str, value: str, choices: Iterable[str]) -> str:
+    """Returns value if it is one of the choices; otherwise the error lists them and names the nearest."""
+    known = list(choices)
+    if value in known:
+        return value
+    nearest = difflib.get_close_matches(value, known, n=1)
+    suggestion = f"did you mean {nearest[0]}? " if nearest else ""
+    raise InputError(
+        argument, value, f"unknown; {suggestion}choose from {', '.join(known) or 'nothing: none is available'}"
+    )
+
+
+def check_scale(argument: str, value: float) -> float:
+    """Returns value if it can multiply a loss: finite and above zero."""
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(argument, value, "a scale must be finite and above 0; give a number such as 1024 or 0.01")
+    return value
+
+
+def check_count(argument: str, value: int, minimum: int = 1) -> int:
+    """Returns value if it is at least minimum."""
+    if value < minimum:
+        raise InputError(argument, value, f"must be at least {minimum}")
+    return value

@@ -1,0 +1,106 @@
+"""Whole-file writes: a reader, or a run resumed after a kill, finds the old file or the new one, never a part."""
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .output import to_json
+
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def whole_file(path: Path, *, argument: str = "--out") -> Iterator[Path]:
+    """Yields a temporary path beside ``path``; what the body writes there becomes ``path`` in one step.
+
+    The temporary name starts with a dot and ends in ``.tmp``, so give writers that add endings (numpy's) an open file.
+    If the body raises, ``path`` is as it was. Directories are created.
+
+    Raises:
+        InputError: the place cannot be written, or its disk is full; ``argument`` names where the path came from.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with _named(argument, path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Made here and not by the body: an unwritable place shows before any work, and the mode follows the umask.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        try:
+            yield temporary
+        except OSError as error:
+            if error.errno in _FULL:
+                raise _unwritable(argument, path, error) from error
+            raise
+        with _named(argument, path):
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes, *, argument: str = "--out") -> None:
+    """Writes a whole file. Errors as `whole_file`."""
+    with whole_file(path, argument=argument) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str, *, argument: str = "--out") -> None:
+    """Writes a whole file in UTF-8, line ends as given. Errors as `whole_file`."""
+    write_bytes(path, text.encode(), argument=argument)
+
+
+def write_json(path: Path, document: Any, *, argument: str = "--out") -> None:
+    """Writes a document as `to_json` spells it, with a final line end. Errors as `whole_file`."""
+    write_text(path, to_json(document) + "\n", argument=argument)
+
+
+def make_directory(path: Path, *, argument: str = "--out") -> Path:
+    """Creates the directory with its parents, tries a write in it, and returns it. Errors as `whole_file`."""
+    with _named(argument, path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe.{secrets.token_hex(4)}.tmp"
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        probe.unlink()
+    return path
+
+
+def remove_leftovers(directory: Path) -> int:
+    """Removes the temporary files that killed writers left below the directory, and returns how many there were.
+
+    Only for a directory that no process is writing to.
+    """
+    leftovers = [path for path in directory.rglob(".*.tmp") if _LEFTOVER.fullmatch(path.name)]
+    for path in leftovers:
+        path.unlink()
+    return len(leftovers)
+
+
+@contextmanager
+def _named(argument: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(argument, path, error) from error
+
+
+def _unwritable(argument: str, path: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(argument, path, f"cannot be written ({reason}); give a place that can")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

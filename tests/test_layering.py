@@ -1,0 +1,118 @@
+"""The direction of imports: bench → lossscale → kernels, and across packages public names only."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED: dict[str, set[str]] = {"kernels": set(), "lossscale": {"kernels"}, "bench": {"kernels", "lossscale"}}
+
+
+def wrong_imports(root: Path) -> list[str]:
+    """One line, ``file:line: why``, for everything that a package takes from another against the rules."""
+    return [
+        f"{path.relative_to(root)}:{line}: {why}"
+        for package in ALLOWED
+        for path in sorted((root / package).rglob("*.py"))
+        for line, why in wrong_in_file(path, package, root)
+    ]
+
+
+def wrong_in_file(path: Path, package: str, root: Path) -> Iterator[tuple[int, str]]:
+    for line, target in uses(ast.parse(path.read_text(), str(path))):
+        other, *names = target.split(".")
+        if other == "tests":
+            yield line, f"{package} imports the tests: {target}"
+        elif other not in ALLOWED:
+            continue
+        elif other == package:
+            yield line, f"{target}: imports inside a package are relative"
+        elif other not in ALLOWED[package]:
+            yield line, f"{package} must not import {other}: {target}"
+        elif names and (names[0] not in public_names(root / other) or any(name.startswith("_") for name in names[1:])):
+            yield line, f"{target} is not a public name of {other}"
+
+
+def uses(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Dotted names of what is imported absolutely, and of what is reached through a package imported whole."""
+    nodes = list(ast.walk(tree))
+    whole: dict[str, str] = {}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                whole[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else alias.name.partition(".")[0]
+                )
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in whole:
+            yield node.lineno, f"{whole[node.value.id]}.{node.attr}"
+
+
+def public_names(package: Path) -> set[str]:
+    """The strings of ``__all__`` in the package's ``__init__``."""
+    for node in ast.parse((package / "__init__.py").read_text()).body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def test_the_packages_keep_the_direction() -> None:
+    assert wrong_imports(ROOT) == []
+
+
+def test_every_package_was_read() -> None:
+    for package in ALLOWED:
+        assert (ROOT / package / "__init__.py").exists()
+        assert package == "bench" or public_names(ROOT / package), f"{package} names no public names"
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "complaint"),
+    [
+        ("kernels/a.py", "import lossscale", "kernels must not import lossscale: lossscale"),
+        ("kernels/a.py", "from bench.timing import run", "kernels must not import bench: bench.timing.run"),
+        ("kernels/deep/a.py", "def f():\n    import bench", "kernels must not import bench: bench"),
+        ("lossscale/a.py", "import bench.timing as t", "lossscale must not import bench: bench.timing"),
+        ("lossscale/a.py", "from kernels.launch import step", "kernels.launch.step is not a public name of kernels"),
+        ("lossscale/a.py", "from kernels import launch", "kernels.launch is not a public name of kernels"),
+        ("lossscale/a.py", "import kernels\nkernels.launch", "kernels.launch is not a public name of kernels"),
+        ("lossscale/a.py", "import kernels as k\nk.launch", "kernels.launch is not a public name of kernels"),
+        ("bench/a.py", "from kernels.bits import _x", "kernels.bits._x is not a public name of kernels"),
+        ("bench/a.py", "from lossscale.engines import run", "lossscale.engines.run is not a public name of lossscale"),
+        ("bench/a.py", "from bench.timing import run", "bench.timing.run: imports inside a package are relative"),
+        ("bench/a.py", "from tests.helpers import run", "bench imports the tests: tests.helpers.run"),
+    ],
+)
+def test_a_wrong_arrow_is_found(tmp_path: Path, file: str, source: str, complaint: str) -> None:
+    write_tree(tmp_path, {file: source})
+    assert [line.partition(": ")[2] for line in wrong_imports(tmp_path)] == [complaint]
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("kernels/a.py", "from .launch import step"),
+        ("lossscale/a.py", "import kernels\nkernels.bits"),
+        ("lossscale/a.py", "from kernels import bits"),
+        ("lossscale/a.py", "from kernels.bits import bit_view"),
+        ("lossscale/a.py", "kernels = []\nkernels.append(1)"),
+        ("bench/a.py", "from lossscale.support.errors import InputError"),
+        ("bench/a.py", "import torch\ntorch.kernels"),
+    ],
+)
+def test_a_right_arrow_passes(tmp_path: Path, file: str, source: str) -> None:
+    write_tree(tmp_path, {file: source})
+    assert wrong_imports(tmp_path) == []
+
+
+def write_tree(root: Path, files: dict[str, str]) -> None:
+    public = {"kernels": ["bits"], "lossscale": ["support"], "bench": []}
+    inits = {f"{package}/__init__.py": f"__all__ = {names}" for package, names in public.items()}
+    for name, text in {**inits, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
