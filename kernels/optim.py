@@ -302,13 +302,14 @@ def _choose_recipe(
     algorithm: Algorithm, recipe: str | None, foreach: bool | None, fused: bool | None, capturable: bool
 ) -> str:
     """The recipe that torch's own implementation switches stand for."""
-    if recipe is not None:
-        if foreach is not None or fused is not None:
-            raise ValueError("recipe: foreach and fused choose a recipe too; give one of the three")
-        return algorithm.recipe(recipe).name
+    if recipe is not None and (foreach is not None or fused is not None):
+        raise ValueError("recipe: foreach and fused choose a recipe too; give one of the three")
     if fused and foreach:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    name = "fused" if fused else "for-loop" if foreach is False else algorithm.default_recipe
+    if recipe is not None:
+        name = algorithm.recipe(recipe).name
+    else:
+        name = "fused" if fused else "for-loop" if foreach is False else algorithm.default_recipe
     if capturable and f"{name}-capturable" in algorithm.recipes:
         name = f"{name}-capturable"
     if name not in algorithm.recipes:

@@ -125,8 +125,10 @@ def _adam_foreach_capturable(p, g, m, v, vmax, row, step, powers, lane, FLAGS: t
     bc1 = ops.negate(ops.bias_correction(powers, row, 7, step))
     minus_step_size = tl.div_rn(bc1 * 0.0 + 1.0, bc1 * ops.scalar(row, 5))
     root = tl.sqrt_rn(ops.bias_correction(powers, row, 9, step))
-    d = ops.add_scalar(ops.div(d, root, DTYPE), ops.scalar(row, 4), DTYPE)
-    return ops.addcdiv(p, m, ops.div(d, minus_step_size, DTYPE), 1.0, DTYPE), m, v, vmax
+    # 0-dim float32 tensors are cast to the parameter's dtype before they meet it.
+    d = ops.add_scalar(ops.div(d, ops.round_to(root, DTYPE), DTYPE), ops.scalar(row, 4), DTYPE)
+    d = ops.div(d, ops.round_to(minus_step_size, DTYPE), DTYPE)
+    return ops.addcdiv(p, m, d, 1.0, DTYPE), m, v, vmax
 
 
 @triton.jit
@@ -138,7 +140,8 @@ def _adam_for_loop_capturable(p, g, m, v, vmax, row, step, powers, lane, FLAGS: 
     minus_step_size = ops.negate(tl.div_rn(one, bc1) * ops.scalar(row, 6))
     root = tl.sqrt_rn(ops.bias_correction(powers, row, 9, step))
     eps = tl.div_rn(one, minus_step_size) * ops.scalar(row, 4)
-    d = ops.add_scalar(ops.div(d, root * minus_step_size, DTYPE), eps, DTYPE)
+    d = ops.div(d, ops.round_to(root * minus_step_size, DTYPE), DTYPE)
+    d = ops.add_scalar(d, ops.round_to(eps, DTYPE), DTYPE)
     return ops.addcdiv(p, m, d, 1.0, DTYPE), m, v, vmax
 
 
@@ -191,8 +194,9 @@ def _foreach_capturable_reference(
     bc1, bc2 = _corrections_reference(at.row, 7, at)
     p, m, v, vmax, d = _moments_reference(p, g, m, v, vmax, scalars, at)
     minus_step_size = 1 / (-bc1 * inverse_lr)
-    d = ref.add_scalar(ref.div(d, ref.exact_sqrt(bc2), at.dtype), eps, at.dtype)
-    return ref.addcdiv(p, m, ref.div(d, minus_step_size, at.dtype), torch.ones_like(eps), at.dtype), m, v, vmax
+    d = ref.add_scalar(ref.div(d, ref.sqrt(bc2, at.dtype), at.dtype), eps, at.dtype)
+    d = ref.div(d, ref.round_to(minus_step_size, at.dtype), at.dtype)
+    return ref.addcdiv(p, m, d, torch.ones_like(eps), at.dtype), m, v, vmax
 
 
 def _for_loop_capturable_reference(
@@ -203,8 +207,8 @@ def _for_loop_capturable_reference(
     bc1, bc2 = _corrections_reference(at.row, 7, at)
     p, m, v, vmax, d = _moments_reference(p, g, m, v, vmax, scalars, at)
     minus_step_size = -((1 / bc1) * lr)
-    d = ref.div(d, ref.exact_sqrt(bc2) * minus_step_size, at.dtype)
-    d = ref.add_scalar(d, (1 / minus_step_size) * eps, at.dtype)
+    d = ref.div(d, ref.round_to(ref.exact_sqrt(bc2) * minus_step_size, at.dtype), at.dtype)
+    d = ref.add_scalar(d, ref.round_to((1 / minus_step_size) * eps, at.dtype), at.dtype)
     return ref.addcdiv(p, m, d, torch.ones_like(eps), at.dtype), m, v, vmax
 
 
@@ -374,7 +378,7 @@ def _recipes(title: str) -> dict[str, Recipe]:
         ),
         Recipe(
             name="foreach-capturable",
-            equals=f"{torch_name}(foreach=True, capturable=True) on CUDA, float32",
+            equals=f"{torch_name}(foreach=True, capturable=True) on CUDA",
             rule=_adam_foreach_capturable,
             reference=_foreach_capturable_reference,
             row=_capturable_row,
@@ -383,7 +387,7 @@ def _recipes(title: str) -> dict[str, Recipe]:
         ),
         Recipe(
             name="for-loop-capturable",
-            equals=f"{torch_name}(foreach=False, capturable=True) on CUDA, float32",
+            equals=f"{torch_name}(foreach=False, capturable=True) on CUDA",
             rule=_adam_for_loop_capturable,
             reference=_for_loop_capturable_reference,
             row=_capturable_row,
