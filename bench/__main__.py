@@ -11,7 +11,24 @@ from collections.abc import Sequence
 
 from lossscale.support.cli import Command, run_commands
 
-COMMANDS: tuple[Command, ...] = ()
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        name="campaign",
+        target="bench.campaign:campaign_command",
+        help="Everything that needs a GPU, most important first, within a time limit.",
+    ),
+    Command(
+        name="golden",
+        target="bench.commands:golden_command",
+        help="Record the bits of torch.optim's CUDA kernels, and its powf tables.",
+    ),
+    Command(
+        name="time step",
+        target="bench.commands:time_step_command",
+        help="Time optimizer steps, ours and torch's, interleaved.",
+    ),
+    Command(name="tune", target="bench.tune:tune_command", help="Measure the launch shapes of the step kernels on a GPU."),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

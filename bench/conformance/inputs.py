@@ -1,0 +1,84 @@
+"""Deterministic inputs of a case: the same bits on every machine and device."""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from .cases import LAYOUTS, Case
+
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Smallest subnormal exponent and the exponent range of "wide" values, by dtype.
+_WIDE_EXPONENT = {"fp32": 60, "bf16": 60, "fp16": 12}
+_SUBNORMAL_SCALE = {"fp32": 2.0**-130, "bf16": 2.0**-128, "fp16": 2.0**-16}
+_SPECIAL = (0.0, -0.0, float("inf"), float("-inf"), float("nan"))
+
+
+@lru_cache(maxsize=8)
+def _draw(layout: str, values: str, dtype: str, seed: int, count: int, role: str) -> torch.Tensor:
+    """`count` values of a class, drawn in float64 and rounded once to the dtype. Shared: not to be written to."""
+    rng = np.random.default_rng([seed, zlib.crc32(f"{layout}/{values}/{role}".encode())])
+    drawn = rng.standard_normal(count)
+    if values == "wide":
+        reach = _WIDE_EXPONENT[dtype]
+        drawn = np.ldexp(drawn, rng.integers(-reach, reach + 1, count))
+    elif values == "subnormal":
+        drawn = drawn * _SUBNORMAL_SCALE[dtype]
+    elif values == "special":
+        chosen = rng.integers(0, 3 * len(_SPECIAL), count)
+        for index, special in enumerate(_SPECIAL):
+            drawn[chosen == index] = special
+    return torch.from_numpy(drawn).to(TORCH_DTYPES[dtype])
+
+
+def _fill(case: Case, role: str) -> torch.Tensor:
+    """Values for every element of the case's layout; both sides of a comparison get the same ones."""
+    count = sum(int(np.prod(shape)) if shape else 1 for shape in LAYOUTS[case.layout])
+    return _draw(case.layout, case.values, case.dtype, case.seed, count, role)
+
+
+def _split(flat: torch.Tensor, case: Case, device: torch.device) -> list[torch.Tensor]:
+    """The tensors of the layout, each in a storage of its own on `device`."""
+    flat = flat.to(device)
+    tensors, start = [], 0
+    for shape in LAYOUTS[case.layout]:
+        count = int(np.prod(shape)) if shape else 1
+        piece = flat[start : start + count]
+        start += count
+        if "offset" in case.layout:
+            storage = torch.zeros(count + 1, dtype=flat.dtype, device=device)
+            storage[1:].copy_(piece)
+            tensors.append(storage[1:])
+        elif case.layout == "transposed":
+            tensors.append(piece.reshape(shape[::-1]).clone().t())
+        else:
+            tensors.append(piece.reshape(shape).clone())
+    return tensors
+
+
+def make_parameters(case: Case, device: torch.device) -> list[torch.Tensor]:
+    """Fresh leaf tensors, requiring gradients, with the case's initial values."""
+    return [t.requires_grad_() for t in _split(_fill(case, "params"), case, device)]
+
+
+def make_gradients(case: Case, step: int, device: torch.device) -> list[torch.Tensor]:
+    """Fresh gradients of step `step` (from 0), multiplied by the loss scale when the case has one."""
+    flat = _fill(case, f"grads {step}")
+    if case.grad_scale is not None:
+        flat = (flat.double() * case.grad_scale).to(flat.dtype)
+    return _split(flat, case, device)
+
+
+def make_groups(case: Case, parameters: list[torch.Tensor]) -> list[dict[str, Any]]:
+    """Parameter groups of the case: one, or several whose lr and weight decay differ from the constructor's."""
+    if case.groups == 1:
+        return [{"params": parameters}]
+    groups: list[dict[str, Any]] = [{"params": parameters[i :: case.groups]} for i in range(case.groups)]
+    for index, group in enumerate(groups[1:], start=1):
+        group["lr"] = float(case.options["lr"]) / (1 + index)
+        group["weight_decay"] = 0.01 * index
+    return groups

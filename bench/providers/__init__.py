@@ -1,0 +1,9 @@
+"""Optimizer implementations under test or timing, one file each."""
+
+from __future__ import annotations
+
+from .base import Provider, Unsupported
+from .ours import Ours
+from .torch_optim import TorchOptim, reference_for
+
+__all__ = ["Ours", "Provider", "TorchOptim", "Unsupported", "reference_for"]

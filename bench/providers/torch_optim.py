@@ -1,0 +1,94 @@
+"""torch.optim itself, by implementation: for-loop, foreach, fused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .base import Unsupported, build_or_unsupported
+
+_FLAGS: Mapping[str, Mapping[str, bool]] = {
+    "foreach": {"foreach": True},
+    "for-loop": {"foreach": False},
+    "fused": {"fused": True},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchOptim:
+    """torch.optim with one implementation forced: "foreach", "for-loop" or "fused"."""
+
+    implementation: str
+
+    @property
+    def name(self) -> str:
+        """The provider's name in results."""
+        return f"torch-{self.implementation}"
+
+    def missing(self, device: torch.device) -> str:
+        """Empty: torch.optim runs wherever torch does."""
+        del device
+        return ""
+
+    def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
+        """Torch's optimizer; fused Adagrad goes through the operator where torch's Python refuses it (2.11 on CUDA)."""
+        flags = dict(_FLAGS[self.implementation])
+        if self.implementation == "for-loop" and optimizer != "RMSprop":
+            flags["fused"] = False
+        if self.implementation == "fused" and optimizer == "RMSprop":
+            raise Unsupported("torch has no fused RMSprop")
+        made = getattr(torch.optim, optimizer, None)
+        if made is None:
+            raise Unsupported(f"torch.optim has no {optimizer}")
+        try:
+            return build_or_unsupported(made, groups, {**options, **flags})
+        except Unsupported:
+            if (self.implementation, optimizer) != ("fused", "Adagrad"):
+                raise
+            return FusedAdagradOperator(groups, **options)
+
+
+def reference_for(recipe: str) -> TorchOptim:
+    """The torch implementation whose rounding `recipe` reproduces."""
+    return TorchOptim(implementation="fused" if recipe == "cpu-fused" else recipe)
+
+
+class FusedAdagradOperator(torch.optim.Adagrad):
+    """`torch._fused_adagrad_` driven as later torch versions drive it from Python (steps, found_inf)."""
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        """Take torch.optim.Adagrad's arguments."""
+        super().__init__(params, foreach=False, **options)
+        self._step_supports_amp_scaling = True
+        for state in self.state.values():
+            state["step"] = state["step"].to(state["sum"].device)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One fused step per group; honours `grad_scale` and `found_inf` attributes."""
+        assert closure is None
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            steps = [self.state[p]["step"] for p in params]
+            torch._foreach_add_(steps, 1)
+            torch._fused_adagrad_(
+                params,
+                [p.grad for p in params],
+                [self.state[p]["sum"] for p in params],
+                steps,
+                lr=group["lr"],
+                lr_decay=group["lr_decay"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=group["maximize"],
+                grad_scale=scale,
+                found_inf=found_inf,
+            )
+            if found_inf is not None:
+                torch._foreach_sub_(steps, [found_inf] * len(steps))

@@ -1,0 +1,46 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import campaign, campaign_summary
+
+
+def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    assert campaign.main(["--out", out, "--minutes", "0", "--dry-run"]) == 2
+    assert campaign.main(["--out", out, "--dry-run", "--part", "timings"]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 2
+    assert "--minutes" in error[0] and "did you mean timing?" in error[1]
+
+
+def test_a_part_that_fails_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = campaign.Part(name="conform", target="bench.campaign_parts:no_such_part", share=1.0)
+    monkeypatch.setattr(campaign, "_run_part", lambda *args: "exit code 3; planted")
+    monkeypatch.setattr(campaign, "PARTS", (part,))
+    assert campaign.main(["--out", str(tmp_path), "--dry-run"]) == 1
+    assert "conform: exit code 3; planted" in (tmp_path / "summary.md").read_text()
+
+
+def test_a_damaged_result_does_not_stop_the_summary(tmp_path: Path) -> None:
+    (tmp_path / "conform.json").write_text('{"conformance": {}}')
+    campaign._summarise(tmp_path, ["- conform: done"], 8.0, False)
+    assert "The summary could not be made" in (tmp_path / "summary.md").read_text()
+
+
+@pytest.mark.slow
+def test_dry_run_walks_every_part(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert campaign.main(["--out", str(out), "--minutes", "5", "--dry-run"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["conform.json", "golden.npz", "summary.md", "timing.json"]
+    assert all(path.stat().st_size < 16 << 20 for path in out.iterdir())
+    assert len((out / "summary.md").read_text().splitlines()) <= 100
+    found = json.loads((out / "conform.json").read_text())
+    assert found["conformance"]["finished"] and found["conformance"]["not_run"] == 0
+    assert not found["conformance"]["failures"]
+    assert {"replay", "powf", "recording"} <= set(found["golden"])
+    assert not any("error" in str(found["golden"][name])[:12] for name in found["golden"])
+    timing = json.loads((out / "timing.json").read_text())
+    assert all(not row.get("error") for row in timing["rows"])
+    assert campaign_summary.lines(out)
