@@ -7,8 +7,9 @@ hyperparameters, the conformance cases, byte counts and benchmark rows are all d
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -80,6 +81,8 @@ class Algorithm:
         recipes: by name; the first is the default.
         fill: initial value of every state element.
         stateful_step: whether torch keeps a ``step`` tensor per parameter.
+        eager_state: whether torch creates the state when the optimizer is constructed.
+        step_in_row: whether host scalars depend on the step.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Algorithm:
     fill: Callable[[Any], float] = lambda hyper: 0.0
     stateful_step: bool = True
     eager_state: bool = False
+    step_in_row: bool = True
 
     @property
     def default_recipe(self) -> str:
@@ -108,6 +112,11 @@ class Algorithm:
             **{state.name: state.degree for state in self.states},
             **self.hyperparameter_degrees,
         }
+
+    @functools.cached_property
+    def hyperparameter_names(self) -> tuple[str, ...]:
+        """Names of the hyperparameters, in the record's order."""
+        return tuple(f.name for f in dataclasses.fields(self.hyperparameters))
 
     def recipe(self, name: str | None) -> Recipe:
         """The recipe of that name, or the default.
@@ -157,13 +166,4 @@ def get_algorithm(name: str) -> Algorithm:
     return ALGORITHMS[name]
 
 
-def check_range(
-    label: str, value: float, *, low: float = 0.0, below: float | None = None, index: int | None = None
-) -> None:
-    """Raise torch's ValueError unless ``low <= value`` (and ``value < below``); NaN fails too."""
-    if not low <= value or (below is not None and not value < below):
-        where = f" parameter at index {index}" if index is not None else f" {label}"
-        raise ValueError(f"Invalid {label}{where}: {value}" if index is not None else f"Invalid {label} value: {value}")
-
-
-__all__ = ["ALGORITHMS", "Algorithm", "Recipe", "Row", "State", "field", "get_algorithm", "register"]
+__all__ = ["ALGORITHMS", "Algorithm", "Recipe", "Row", "State", "get_algorithm", "register"]

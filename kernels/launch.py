@@ -243,7 +243,7 @@ class Bucket:
     params: list[Tensor]
     grads: list[Tensor]
     states: list[list[Tensor] | None]
-    row_of: Sequence[int]
+    row_of: Sequence[int] | np.ndarray
     copies: list[Tensor] | None = None
 
     @property
@@ -282,32 +282,78 @@ def chunk_table(numels: np.ndarray, block: int) -> np.ndarray:
     return np.stack([tensor, np.arange(tensor.size) - first[tensor]], axis=1).astype(np.int32)
 
 
-def _upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """Copy to the device without waiting; the caching host allocator keeps the pinned source alive until it was read."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+@dataclass(kw_only=True)
+class Mirror:
+    """A numpy array kept on the device, sent again only where it changed and never by a wait.
+
+    Under CUDA graph capture the copy is recorded, and every replay reads its host buffer again: that buffer is set aside
+    and never rewritten. The device tensor itself stays in place, so a graph sees what is sent later.
+    """
+
+    device: Tensor | None = None
+    host: np.ndarray | None = None
+    _spare: Tensor | None = None
+    _captured: list[Tensor] = field(default_factory=list)
+
+    def send(self, array: np.ndarray, device: torch.device) -> Tensor:
+        """Bring the device's copy up to ``array`` and return it."""
+        if self.device is None or self.device.device != device or self.host is None or self.host.shape != array.shape:
+            self.device = torch.from_numpy(array.copy()).to(device)
+            self._reserve()
+        elif not np.array_equal(self.host, array, equal_nan=True):
+            changed = np.flatnonzero((self.host != array).reshape(len(array), -1).any(axis=1))
+            # Rows between the first and the last that changed: one copy.
+            first, last = (int(changed[0]), int(changed[-1]) + 1) if changed.size else (0, len(array))
+            self._copy(self.device[first:last], array[first:last])
+        self.host = array.copy()
+        return self.device
+
+    def _copy(self, target: Tensor, array: np.ndarray) -> None:
+        source = torch.from_numpy(np.ascontiguousarray(array))
+        if target.device.type == "cpu":
+            target.copy_(source)
+            return
+        size = source.numel()
+        if torch.cuda.is_current_stream_capturing():
+            pinned = self._take_spare()[:size].view(source.shape)
+            self._captured.append(pinned)
+        else:
+            # The caching host allocator keeps this alive until the copy was read.
+            pinned = torch.empty_like(source, pin_memory=True)
+            self._reserve()
+        pinned.copy_(source)
+        target.copy_(pinned, non_blocking=True)
+
+    def _reserve(self) -> None:
+        """Pinned memory for one copy under capture, where none may be allocated."""
+        assert self.device is not None
+        if self._spare is None and self.device.device.type == "cuda":
+            self._spare = torch.empty(self.device.numel(), dtype=self.device.dtype, pin_memory=True)
+
+    def _take_spare(self) -> Tensor:
+        if self._spare is None:
+            raise RuntimeError("CUDA graph capture: take an ordinary step of this optimizer between two captures")
+        spare, self._spare = self._spare, None
+        return spare
 
 
 @dataclass(kw_only=True)
 class Tables:
-    """Address and chunk tables of a bucket, kept between steps: only what changed is sent again."""
+    """Address and chunk tables of a bucket, kept between steps."""
 
-    host: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.int64))
-    device: Tensor | None = None
+    addresses: Mirror = field(default_factory=Mirror)
     chunks: Tensor | None = None
     block: int = 0
 
     def update(self, host: np.ndarray, device: torch.device, block: int) -> None:
         """Bring the device's tables up to ``host`` (int64 [columns, tensors]: numel, row, addresses)."""
-        stale = self.device is None or self.device.device != device or self.host.shape != host.shape
-        if stale or self.block != block or not np.array_equal(self.host[0], host[0]):
-            self.chunks = _upload(chunk_table(host[0], block), device)
-        if stale or self.device is None:
-            self.device = _upload(host, device)
-        else:
-            for column in np.flatnonzero((self.host != host).any(axis=1)):
-                self.device[column].copy_(_upload(host[column], device))
-        self.host, self.block = host, block
+        known = self.addresses.host
+        if self.chunks is None or self.chunks.device != device or self.block != block or known is None or (
+            known.shape[1] != host.shape[1] or not np.array_equal(known[0], host[0])
+        ):
+            self.chunks = torch.from_numpy(chunk_table(host[0], block)).to(device)
+        self.addresses.send(host, device)
+        self.block = block
 
 
 def resolve_backend(backend: str, device: torch.device) -> str:
@@ -374,24 +420,25 @@ def launch_tables(
     found_inf: Tensor | None,
 ) -> None:
     """Launch the step kernel over prepared tables (nothing happens when every tensor is empty)."""
-    if tables.device is None or tables.chunks is None or not len(tables.chunks):
+    addresses = tables.addresses.device
+    if addresses is None or tables.chunks is None or not len(tables.chunks):
         return
     nothing = powers
     arguments = (
-        tables.device,
+        addresses,
         tables.chunks,
         rows,
         steps,
         powers,
         grad_scale if grad_scale is not None else nothing,
         found_inf if found_inf is not None else nothing,
-        tables.host.shape[1],
+        addresses.shape[1],
     )
     grid = (len(tables.chunks),)
     if interpreter.ACTIVE:
         interpreter.launch(step_kernel, grid, arguments, constants)
         return
-    with torch.cuda.device(tables.device.device):
+    with torch.cuda.device(addresses.device):
         step_kernel[grid](*arguments, **constants, num_warps=NUM_WARPS, enable_fp_fusion=False)
 
 
@@ -433,11 +480,11 @@ def step_bucket(
         return
     columns = bucket.columns()
     host = np.empty((2 + len(columns), len(bucket.params)), np.int64)
-    host[0] = [p.numel() for p in bucket.params]
+    host[0] = list(map(Tensor.numel, bucket.params))
     block = fitting_block(host[0]) if backend == "interpreter" else BLOCK
     host[1] = bucket.row_of
     for column, tensors in enumerate(columns, 2):
-        host[column] = [t.data_ptr() for t in tensors]
+        host[column] = list(map(Tensor.data_ptr, tensors))
     tables = tables if tables is not None else Tables()
     tables.update(host, bucket.device, block)
     param, grad, state, copy = bucket.dtypes

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,8 +20,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .algorithm import Algorithm, Recipe
-from .launch import TRITON_DTYPE, Bucket, Tables, _upload, resolve_backend, step_bucket
+from .launch import TRITON_DTYPE, Bucket, Mirror, Tables, resolve_backend, step_bucket
 from .powers import power_table
+
+
+_GRAD = operator.attrgetter("grad")
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.dtype, tensor.device, tensor.shape, tensor.stride()
 
 
 @dataclass(kw_only=True)
@@ -32,15 +41,14 @@ class _Plan:
 
     flags: int
     bucket: Bucket
-    groups: list[int]
+    groups: np.ndarray
     entries: list[dict[str, Any]]
     names: tuple[str, ...]
     steps: Tensor
     device_steps: Tensor
     first: np.ndarray
     tables: Tables = field(default_factory=Tables)
-    rows_key: Any = None
-    rows: Tensor | None = None
+    rows: Mirror = field(default_factory=Mirror)
 
 
 class StepOptimizer(Optimizer):
@@ -52,6 +60,7 @@ class StepOptimizer(Optimizer):
         self._recipe_name = recipe
         self._backend = backend
         self._plans: list[_Plan] | None = None
+        self._hypers: dict[Any, Any] = {}
         super().__init__(params, defaults)
         self._check_params()
         # In-kernel unscaling equals torch's fused kernels; the other recipes leave it to GradScaler.unscale_, as torch does.
@@ -91,7 +100,7 @@ class StepOptimizer(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps defaults, state and param_groups; the plans are rebuilt from them.
         kept = ("_recipe_name", "_backend", "_step_supports_amp_scaling")
-        return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}, "_plans": None}
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}, "_plans": None, "_hypers": {}}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -131,49 +140,63 @@ class StepOptimizer(Optimizer):
 
     def _step_plan(self, plan: _Plan, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         recipe, device = self.recipe, plan.bucket.device
-        powers = power_table(device)
         plan.steps.add_(1)
-        steps = plan.steps
-        hypers = [self._hyper(group) for group in self.param_groups]
-        if recipe.device_step:
-            numbers = np.zeros(len(plan.groups))
-        else:
-            numbers = steps.numpy(force=True) if self.algorithm.stateful_step else np.zeros(len(plan.groups))
-        keys: dict[tuple[int, float, bool], int] = {}
-        row_of = [
-            keys.setdefault(key, len(keys))
-            for key in zip(plan.groups, numbers.tolist(), plan.first.tolist(), strict=True)
-        ]
-        rows = [recipe.row(hypers[group], number, first, powers) for group, number, first in keys]
-        if rows != plan.rows_key or plan.rows is None:
-            plan.rows_key, plan.rows = rows, _upload(np.array(rows, np.float64), device)
-        plan.bucket.row_of = row_of
+        rows = self._send_rows(plan)
         step_bucket(
             recipe,
             plan.flags,
             plan.bucket,
-            rows=plan.rows,
+            rows=rows,
             steps=plan.device_steps,
-            powers=powers.values,
+            powers=power_table(device).values,
             grad_scale=grad_scale,
             found_inf=found_inf,
             backend=self._backend,
             tables=plan.tables,
         )
         if found_inf is not None:
-            steps.sub_(found_inf.to(steps.device))
+            plan.steps.sub_(found_inf.to(plan.steps.device))
         plan.first[:] = False
+
+    def _send_rows(self, plan: _Plan) -> Tensor:
+        """The host scalars of this step, on the device."""
+        recipe, device = self.recipe, plan.bucket.device
+        powers = power_table(device)
+        if recipe.device_step or not self.algorithm.step_in_row:
+            numbers = np.zeros(len(plan.groups))
+        elif device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                f"CUDA graph capture of {self.algorithm.title} with recipe {recipe.name!r}, whose step is counted on the "
+                "host; use recipe='fused', or capturable=True where torch has it"
+            )
+        else:
+            numbers = plan.steps.numpy(force=True)
+        keys, plan.bucket.row_of = _rows_of(plan.groups, numbers, plan.first)
+        hypers = [self._hyper(group) for group in self.param_groups]
+        rows = [recipe.row(hypers[group], number, first, powers) for group, number, first in keys]
+        return plan.rows.send(np.array(rows, np.float64), device)
+
+    def refresh(self) -> None:
+        """Send changed hyperparameters to the device, for CUDA graphs captured from `step`: call it before a replay."""
+        for plan in self._plans or ():
+            self._send_rows(plan)
 
     # -- from groups to buckets --------------------------------------------------------------------------------------
 
     def _hyper(self, group: dict[str, Any]) -> Any:
-        values = {f.name: group[f.name] for f in dataclasses.fields(self.algorithm.hyperparameters)}
+        values = {name: group[name] for name in self.algorithm.hyperparameter_names}
         for name, value in values.items():
             if isinstance(value, Tensor):
                 values[name] = value.item()
-        if "betas" in values:
-            values["betas"] = tuple(float(beta) for beta in values["betas"])
-        return self.algorithm.hyperparameters(**values)
+            elif name == "betas":
+                values[name] = tuple(b.item() if isinstance(b, Tensor) else b for b in value)
+        key = tuple(values.values())
+        if key not in self._hypers:
+            # Schedules bring ever new values: keep few.
+            if len(self._hypers) > 256:
+                self._hypers.clear()
+            self._hypers[key] = self.algorithm.hyperparameters(**values)
+        return self._hypers[key]
 
     def _check_params(self) -> None:
         for group in self.param_groups:
@@ -199,7 +222,8 @@ class StepOptimizer(Optimizer):
         return first
 
     def _step_device(self, p: Tensor) -> torch.device:
-        return p.device if self.recipe.device_step else torch.device("cpu")
+        on_device = self.recipe.device_step or self.defaults.get("capturable", False)
+        return p.device if on_device else torch.device("cpu")
 
     def _current_plans(self) -> list[_Plan]:
         """The buckets of the parameters that have gradients; rebuilt when anything but addresses changed."""
@@ -208,32 +232,36 @@ class StepOptimizer(Optimizer):
         return self._plans
 
     def _plans_hold(self, plans: list[_Plan]) -> bool:
-        """Whether the same parameters have gradients of the same layout and the same state tensors; takes over new addresses."""
-        planned = 0
-        for plan in plans:
-            planned += len(plan.bucket.params)
-            grads = [p.grad for p in plan.bucket.params]
-            for p, new, old in zip(plan.bucket.params, grads, plan.bucket.grads, strict=True):
-                if new is not old and (
-                    new is None or new.is_sparse or new.dtype != old.dtype or new.stride() != p.stride()
-                ):
-                    return False
-            for k, name in enumerate(plan.names):
-                tensors = plan.bucket.states[self._slot(name)]
-                assert tensors is not None
-                if any(entry.get(name) is not t for entry, t in zip(plan.entries, tensors, strict=True)):
-                    return False
-                del k
-            if any(self.state.get(p) is not entry for p, entry in zip(plan.bucket.params, plan.entries, strict=True)):
-                return False
-            flags = {group: self.algorithm.flags(self._hyper(self.param_groups[group])) for group in set(plan.groups)}
-            if any(value != plan.flags for value in flags.values()):
-                return False
-            plan.bucket.grads = grads
-        return planned == sum(p.grad is not None for group in self.param_groups for p in group["params"])
+        """Whether every bucket still holds, with its new gradients taken over.
 
-    def _slot(self, name: str) -> int:
-        return [state.name for state in self.algorithm.states].index(name)
+        Written with C-level maps: with 10,000 parameters every Python-level loop here is a millisecond of each step.
+        """
+        everything = list(chain.from_iterable(group["params"] for group in self.param_groups))
+        with_grad = sum(map(operator.is_not, map(_GRAD, everything), repeat(None)))
+        if with_grad != sum(len(plan.entries) for plan in plans):
+            return False
+        hypers = [self._hyper(group) for group in self.param_groups]
+        return all(self._plan_holds(plan, hypers) for plan in plans)
+
+    def _plan_holds(self, plan: _Plan, hypers: list[Any]) -> bool:
+        if any(self.algorithm.flags(hypers[group]) != plan.flags for group in np.unique(plan.groups)):
+            return False
+        bucket = plan.bucket
+        if not all(map(operator.is_, map(self.state.get, bucket.params), plan.entries)):
+            return False
+        try:
+            for name, tensors in zip(plan.names, filter(None, bucket.states), strict=True):
+                if not all(map(operator.is_, map(operator.itemgetter(name), plan.entries), tensors)):
+                    return False
+        except KeyError:
+            return False
+        grads = list(map(_GRAD, bucket.params))
+        if not all(map(operator.is_, grads, bucket.grads)):
+            for grad, old in zip(grads, bucket.grads, strict=True):
+                if grad is not old and (grad is None or grad.is_sparse or _layout(grad) != _layout(old)):
+                    return False
+            bucket.grads = grads
+        return True
 
     def _make_plans(self) -> list[_Plan]:
         buckets: dict[Any, list[tuple[int, Tensor, Tensor, dict[str, Any], bool]]] = {}
@@ -272,7 +300,7 @@ class StepOptimizer(Optimizer):
         return _Plan(
             flags=flags,
             bucket=Bucket(params=params, grads=grads, states=states, row_of=[]),
-            groups=groups,
+            groups=np.array(groups),
             entries=entries,
             names=names,
             steps=steps,
@@ -296,6 +324,19 @@ class StepOptimizer(Optimizer):
             p.grad = torch.empty_like(p, dtype=grad.dtype).copy_(grad)
             return p.grad
         return grad
+
+
+def _rows_of(
+    groups: np.ndarray, numbers: np.ndarray, first: np.ndarray
+) -> tuple[list[tuple[int, float, bool]], np.ndarray]:
+    """The distinct (group, step, first) of a bucket's tensors, and which of them each tensor has."""
+    if (numbers == numbers[0]).all() and (first == first[0]).all():
+        distinct, row_of = np.unique(groups, return_inverse=True)
+        return [(int(group), float(numbers[0]), bool(first[0])) for group in distinct], row_of
+    keys: dict[tuple[int, float, bool], int] = {}
+    members = zip(groups.tolist(), numbers.tolist(), first.tolist(), strict=True)
+    row_of = np.array([keys.setdefault(key, len(keys)) for key in members])
+    return list(keys), row_of
 
 
 def _choose_recipe(

@@ -129,6 +129,7 @@ RMSPROP = register(
         ),
         hyperparameter_degrees={"lr": 0, "alpha": 0, "eps": 1, "weight_decay": 1, "momentum": 0},
         flags=_flags,
+        step_in_row=False,
         recipes={
             "foreach": _recipe("foreach", "torch.optim.RMSprop(foreach=True) on CUDA"),
             "for-loop": _recipe("for-loop", "torch.optim.RMSprop(foreach=False) on CUDA"),

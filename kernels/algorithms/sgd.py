@@ -194,6 +194,7 @@ SGD = register(
         hyperparameter_degrees={"lr": -1, "momentum": 0, "dampening": 0, "weight_decay": 1},
         flags=_flags,
         stateful_step=False,
+        step_in_row=False,
         recipes={
             "foreach": _eager("foreach", "torch.optim.SGD(foreach=True) on CUDA and on the CPU"),
             "for-loop": _eager("for-loop", "torch.optim.SGD(foreach=False) on CUDA and on the CPU"),
