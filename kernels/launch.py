@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -252,7 +254,7 @@ class Bucket:
         return self.params[0].device
 
     @property
-    def dtypes(self) -> tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype | None]:
+    def dtypes(self) -> Dtypes:
         """Dtypes of parameters, gradients, states (the parameters' if there is none) and copies."""
         kept = [state for state in self.states if state]
         param = self.params[0].dtype
@@ -297,37 +299,33 @@ class Mirror:
 
     def send(self, array: np.ndarray, device: torch.device) -> Tensor:
         """Bring the device's copy up to ``array`` and return it."""
-        if self.device is None or self.device.device != device or self.host is None or self.host.shape != array.shape:
-            self.device = torch.from_numpy(array.copy()).to(device)
+        host, kept = self.host, self.device
+        if host is None or kept is None or host.shape != array.shape or kept.device != device:
+            kept = self.device = torch.from_numpy(array.copy()).to(device)
             self._reserve()
-        elif not np.array_equal(self.host, array, equal_nan=True):
-            changed = np.flatnonzero((self.host != array).reshape(len(array), -1).any(axis=1))
-            # Rows between the first and the last that changed: one copy.
+        elif host.tobytes() != array.tobytes():
+            # The rows between the first and the last that changed: one copy. (NaN counts as changed.)
+            changed = np.flatnonzero((host != array).reshape(len(array), -1).any(axis=1))
             first, last = (int(changed[0]), int(changed[-1]) + 1) if changed.size else (0, len(array))
-            self._copy(self.device[first:last], array[first:last])
+            self._copy(kept[first:last], array[first:last])
         self.host = array.copy()
-        return self.device
+        return kept
 
     def _copy(self, target: Tensor, array: np.ndarray) -> None:
         source = torch.from_numpy(np.ascontiguousarray(array))
-        if target.device.type == "cpu":
-            target.copy_(source)
-            return
-        size = source.numel()
-        if torch.cuda.is_current_stream_capturing():
-            pinned = self._take_spare()[:size].view(source.shape)
+        if target.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            pinned = self._take_spare()[: source.numel()].view(source.shape)
+            pinned.copy_(source)
             self._captured.append(pinned)
-        else:
-            # The caching host allocator keeps this alive until the copy was read.
-            pinned = torch.empty_like(source, pin_memory=True)
-            self._reserve()
-        pinned.copy_(source)
-        target.copy_(pinned, non_blocking=True)
+            source = pinned
+        # From pageable memory the driver takes its own copy before this returns: no wait, nothing to keep alive.
+        target.copy_(source, non_blocking=True)
+        self._reserve()
 
     def _reserve(self) -> None:
         """Pinned memory for one copy under capture, where none may be allocated."""
         assert self.device is not None
-        if self._spare is None and self.device.device.type == "cuda":
+        if self._spare is None and self.device.device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
             self._spare = torch.empty(self.device.numel(), dtype=self.device.dtype, pin_memory=True)
 
     def _take_spare(self) -> Tensor:
@@ -344,6 +342,8 @@ class Tables:
     addresses: Mirror = field(default_factory=Mirror)
     chunks: Tensor | None = None
     block: int = 0
+    pointers: list[int] = field(default_factory=list)
+    row_of: Any = None
 
     def update(self, host: np.ndarray, device: torch.device, block: int) -> None:
         """Bring the device's tables up to ``host`` (int64 [columns, tensors]: numel, row, addresses)."""
@@ -379,20 +379,22 @@ def resolve_backend(backend: str, device: torch.device) -> str:
     return backend
 
 
+Dtypes = tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype | None]
+"""Of parameters, gradients, states, and the low-precision copy if there is one."""
+
+
 def kernel_constants(
     recipe: Recipe,
     flags: int,
     *,
     states: int,
-    param: torch.dtype,
-    grad: torch.dtype,
-    state: torch.dtype,
-    copy: torch.dtype | None = None,
+    dtypes: Dtypes,
     scaled: bool = False,
     found_inf: bool = False,
     block: int = BLOCK,
 ) -> dict[str, object]:
-    """The compile-time arguments of `step_kernel`; ``states`` has bit k set where state k is kept."""
+    """The compile-time arguments of `step_kernel`, in its order; ``states`` has bit k set where state k is kept."""
+    param, grad, state, copy = dtypes
     return {
         "RULE": recipe.rule,
         "FLAGS": flags,
@@ -409,24 +411,39 @@ def kernel_constants(
     }
 
 
+_COMPILED: dict[tuple[Any, ...], Any] = {}
+"""Compiled step kernels by everything that decides their code: a launch from here skips Triton's own dispatch."""
+
+
 def launch_tables(
     tables: Tables,
-    constants: dict[str, object],
+    recipe: Recipe,
+    flags: int,
     *,
+    states: int,
+    dtypes: Dtypes,
     rows: Tensor,
     steps: Tensor,
     powers: Tensor,
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
-    """Launch the step kernel over prepared tables (nothing happens when every tensor is empty)."""
-    addresses = tables.addresses.device
-    if addresses is None or tables.chunks is None or not len(tables.chunks):
+    """Launch the step kernel over prepared tables (nothing happens when every tensor is empty).
+
+    Args:
+        tables: brought up to date.
+        recipe, flags, rows, steps, powers, grad_scale, found_inf: as in `step_bucket`.
+        states: bit k is set where state k is kept.
+        dtypes: of parameters, gradients, states and copies (or None).
+    """
+    addresses, chunks = tables.addresses.device, tables.chunks
+    if addresses is None or chunks is None or not len(chunks):
         return
+    grid = (len(chunks), 1, 1)
     nothing = powers
     arguments = (
         addresses,
-        tables.chunks,
+        chunks,
         rows,
         steps,
         powers,
@@ -434,12 +451,27 @@ def launch_tables(
         found_inf if found_inf is not None else nothing,
         addresses.shape[1],
     )
-    grid = (len(tables.chunks),)
+    scaled, skippable = grad_scale is not None, found_inf is not None
+    key = (id(recipe), flags, states, dtypes, scaled, skippable, tables.block, NUM_WARPS, addresses.device.index)
+    compiled, values = _COMPILED.get(key, (None, ()))[:2]
+    if compiled is not None and torch.cuda.current_device() == addresses.device.index:
+        compiled[grid](*arguments, *values)
+        return
+    constants = kernel_constants(
+        recipe, flags, states=states, dtypes=dtypes, scaled=scaled, found_inf=skippable, block=tables.block
+    )
     if interpreter.ACTIVE:
         interpreter.launch(step_kernel, grid, arguments, constants)
         return
     with torch.cuda.device(addresses.device):
-        step_kernel[grid](*arguments, **constants, num_warps=NUM_WARPS, enable_fp_fusion=False)
+        compiled = step_kernel[grid](*arguments, **constants, num_warps=NUM_WARPS, enable_fp_fusion=False)
+    # The recipe is kept with its entry, so that no other object takes over its id.
+    _COMPILED[key] = (compiled, tuple(constants.values()), recipe)
+
+
+def _device_scalar(value: Tensor | None, device: torch.device) -> Tensor | None:
+    """A scale or overflow flag as the kernel reads it: float32 on the tensors' device."""
+    return value if value is None else value.to(device, torch.float32)
 
 
 def step_bucket(
@@ -470,6 +502,7 @@ def step_bucket(
         tables: kept between steps by the caller, or None.
     """
     backend = resolve_backend(backend, bucket.device)
+    grad_scale, found_inf = (_device_scalar(value, bucket.device) for value in (grad_scale, found_inf))
     if grad_scale is not None:
         flags |= SCALED.value
     if backend == "reference":
@@ -478,29 +511,29 @@ def step_bucket(
         for index, row in enumerate(bucket.row_of):
             _reference_tensor(recipe, flags, bucket, index, rows[row], steps[index], powers, grad_scale)
         return
-    columns = bucket.columns()
-    host = np.empty((2 + len(columns), len(bucket.params)), np.int64)
-    host[0] = list(map(Tensor.numel, bucket.params))
-    block = fitting_block(host[0]) if backend == "interpreter" else BLOCK
-    host[1] = bucket.row_of
-    for column, tensors in enumerate(columns, 2):
-        host[column] = list(map(Tensor.data_ptr, tensors))
     tables = tables if tables is not None else Tables()
-    tables.update(host, bucket.device, block)
-    param, grad, state, copy = bucket.dtypes
-    constants = kernel_constants(
+    columns = bucket.columns()
+    pointers = list(chain.from_iterable(map(Tensor.data_ptr, tensors) for tensors in columns))
+    # Nothing to send in the common case: the same tensors in the same place, and rows under the same numbers.
+    if tables.pointers != pointers or tables.row_of is not bucket.row_of:
+        host = np.empty((2 + len(columns), len(bucket.params)), np.int64)
+        host[0] = list(map(Tensor.numel, bucket.params))
+        host[1] = bucket.row_of
+        host[2:] = np.array(pointers, np.int64).reshape(len(columns), -1)
+        tables.update(host, bucket.device, fitting_block(host[0]) if backend == "interpreter" else BLOCK)
+        tables.pointers, tables.row_of = pointers, bucket.row_of
+    launch_tables(
+        tables,
         recipe,
         flags,
         states=sum(1 << k for k, kept in enumerate(bucket.states) if kept is not None),
-        param=param,
-        grad=grad,
-        state=state,
-        copy=copy,
-        scaled=grad_scale is not None,
-        found_inf=found_inf is not None,
-        block=block,
+        dtypes=bucket.dtypes,
+        rows=rows,
+        steps=steps,
+        powers=powers,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
     )
-    launch_tables(tables, constants, rows=rows, steps=steps, powers=powers, grad_scale=grad_scale, found_inf=found_inf)
 
 
 def flatten(tensor: Tensor) -> Tensor:

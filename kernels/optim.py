@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .algorithm import Algorithm, Recipe
+from .algorithm import Algorithm, Recipe, Row
 from .launch import TRITON_DTYPE, Bucket, Mirror, Tables, resolve_backend, step_bucket
 from .powers import power_table
 
@@ -47,8 +47,32 @@ class _Plan:
     steps: Tensor
     device_steps: Tensor
     first: np.ndarray
+    any_first: bool
     tables: Tables = field(default_factory=Tables)
     rows: Mirror = field(default_factory=Mirror)
+    sent_rows: list[Row] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        distinct, self._row_of_group = np.unique(self.groups, return_inverse=True)
+        self.distinct_groups: list[int] = distinct.tolist()
+
+    def rows_of(self, numbers: np.ndarray | None) -> tuple[list[tuple[int, float, bool]], np.ndarray]:
+        """The distinct (group, step, first) among the tensors, and which of them each tensor has.
+
+        Args:
+            numbers: each tensor's step, or None where no host scalar depends on it.
+        """
+        if numbers is None or len(numbers) == 1 or (numbers == numbers[0]).all():
+            number = 0.0 if numbers is None else float(numbers[0])
+            if not self.any_first or self.first.all():
+                return [(group, number, self.any_first) for group in self.distinct_groups], self._row_of_group
+        if not self.any_first:
+            self.first[:] = False
+        steps = [0.0] * len(self.groups) if numbers is None else numbers.tolist()
+        keys: dict[tuple[int, float, bool], int] = {}
+        members = zip(self.groups.tolist(), steps, self.first.tolist(), strict=True)
+        row_of = np.array([keys.setdefault(key, len(keys)) for key in members])
+        return list(keys), row_of
 
 
 class StepOptimizer(Optimizer):
@@ -126,8 +150,9 @@ class StepOptimizer(Optimizer):
             if float(found_inf) == 1.0:
                 return loss
             found_inf = None
-        for plan in self._current_plans():
-            self._step_plan(plan, grad_scale, found_inf)
+        hypers = [self._hyper(group) for group in self.param_groups]
+        for plan in self._current_plans(hypers):
+            self._step_plan(plan, hypers, grad_scale, found_inf)
         return loss
 
     # -- one bucket --------------------------------------------------------------------------------------------------
@@ -135,13 +160,15 @@ class StepOptimizer(Optimizer):
     def _skips_on_device(self) -> bool:
         """Whether a found_inf can be left to the kernel: the step then lives on the device, and no first step is special."""
         return self.recipe.device_step or (
-            not self.algorithm.stateful_step and not any(plan.first.any() for plan in self._current_plans())
+            not self.algorithm.stateful_step and not any(plan.any_first for plan in self._current_plans([self._hyper(g) for g in self.param_groups]))
         )
 
-    def _step_plan(self, plan: _Plan, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+    def _step_plan(
+        self, plan: _Plan, hypers: list[Any], grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> None:
         recipe, device = self.recipe, plan.bucket.device
         plan.steps.add_(1)
-        rows = self._send_rows(plan)
+        rows = self._send_rows(plan, hypers)
         step_bucket(
             recipe,
             plan.flags,
@@ -156,30 +183,32 @@ class StepOptimizer(Optimizer):
         )
         if found_inf is not None:
             plan.steps.sub_(found_inf.to(plan.steps.device))
-        plan.first[:] = False
+        plan.any_first = False
 
-    def _send_rows(self, plan: _Plan) -> Tensor:
+    def _send_rows(self, plan: _Plan, hypers: list[Any]) -> Tensor:
         """The host scalars of this step, on the device."""
         recipe, device = self.recipe, plan.bucket.device
         powers = power_table(device)
-        if recipe.device_step or not self.algorithm.step_in_row:
-            numbers = np.zeros(len(plan.groups))
-        elif device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                f"CUDA graph capture of {self.algorithm.title} with recipe {recipe.name!r}, whose step is counted on the "
-                "host; use recipe='fused', or capturable=True where torch has it"
-            )
-        else:
+        numbers: np.ndarray | None = None
+        if self.algorithm.step_in_row and not recipe.device_step:
+            if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(
+                    f"CUDA graph capture of {self.algorithm.title} with recipe {recipe.name!r}, whose step is counted on "
+                    "the host; use recipe='fused', or capturable=True where torch has it"
+                )
             numbers = plan.steps.numpy(force=True)
-        keys, plan.bucket.row_of = _rows_of(plan.groups, numbers, plan.first)
-        hypers = [self._hyper(group) for group in self.param_groups]
+        keys, plan.bucket.row_of = plan.rows_of(numbers)
         rows = [recipe.row(hypers[group], number, first, powers) for group, number, first in keys]
-        return plan.rows.send(np.array(rows, np.float64), device)
+        if plan.rows.device is None or rows != plan.sent_rows:
+            plan.sent_rows = rows
+            return plan.rows.send(np.array(rows, np.float64), device)
+        return plan.rows.device
 
     def refresh(self) -> None:
         """Send changed hyperparameters to the device, for CUDA graphs captured from `step`: call it before a replay."""
+        hypers = [self._hyper(group) for group in self.param_groups]
         for plan in self._plans or ():
-            self._send_rows(plan)
+            self._send_rows(plan, hypers)
 
     # -- from groups to buckets --------------------------------------------------------------------------------------
 
@@ -225,13 +254,13 @@ class StepOptimizer(Optimizer):
         on_device = self.recipe.device_step or self.defaults.get("capturable", False)
         return p.device if on_device else torch.device("cpu")
 
-    def _current_plans(self) -> list[_Plan]:
+    def _current_plans(self, hypers: list[Any]) -> list[_Plan]:
         """The buckets of the parameters that have gradients; rebuilt when anything but addresses changed."""
-        if self._plans is None or not self._plans_hold(self._plans):
+        if self._plans is None or not self._plans_hold(self._plans, hypers):
             self._plans = self._make_plans()
         return self._plans
 
-    def _plans_hold(self, plans: list[_Plan]) -> bool:
+    def _plans_hold(self, plans: list[_Plan], hypers: list[Any]) -> bool:
         """Whether every bucket still holds, with its new gradients taken over.
 
         Written with C-level maps: with 10,000 parameters every Python-level loop here is a millisecond of each step.
@@ -240,11 +269,10 @@ class StepOptimizer(Optimizer):
         with_grad = sum(map(operator.is_not, map(_GRAD, everything), repeat(None)))
         if with_grad != sum(len(plan.entries) for plan in plans):
             return False
-        hypers = [self._hyper(group) for group in self.param_groups]
         return all(self._plan_holds(plan, hypers) for plan in plans)
 
     def _plan_holds(self, plan: _Plan, hypers: list[Any]) -> bool:
-        if any(self.algorithm.flags(hypers[group]) != plan.flags for group in np.unique(plan.groups)):
+        if any(self.algorithm.flags(hypers[group]) != plan.flags for group in plan.distinct_groups):
             return False
         bucket = plan.bucket
         if not all(map(operator.is_, map(self.state.get, bucket.params), plan.entries)):
@@ -306,6 +334,7 @@ class StepOptimizer(Optimizer):
             steps=steps,
             device_steps=steps if self.recipe.device_step else torch.zeros(len(params), device=params[0].device),
             first=np.array(first, bool),
+            any_first=any(first),
         )
 
     def _checked_grad(self, p: Tensor) -> Tensor:
@@ -324,19 +353,6 @@ class StepOptimizer(Optimizer):
             p.grad = torch.empty_like(p, dtype=grad.dtype).copy_(grad)
             return p.grad
         return grad
-
-
-def _rows_of(
-    groups: np.ndarray, numbers: np.ndarray, first: np.ndarray
-) -> tuple[list[tuple[int, float, bool]], np.ndarray]:
-    """The distinct (group, step, first) of a bucket's tensors, and which of them each tensor has."""
-    if (numbers == numbers[0]).all() and (first == first[0]).all():
-        distinct, row_of = np.unique(groups, return_inverse=True)
-        return [(int(group), float(numbers[0]), bool(first[0])) for group in distinct], row_of
-    keys: dict[tuple[int, float, bool], int] = {}
-    members = zip(groups.tolist(), numbers.tolist(), first.tolist(), strict=True)
-    row_of = np.array([keys.setdefault(key, len(keys)) for key in members])
-    return list(keys), row_of
 
 
 def _choose_recipe(

@@ -19,7 +19,6 @@ from .launch import (
     INTERPRETER_BLOCK,
     Tables,
     fitting_block,
-    kernel_constants,
     launch_tables,
     reference_update,
     resolve_backend,
@@ -147,18 +146,12 @@ class Population:
             host[column] = tensor.data_ptr() + offsets * tensor.element_size()
         block = min(INTERPRETER_BLOCK if self.backend == "interpreter" else BLOCK, fitting_block(host[0]))
         self._tables.update(host, self.params.device, block)
-        constants = kernel_constants(
+        launch_tables(
+            self._tables,
             self.recipe,
             self.flags,
             states=sum(1 << k for k, slot in enumerate(slots) if slot is not None),
-            param=self.params.dtype,
-            grad=grads.dtype,
-            state=self.params.dtype,
-            block=block,
-        )
-        launch_tables(
-            self._tables,
-            constants,
+            dtypes=(self.params.dtype, grads.dtype, self.params.dtype, None),
             rows=self._rows(),
             steps=torch.full((models,), float(self.step_count), device=self.params.device),
             powers=self._powers.values,
