@@ -74,6 +74,22 @@ def div(x, y, dtype: tl.constexpr):
 
 
 @triton.jit
+def div_by_scalar(x, y, dtype: tl.constexpr):
+    """``x / y`` for one y in the whole block: the correctly rounded quotient without a division per element.
+
+    y's reciprocal is rounded correctly once; a first quotient is corrected twice by its exact remainder (Markstein 1990:
+    the second correction of a faithful quotient with a correctly rounded reciprocal is the rounded quotient). x is a
+    square root, so nothing is subnormal; zeros and infinities keep the first quotient.
+    """
+    inverse = tl.div_rn(tl.full((), 1.0, tl.float32), y)
+    minus_y = negate(y)
+    first = x * inverse
+    second = tl.fma(tl.fma(minus_y, first, x), inverse, first)
+    third = tl.fma(tl.fma(minus_y, second, x), inverse, second)
+    return round_to(tl.where((first == 0.0) | (tl.abs(first) == float("inf")), first, third), dtype)
+
+
+@triton.jit
 def sqrt(x, dtype: tl.constexpr):
     """``x.sqrt()``, correctly rounded (`tl.sqrt` is approximate and flushes subnormals)."""
     return round_to(tl.sqrt_rn(x), dtype)

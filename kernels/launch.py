@@ -85,7 +85,7 @@ def _update(
     if UNSCALE == "multiply":
         # GradScaler.unscale_: float32 of the double reciprocal, one product, rounded to the gradient's dtype.
         scale = tl.load(grad_scale_ptr).to(tl.float64)
-        g = round_to(g * ((scale * 0.0 + 1.0) / scale).to(tl.float32), GRAD)
+        g = round_to(g * (tl.full((), 1.0, tl.float64) / scale).to(tl.float32), GRAD)
         tl.store(g_ptr + offset, g.to(GRAD), mask=mask)
     lane = 0
     if LANES:
@@ -513,13 +513,13 @@ def step_bucket(
         return
     tables = tables if tables is not None else Tables()
     columns = bucket.columns()
-    pointers = list(chain.from_iterable(map(Tensor.data_ptr, tensors) for tensors in columns))
+    numels = list(map(Tensor.numel, bucket.params))
+    pointers = [*numels, *chain.from_iterable(map(Tensor.data_ptr, tensors) for tensors in columns)]
     # Nothing to send in the common case: the same tensors in the same place, and rows under the same numbers.
     if tables.pointers != pointers or tables.row_of is not bucket.row_of:
         host = np.empty((2 + len(columns), len(bucket.params)), np.int64)
-        host[0] = list(map(Tensor.numel, bucket.params))
         host[1] = bucket.row_of
-        host[2:] = np.array(pointers, np.int64).reshape(len(columns), -1)
+        host[[0, *range(2, len(host))]] = np.array(pointers, np.int64).reshape(1 + len(columns), -1)
         tables.update(host, bucket.device, fitting_block(host[0]) if backend == "interpreter" else BLOCK)
         tables.pointers, tables.row_of = pointers, bucket.row_of
     launch_tables(

@@ -109,7 +109,7 @@ def _adagrad_fused(p, g, total, s1, s2, row, step, powers, lane, FLAGS: tl.const
     lr_decay = ops.scalar64(row, 1)
     weight_decay = ops.scalar64(row, 2)
     eps = ops.scalar64(row, 3)
-    one = lr_decay * 0.0 + 1.0
+    one = tl.full((), 1.0, tl.float64)
     clr = lr / tl.fma((step - 1.0).to(tl.float64), lr_decay, one)
     if FLAGS & MAXIMIZE:
         g = ops.negate(g)

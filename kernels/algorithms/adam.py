@@ -108,7 +108,7 @@ def _adam_moments(p, g, m, v, vmax, row, FLAGS: tl.constexpr, DTYPE: tl.constexp
 @triton.jit
 def _adam_foreach(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
-    d = ops.add_scalar(ops.div(d, ops.scalar(row, 5), DTYPE), ops.scalar(row, 4), DTYPE)
+    d = ops.add_scalar(ops.div_by_scalar(d, ops.scalar(row, 5), DTYPE), ops.scalar(row, 4), DTYPE)
     return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE), m, v, vmax
 
 
@@ -123,7 +123,7 @@ def _adam_for_loop(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexp
 def _adam_foreach_capturable(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
     bc1 = ops.negate(ops.bias_correction(powers, row, 7, step))
-    minus_step_size = tl.div_rn(bc1 * 0.0 + 1.0, bc1 * ops.scalar(row, 5))
+    minus_step_size = tl.div_rn(tl.full((), 1.0, tl.float32), bc1 * ops.scalar(row, 5))
     root = tl.sqrt_rn(ops.bias_correction(powers, row, 9, step))
     # 0-dim float32 tensors are cast to the parameter's dtype before they meet it.
     d = ops.add_scalar(ops.div(d, ops.round_to(root, DTYPE), DTYPE), ops.scalar(row, 4), DTYPE)
@@ -135,7 +135,7 @@ def _adam_foreach_capturable(p, g, m, v, vmax, row, step, powers, lane, FLAGS: t
 def _adam_for_loop_capturable(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
     bc1 = ops.bias_correction(powers, row, 7, step)
-    one = bc1 * 0.0 + 1.0
+    one = tl.full((), 1.0, tl.float32)
     # A Python number over a tensor is reciprocal, then multiply.
     minus_step_size = ops.negate(tl.div_rn(one, bc1) * ops.scalar(row, 6))
     root = tl.sqrt_rn(ops.bias_correction(powers, row, 9, step))
@@ -259,7 +259,7 @@ def _adam_fused(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, 
         d = tl.sqrt_rn(vmax)
     else:
         d = tl.sqrt_rn(v)
-    d = tl.div_rn(d, root) + eps
+    d = ops.div_by_scalar(d, root, tl.float32) + eps
     return p - tl.div_rn(step_size * m, d), m, v, vmax
 
 
