@@ -1,0 +1,30 @@
+"""``python -m lossscale``: each command is imported only when it is called, so that ``--help`` answers at once."""
+
+import sys
+from collections.abc import Sequence
+
+from .support.cli import Command, run_commands
+
+COMMANDS = (
+    Command(
+        name="list", target="lossscale.commands:list_studies", help="The studies, what each shows and what it costs."
+    ),
+    Command(name="run", target="lossscale.commands:run", help="Run a study, or every study, and print its table."),
+    Command(name="show", target="lossscale.commands:show", help="One pair's trajectory."),
+    Command(name="report", target="lossscale.commands:report", help="The HTML page of runs."),
+    Command(name="rescale", target="lossscale.rescale:command", help="What to set when the loss was multiplied by S."),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code."""
+    return run_commands(
+        COMMANDS,
+        prog="python -m lossscale",
+        help="What changes in training when the loss is multiplied by s, measured on thousands of paired models.",
+        argv=argv,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

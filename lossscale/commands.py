@@ -1,0 +1,169 @@
+"""The commands of ``python -m lossscale``, but for ``rescale``. Whatever imports torch is imported inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import studies
+from .studies import Study
+from .support.cli import DeviceOption, JsonOption, OutOption, QuickOption
+from .support.errors import check_choice
+from .support.output import Output
+
+ALL = "all"
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or 'all'.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.", show_default=False)]
+RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.", show_default=False)]
+PolicyOption = Annotated[
+    list[str] | None, typer.Option("--policy", metavar="NAME", help="Precision policy; repeat for several.")
+]
+OptimizerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--optimizer", metavar="NAME", help="adam, or adam:eps=1e-3 for one set of options; repeat for several."
+    ),
+]
+ScaleOption = Annotated[
+    list[str] | None, typer.Option("--scale", metavar="S", help="Scale s: 0.01, 1e4, 2^-12; repeat for several.")
+]
+InitsOption = Annotated[
+    int | None, typer.Option("--inits", metavar="N", help="Random initialisations per cell.", show_default=False)
+]
+StepsOption = Annotated[
+    int | None, typer.Option("--steps", metavar="N", help="Optimizer steps of every model.", show_default=False)
+]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Random seed.")]
+BackendOption = Annotated[
+    str, typer.Option("--backend", metavar="auto|triton|interpreter|reference", help="What steps the optimizer.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with a run that was killed, and redo damaged shards.")
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 1 if a prediction fails.")]
+PairOption = Annotated[
+    str,
+    typer.Option(
+        "--pair", metavar="ID", help="NETWORK/OPTIMIZER[:OPTIONS]/POLICY/ARM:AGAINST/SCALE/INIT.", show_default=False
+    ),
+]
+
+
+def list_studies(as_json: JsonOption = False) -> None:
+    """The studies, what each shows and what it costs."""
+    with Output(as_json) as output:
+        rows = [
+            {"study": study.name, "title": study.title, "shows": study.shows, "cost": study.cost}
+            for study in studies.every()
+        ]
+        if not as_json:
+            for row in rows:
+                output.note(f"{row['study']}: {row['title']}\n  shows {row['shows']}\n  cost  {row['cost']}")
+            return
+        output.table(rows)
+
+
+def run(
+    study: StudyArgument,
+    policy: PolicyOption = None,
+    optimizer: OptimizerOption = None,
+    scale: ScaleOption = None,
+    inits: InitsOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = 0,
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    resume: ResumeOption = False,
+    strict: StrictOption = False,
+    out: OutOption = None,
+    quick: QuickOption = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Run a study, or every study, and print its table.
+
+    A finished run that is asked for again prints its table again. Without --out a run goes to runs/STUDY, or to
+    runs/STUDY-quick with --quick; --out names the run's directory, and with 'all' the directory of the runs'
+    directories.
+    """
+    chosen = _studies(study)
+    from .planning import Choices, plan
+    from .runs import check_directory, default_directory, run_study
+
+    choices = Choices(
+        policies=tuple(policy or ()),
+        optimizers=tuple(optimizer or ()),
+        scales=tuple(scale or ()),
+        inits=inits,
+        steps=steps,
+        seed=seed,
+        device=device,
+        backend=backend,
+        quick=quick,
+        resume=resume,
+    )
+    with Output(as_json) as output:
+        asked = [
+            (
+                item,
+                choices.for_script() if study == ALL and item.grid is None else choices,
+                out / item.name if out and study == ALL else out or default_directory(item, choices),
+            )
+            for item in chosen
+        ]
+        for item, own, directory in asked[1:]:
+            check_directory(directory, plan(item, own), resume=resume)  # before hours of work, not after
+        for item, own, directory in asked:
+            run_study(item, own, directory, output)
+        return _present([(item, directory) for item, _, directory in asked], output, strict=strict)
+
+
+def show(run: RunArgument, pair: PairOption, as_json: JsonOption = False) -> None:
+    """One pair's trajectory, a row per checkpoint."""
+    from .trajectories import COLUMNS, trajectory
+
+    with Output(as_json) as output:
+        output.table(trajectory(run, pair), COLUMNS, title=pair, pair=pair)
+
+
+def report(runs: RunsArgument, out: OutOption = None, as_json: JsonOption = False) -> None:
+    """Write the HTML page of one run or several, by default report.html in the first."""
+    from .report import PlotlyMissing, write_report
+    from .support.errors import InputError
+
+    with Output(as_json) as output:
+        try:
+            page = write_report(runs, out)
+        except PlotlyMissing as missing:
+            raise InputError("report", " ".join(map(str, runs)), str(missing)) from missing
+        output.table([{"page": page}])
+
+
+def _studies(name: str) -> tuple[Study, ...]:
+    if name == ALL:
+        return studies.every()
+    return (studies.get(check_choice("STUDY", name, (*studies.names(), ALL))),)
+
+
+def _present(runs: list[tuple[Study, Path]], output: Output, *, strict: bool) -> int:
+    """Prints the studies' tables and returns the exit code."""
+    from . import analysis
+
+    rows: list[dict[str, Any]] = []
+    for study, run in runs:
+        table = list(study.table(run)) if study.table else analysis.terminal_table(run, study)
+        rows += [{"study": study.name, **row} for row in table]
+        if not output.as_json:
+            output.table(table, title=f"\n{study.name}: {study.title}")
+        closing = analysis.closing_lines(run, study)
+        for line in closing:
+            output.note(line)
+        output.note(f"written to {run}")
+    failed = sum(analysis.failed_predictions(run) for _, run in runs)
+    if failed:
+        output.note(f"{failed} predictions fail: see verdict in summary.csv")
+    if output.as_json:
+        output.table(rows, runs=[str(run) for _, run in runs], failed_predictions=failed)
+    return 1 if strict and failed else 0

@@ -1,0 +1,225 @@
+"""From what the user typed to the manifest of a run: every choice is checked here, before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .policies import get_policy
+from .records import Manifest
+from .spec import RunSpec
+from .studies import Grid, OptimizerSpec, Study, Value
+from .support.errors import InputError, check_choice, check_count, check_scale, input_errors
+
+_POWER = re.compile(r"\s*([0-9.]+)\s*(?:\^|\*\*)\s*([+-]?[0-9]+)\s*")
+_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-126, 2.0**127
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The options of ``run``; empty or None where the study decides."""
+
+    policies: tuple[str, ...] = ()
+    optimizers: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
+    inits: int | None = None
+    steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    backend: str = "auto"
+    quick: bool = False
+    resume: bool = False
+    workers: int | None = None
+
+    def grid_only(self) -> dict[str, object]:
+        """The choices given that only a grid has, by option."""
+        named = {
+            "--policy": self.policies,
+            "--optimizer": self.optimizers,
+            "--scale": self.scales,
+            "--inits": self.inits,
+        }
+        return {name: value for name, value in named.items() if value not in ((), None)}
+
+    def for_script(self) -> Choices:
+        """The choices without those that only a grid has: what ``all`` gives to a study with a script."""
+        return dataclasses.replace(self, policies=(), optimizers=(), scales=(), inits=None)
+
+
+def plan(study: Study, choices: Choices) -> Manifest:
+    """The manifest of the run that was asked for, not finished.
+
+    Raises:
+        InputError: for every choice that cannot be had; nothing has been written then.
+    """
+    if choices.steps is not None:
+        check_count("--steps", choices.steps)
+    if choices.inits is not None:
+        check_count("--inits", choices.inits)
+    if not 0 <= choices.seed < 2**63:
+        raise InputError("--seed", choices.seed, "must lie between 0 and 2^63 - 1")
+    scales = tuple(dict.fromkeys(parse_scale(text) for text in choices.scales))
+    policies = tuple(get_policy(name).name for name in dict.fromkeys(choices.policies))
+    optimizers = _optimizers(study.grid, choices.optimizers)
+    device, backend = _resolve(choices)
+    spec = None
+    options: dict[str, Any] = {}
+    if study.grid is None:
+        for name, value in choices.grid_only().items():
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise InputError(name, shown, f"the study {study.name} is a script and has no such choice; leave it out")
+        options = {"steps": choices.steps, "quick": choices.quick, "device": device, "backend": backend}
+    else:
+        grid = dataclasses.replace(
+            _smaller(study.grid, choices),
+            scales=tuple(sorted(scales)) or study.grid.scales,
+            policies=policies or study.grid.policies,
+            optimizers=optimizers or study.grid.optimizers,
+        )
+        spec = RunSpec.of(study.name, grid, seed=choices.seed, device=device, backend=backend).as_dict()
+        _check_optimizers(RunSpec.from_dict(spec))
+    return _manifest(study, choices.seed, device, spec, options)
+
+
+def parse_scale(text: str) -> float:
+    """A scale as typed: ``0.01``, ``1e4``, ``2^-12`` or ``2**-12``.
+
+    Raises:
+        InputError: if it is no number, not above 0, not finite, or beyond float32's normal numbers.
+    """
+    power = _POWER.fullmatch(text)
+    try:
+        value = float(power[1]) ** int(power[2]) if power else float(text)
+    except OverflowError:
+        value = math.inf
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError("--scale", text, "is no number; give one such as 1024, 0.01 or 2^-12") from error
+    with _as_typed("--scale", text):
+        check_scale("--scale", value)
+    if not _SMALLEST_SCALE <= value <= _LARGEST_SCALE:
+        raise InputError("--scale", text, "is beyond float32's normal numbers; give one from 2^-126 to 2^127")
+    return value
+
+
+@contextmanager
+def _as_typed(argument: str, text: str) -> Iterator[None]:
+    """An error about a number shows it as the user spelled it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(argument, text, error.remedy) from None
+
+
+def parse_optimizer(text: str) -> OptimizerSpec:
+    """``adam`` or ``adam:eps=1e-3,weight_decay=0.1``, its names and values checked by the algorithm.
+
+    Raises:
+        InputError: for an unknown algorithm or hyperparameter, or a value that the algorithm refuses.
+    """
+    from kernels import ALGORITHMS
+
+    name, colon, rest = text.partition(":")
+    algorithm = ALGORITHMS[check_choice("--optimizer", name, ALGORITHMS)]
+    known = {field.name for field in dataclasses.fields(algorithm.hyperparameters)}
+    options: list[tuple[str, Value]] = []
+    for part in rest.split(",") if colon else ():
+        option, _, value = part.partition("=")
+        if option not in known:
+            remedy = (
+                f"{name} has no {option!r}; after the colon give NAME=VALUE with a name of {', '.join(sorted(known))}"
+            )
+            raise InputError("--optimizer", text, remedy)
+        options.append((option, _value(value, text)))
+    return OptimizerSpec(algorithm=name, options=tuple(options))
+
+
+def _value(text: str, argument: str) -> Value:
+    words: dict[str, Value] = {"true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise InputError("--optimizer", argument, f"{text!r} is no number, true or false") from error
+    return int(value) if value.is_integer() else value
+
+
+def _optimizers(grid: Grid | None, texts: tuple[str, ...]) -> tuple[OptimizerSpec, ...]:
+    """What was asked for: a bare name means all options that the study has for it, or the defaults."""
+    chosen: list[OptimizerSpec] = []
+    for text in texts:
+        asked = parse_optimizer(text)
+        known = [item for item in grid.optimizers if item.algorithm == asked.algorithm] if grid else []
+        chosen += known if known and ":" not in text else [asked]
+    return tuple(dict.fromkeys(chosen))
+
+
+def _smaller(grid: Grid, choices: Choices) -> Grid:
+    """The grid with the number of inits and steps that was asked for."""
+    networks = tuple(
+        dataclasses.replace(network, inits=choices.inits or (network.quick_inits if choices.quick else network.inits))
+        for network in grid.networks
+    )
+    checkpoints = grid.checkpoints
+    if choices.steps is not None:
+        kept = {step for step in checkpoints if step <= choices.steps}
+        checkpoints = tuple(sorted(kept | {choices.steps}))
+    elif choices.quick:
+        checkpoints = tuple(step for step in checkpoints if step <= QUICK_STEPS) or checkpoints[:1]
+    return dataclasses.replace(grid, networks=networks, checkpoints=checkpoints)
+
+
+QUICK_STEPS = 50
+"""How far ``--quick`` goes."""
+
+
+def _resolve(choices: Choices) -> tuple[str, str]:
+    """The device, and the backend that is used on it."""
+    import torch
+
+    from kernels import backends, resolve_backend
+
+    from .support.cli import resolve_device
+
+    check_choice("--backend", choices.backend, ("auto", *backends()))
+    device = resolve_device(choices.device)
+    if choices.backend == "interpreter" and device == "cpu":
+        return device, choices.backend  # in workers of its own
+    with input_errors("--backend", choices.backend):
+        return device, resolve_backend(choices.backend, torch.device(device))
+
+
+def _check_optimizers(spec: RunSpec) -> None:
+    """Builds every record once: a value that the algorithm refuses shows before the run begins."""
+    from kernels import get_algorithm
+
+    from .engines import arm_hyperparameters, base_hyperparameters
+
+    for optimizer in spec.optimizers:
+        algorithm = get_algorithm(optimizer.algorithm)
+        text = f"{optimizer.algorithm}:{optimizer.text}" if optimizer.options else optimizer.algorithm
+        with input_errors("--optimizer", text):
+            base = base_hyperparameters(optimizer, spec.lr)
+            algorithm.recipe(spec.recipe if spec.recipe in algorithm.recipes else None)
+        for arm in spec.family:
+            with input_errors("--scale", arm.scale):
+                arm_hyperparameters(algorithm, base, arm)
+
+
+def _manifest(study: Study, seed: int, device: str, spec: dict[str, Any] | None, options: dict[str, Any]) -> Manifest:
+    from .support.provenance import collect
+
+    provenance = collect(device)
+    return Manifest(
+        study=study.name,
+        seed=seed,
+        spec=spec,
+        options=options,
+        provenance=provenance.as_dict(),
+        resume_key=provenance.resume_key(),
+    )

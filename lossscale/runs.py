@@ -1,0 +1,188 @@
+"""Runs a study in its directory, from nothing or from where a killed run stopped, up to its table and page."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import records
+from .planning import Choices, plan
+from .pool import run_cohorts
+from .progress import Progress
+from .records import Manifest
+from .spec import RunSpec
+from .studies import Study, StudyContext
+from .support.errors import InputError
+from .support.files import make_directory, remove_leftovers
+from .support.output import Output
+
+REPORT = "report.html"
+
+
+def default_directory(study: Study, choices: Choices) -> Path:
+    """Where a run goes unless ``--out`` says otherwise; a quick one has a place of its own."""
+    return Path("runs") / (f"{study.name}-quick" if choices.quick else study.name)
+
+
+def run_study(study: Study, choices: Choices, run: Path, output: Output) -> None:
+    """Runs the study into the directory ``run``; a run that is finished stays as it is.
+
+    Raises:
+        InputError: for bad choices, and for a directory that holds something else; nothing has been changed then.
+        KeyboardInterrupt: after Ctrl-C, leaving a run that ``--resume`` continues.
+    """
+    manifest = plan(study, choices)
+    check_directory(run, manifest, resume=choices.resume)
+    make_directory(run)
+    with _alone_in(run):
+        # Looked at again: another process may have finished it before we were alone.
+        finished = check_directory(run, manifest, resume=choices.resume)
+        if not finished:
+            remove_leftovers(run)
+            records.write_manifest(run, manifest)
+        spec = manifest.run_spec
+        try:
+            if spec is not None and (choices.resume or not finished):
+                finished = _advance(run, spec, choices, output) and finished
+            elif spec is None and not finished:
+                _execute(study, manifest, run, output)
+            if not finished:
+                _conclude(study, manifest, run)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; continue with --resume (run directory {run})") from None
+        _page(run, output, again=not finished)
+
+
+def check_directory(run: Path, manifest: Manifest, *, resume: bool) -> bool:
+    """Whether ``run`` already holds this run, finished; False where it can begin or go on.
+
+    Raises:
+        InputError: if the directory holds something else, or a part of this run that was not to be resumed.
+    """
+    if not run.is_dir():
+        return False
+    if not (run / records.MANIFEST).exists():
+        if any(not _leftover(entry) for entry in run.iterdir()):
+            raise InputError("--out", run, "holds other files; give an empty or new directory")
+        return False
+    found = records.read_manifest(run, "--out")
+    _refuse_other(run, found, manifest)
+    if found.finished and not resume:
+        return True
+    if not resume:
+        raise InputError("--out", run, "holds a part of this run; continue it with --resume, or give another --out")
+    for name, value in manifest.resume_key.items():
+        if found.resume_key.get(name) != value:
+            there = found.resume_key.get(name) or "none"
+            remedy = (
+                f"was begun with {name} {there}, here it is {value or 'none'}: the bits would mix; give another --out"
+            )
+            raise InputError("--resume", run, remedy)
+    return found.finished
+
+
+def _refuse_other(run: Path, found: Manifest, asked: Manifest) -> None:
+    differences = [
+        f"{name} {_short(theirs)} instead of {_short(ours)}"
+        for name, theirs, ours in (
+            ("study", found.study, asked.study),
+            ("seed", found.seed, asked.seed),
+            *_differences(found.spec or {}, asked.spec or {}),
+            *_differences(found.options, asked.options),
+        )
+        if theirs != ours
+    ]
+    if differences:
+        raise InputError("--out", run, f"holds another run ({'; '.join(differences[:3])}); give another --out")
+
+
+def _differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for name in asked:
+        if name not in ("study", "seed"):
+            yield name, found.get(name), asked[name]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _leftover(entry: Path) -> bool:
+    """A temporary file of a writer that was killed before the manifest was there."""
+    return entry.name.startswith(".") and entry.name.endswith(".tmp")
+
+
+@contextmanager
+def _alone_in(run: Path) -> Iterator[None]:
+    """Holds the directory against a second process; the kernel lets go of it when this one dies."""
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                "--out", run, "another process is writing this run; wait for it or give another --out"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _advance(run: Path, spec: RunSpec, choices: Choices, output: Output) -> bool:
+    """Runs the cohorts whose shards are missing or damaged, and returns whether there were none."""
+    cohorts = list(spec.cohorts())
+    checksums = records.read_checksums(run)
+    left = [cohort for cohort in cohorts if not records.is_whole(run, cohort, checksums)]
+    if not left:
+        return True
+    make_directory(run / records.PAIRS)
+    with (
+        Progress(spec, cohorts, left, output) as progress,
+        closing(run_cohorts(run, spec, left, choices.workers)) as ended,
+    ):
+        for cohort, digest in ended:
+            checksums[cohort.name] = digest
+            records.write_checksums(run, checksums)
+            progress.done(cohort)
+    return False
+
+
+def _execute(study: Study, manifest: Manifest, run: Path, output: Output) -> None:
+    assert study.execute is not None, f"study {study.name} has neither a grid nor a script"
+    options = manifest.options
+    study.execute(
+        StudyContext(
+            run=run,
+            seed=manifest.seed,
+            steps=options["steps"],
+            quick=options["quick"],
+            device=options["device"],
+            backend=options["backend"],
+            note=output.note,
+        )
+    )
+
+
+def _conclude(study: Study, manifest: Manifest, run: Path) -> None:
+    """Writes the summary and, last, that the run is finished."""
+    if study.grid is not None:
+        from .analysis import write_summary
+
+        write_summary(run, study)
+    records.write_manifest(run, dataclasses.replace(manifest, finished=True))
+
+
+def _page(run: Path, output: Output, *, again: bool) -> None:
+    from . import report
+
+    if not again and (run / REPORT).exists():
+        return
+    try:
+        report.write_report([run], run / REPORT)
+    except report.PlotlyMissing as missing:
+        output.note(str(missing))

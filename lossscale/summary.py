@@ -1,0 +1,67 @@
+"""summary.csv: its columns, its verdicts, reading and writing it. Every study's summary has this form."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+COLUMNS: Final = (
+    "study",
+    "network",
+    "optimizer",
+    "options",
+    "recipe",
+    "policy",
+    "arm",
+    "against",
+    "scale",
+    "step",
+    "pairs",
+    "nonfinite_pairs",
+    "quantity",
+    "predicted",
+    "measured",
+    "lo",
+    "hi",
+    "tolerance",
+    "verdict",
+)
+
+HOLDS: Final = "holds"
+FAILS: Final = "fails"
+NO_PREDICTION: Final = "no prediction"
+
+_TEXT: Final = ("study", "network", "optimizer", "options", "recipe", "policy", "arm", "against", "quantity", "verdict")
+_NUMBERS: Final = ("predicted", "measured", "lo", "hi", "tolerance")
+
+
+def summary_text(summary: pd.DataFrame) -> str:
+    """The summary as CSV: measurements with nine significant digits, scales in full, NaN empty."""
+    printed = summary[list(COLUMNS)].assign(**{name: summary[name].map(_digits) for name in _NUMBERS})
+    return printed.to_csv(index=False, lineterminator="\n")
+
+
+def read_summary(run: Path) -> pd.DataFrame:
+    """The run's summary.csv; options and other texts that are empty stay empty strings.
+
+    Raises:
+        FileNotFoundError: when the run has none yet.
+    """
+    return pd.read_csv(
+        run / "summary.csv",
+        dtype=dict.fromkeys(_TEXT, str),
+        keep_default_na=False,
+        na_values=dict.fromkeys(_NUMBERS, ""),
+    )
+
+
+def failed_predictions(run: Path) -> int:
+    """How many lines of the run's summary have the verdict ``fails``."""
+    return int((read_summary(run)["verdict"] == FAILS).sum())
+
+
+def _digits(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.9g}"

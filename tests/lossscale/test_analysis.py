@@ -1,0 +1,293 @@
+"""Verdicts, counts and words, from made-up pairs whose answers are known."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lossscale import analysis
+from lossscale.answers import answers, wide_rows
+from lossscale.sentences import sentences
+from lossscale.studies import Prediction
+from lossscale.studies.loss_vs_lr import STUDY
+from lossscale.summary import COLUMNS, failed_predictions, read_summary, summary_text
+
+PairMaker = Callable[..., pd.DataFrame]
+
+
+def _summary(key: Any, *frames: pd.DataFrame, predictions: tuple[Prediction, ...] = STUDY.predictions) -> pd.DataFrame:
+    return analysis.summarize([(key, pd.concat(frames, ignore_index=True))], "loss-vs-lr", predictions)
+
+
+def _line(summary: pd.DataFrame, quantity: str, arm: str | None = None, scale: float | None = None) -> pd.Series:
+    chosen = summary[summary["quantity"] == quantity]
+    chosen = chosen if arm is None else chosen[chosen["arm"] == arm]
+    chosen = chosen if scale is None else chosen[chosen["scale"] == scale]
+    assert len(chosen) == 1, chosen
+    return chosen.iloc[0]
+
+
+def test_columns_and_names_of_the_summary(make_pairs: PairMaker, cell_key: Any) -> None:
+    summary = _summary(cell_key(options="eps=0.001"), make_pairs("mapped", "base", 2.0))
+    assert tuple(summary.columns) == COLUMNS
+    assert set(summary["quantity"]) >= {
+        *("identical_share", "median_rel_distance", "median_differing_bits", "max_ulp", "update_norm_ratio", "moved"),
+        *("state_identical_share", "eps_over_r_q05", "eps_over_r_q50", "eps_over_r_q95", "v_zero_share"),
+        *("loss_arm", "loss_against", "smallest_grad"),
+    }
+    first = summary.iloc[0]
+    assert (first["study"], first["network"], first["optimizer"], first["options"]) == (
+        "loss-vs-lr",
+        "mlp-6-6-1",
+        "adam",
+        "eps=0.001",
+    )
+
+
+def test_a_mapped_share_of_one_holds_and_one_differing_pair_fails(make_pairs: PairMaker, cell_key: Any) -> None:
+    good = make_pairs("mapped", "base", 4.0)
+    bad = make_pairs("mapped", "base", 2.0, identical=[True] * 7 + [False], rel_distance=[0.0] * 7 + [1e-7])
+    summary = _summary(cell_key(), good, bad)
+    held, failed = _line(summary, "identical_share", scale=4.0), _line(summary, "identical_share", scale=2.0)
+    assert (held["measured"], held["predicted"], held["verdict"]) == (1.0, 1.0, "holds")
+    assert (failed["measured"], failed["verdict"]) == (0.875, "fails")
+    assert failed["lo"] <= 0.875 <= failed["hi"] == 1.0
+
+
+def test_no_bits_are_predicted_for_other_scales_or_other_arms(make_pairs: PairMaker, cell_key: Any) -> None:
+    summary = _summary(
+        cell_key(), make_pairs("mapped", "base", 10.0, identical=False), make_pairs("ulp", "base", 1.0, identical=False)
+    )
+    assert set(summary["verdict"]) == {"no prediction"}
+    assert summary["predicted"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "scale", "verdict"),
+    [
+        ("sgd", "", 2.0, "fails"),
+        ("sgd", "momentum=0.9", 0.25, "fails"),
+        ("sgd", "", 10.0, "no prediction"),
+        ("sgd", "weight_decay=0.1", 2.0, "no prediction"),
+        ("adam", "", 2.0, "no prediction"),
+    ],
+)
+def test_loss_against_lr_is_predicted_for_sgd_without_decay(
+    make_pairs: PairMaker, cell_key: Any, optimizer: str, options: str, scale: float, verdict: str
+) -> None:
+    summary = _summary(cell_key(optimizer=optimizer, options=options), make_pairs("loss", "lr", scale, identical=False))
+    assert _line(summary, "identical_share")["verdict"] == verdict
+
+
+def test_a_null_pair_that_never_moved_proves_nothing(make_pairs: PairMaker, cell_key: Any) -> None:
+    still = _summary(cell_key(), make_pairs("null", "base", 1.0, moved=[0.0] * 5 + [0.1] * 3))
+    assert _line(still, "identical_share")["verdict"] == "no prediction"
+    assert _line(still, "identical_share")["predicted"] == 1.0
+    moved = _summary(cell_key(), make_pairs("null", "base", 1.0, moved=[0.0] * 3 + [0.1] * 5))
+    assert _line(moved, "identical_share")["verdict"] == "holds"
+
+
+def test_non_finite_pairs_are_counted_and_enter_no_number(make_pairs: PairMaker, cell_key: Any) -> None:
+    pairs = make_pairs(
+        "loss",
+        "base",
+        10.0,
+        identical=False,
+        nonfinite=[0] * 6 + [49, 3],
+        rel_distance=[0.5] * 6 + [np.nan, np.inf],
+        loss_arm=[1.0] * 6 + [np.nan, np.inf],
+        update_norm_ratio=[1.0] * 6 + [1e30, np.nan],
+    )
+    summary = _summary(cell_key(), pairs)
+    assert set(summary["nonfinite_pairs"]) == {2}
+    assert set(summary["pairs"]) == {6}
+    for quantity, expected in (
+        ("median_rel_distance", 0.5),
+        ("loss_arm", 1.0),
+        ("update_norm_ratio", 1.0),
+        ("identical_share", 0.0),
+    ):
+        assert _line(summary, quantity)["measured"] == expected
+
+
+def test_an_overflow_in_one_of_two_mapped_runs_fails_though_it_is_not_averaged(
+    make_pairs: PairMaker, cell_key: Any
+) -> None:
+    alike = make_pairs("mapped", "base", 2.0, nonfinite=[0] * 7 + [49])
+    unlike = make_pairs("mapped", "base", 4.0, nonfinite=[0] * 7 + [49], identical=[True] * 7 + [False])
+    summary = _summary(cell_key(), alike, unlike)
+    assert _line(summary, "identical_share", scale=2.0)["verdict"] == "holds"
+    failed = _line(summary, "identical_share", scale=4.0)
+    assert (failed["measured"], failed["verdict"]) == (1.0, "fails")
+
+
+def test_a_cell_without_a_finite_pair_stays_in_the_summary(make_pairs: PairMaker, cell_key: Any) -> None:
+    summary = _summary(cell_key(), make_pairs("loss", "base", 10.0, nonfinite=1, identical=False))
+    line = _line(summary, "identical_share")
+    assert (line["pairs"], line["nonfinite_pairs"], line["verdict"]) == (0, 8, "no prediction")
+    assert np.isnan(line["measured"])
+
+
+@pytest.mark.parametrize(
+    ("off", "tolerance", "verdict"),
+    [
+        (1e-6, 1e-5, "holds"),
+        (1e-4, 1e-5, "fails"),
+        (1e-4, 0.5, "no prediction"),  # resolves nothing
+        (1e-4, np.nan, "no prediction"),
+    ],
+)
+def test_each_pair_must_meet_the_closed_form_within_its_own_bound(
+    make_pairs: PairMaker, cell_key: Any, off: float, tolerance: float, verdict: str
+) -> None:
+    predicted = np.linspace(0.5, 1.5, 8)
+    measured = predicted.copy()
+    measured[3] *= 1 + off  # one pair of eight: no median would show it
+    pairs = make_pairs(
+        "loss",
+        "base",
+        10.0,
+        identical=False,
+        update_norm_ratio=measured,
+        predicted_update_norm_ratio=predicted,
+        update_norm_ratio_tolerance=tolerance,
+    )
+    summary = _summary(cell_key(), pairs)
+    line = _line(summary, "update_norm_ratio")
+    assert line["verdict"] == verdict
+    assert line["predicted"] == pytest.approx(1.0)
+    assert _line(summary, "update_norm_ratio_error")["measured"] == pytest.approx(off, rel=1e-3)
+
+
+def test_only_the_first_step_has_a_predicted_update_norm(make_pairs: PairMaker, cell_key: Any) -> None:
+    columns = {"predicted_update_norm_ratio": 2.0, "update_norm_ratio_tolerance": 1e-6}
+    summary = _summary(
+        cell_key(), make_pairs("loss", "base", 10.0, **columns), make_pairs("loss", "base", 10.0, step=50, **columns)
+    )
+    verdicts = summary[summary["quantity"] == "update_norm_ratio"].set_index("step")["verdict"]
+    assert verdicts.to_dict() == {1: "fails", 50: "no prediction"}
+
+
+def test_a_single_tolerance_judges_the_median(make_pairs: PairMaker, cell_key: Any) -> None:
+    predictions = (
+        Prediction(quantity="loss_arm", predicted=0.5, tolerance=0.1, relative=True, applies=lambda cell: True, why=""),
+        Prediction(
+            quantity="loss_arm",
+            predicted=9.0,
+            tolerance=0.0,
+            applies=lambda cell: True,
+            why="never reached: the first counts",
+        ),
+        Prediction(
+            quantity="update_norm_ratio", predicted="v_zero_share", tolerance=0.8, applies=lambda cell: True, why=""
+        ),
+    )
+    summary = _summary(
+        cell_key(), make_pairs("loss", "base", 2.0, loss_arm=[0.54] * 5 + [9.0] * 3), predictions=predictions
+    )
+    assert _line(summary, "loss_arm")["verdict"] == "holds"
+    assert _line(summary, "update_norm_ratio")["verdict"] == "holds"  # |1 - 0.25| <= 0.8, absolute
+    worse = _summary(cell_key(), make_pairs("loss", "base", 2.0, loss_arm=0.56), predictions=predictions)
+    assert _line(worse, "loss_arm")["verdict"] == "fails"
+
+
+def test_summary_survives_the_file_and_counts_failures(make_pairs: PairMaker, cell_key: Any, tmp_path: Path) -> None:
+    summary = _summary(
+        cell_key(),
+        make_pairs("mapped", "base", 2.0**-20),
+        make_pairs("mapped", "base", 0.5, identical=False, rel_distance=1e-7),
+    )
+    (tmp_path / "summary.csv").write_text(summary_text(summary))
+    found = read_summary(tmp_path)
+    assert list(found.columns) == list(COLUMNS)
+    assert set(found["scale"]) == {2.0**-20, 0.5}
+    assert (found["options"] == "").all()
+    np.testing.assert_allclose(found["measured"], summary["measured"], rtol=1e-8)
+    assert failed_predictions(tmp_path) == 1
+
+
+def test_order_of_the_pairs_does_not_matter(make_pairs: PairMaker, cell_key: Any) -> None:
+    generator = np.random.default_rng(0)
+    pairs = pd.concat(
+        [
+            make_pairs("loss", "base", scale, step=step, rel_distance=generator.random(8))
+            for scale in (0.1, 10.0)
+            for step in (1, 50)
+        ],
+        ignore_index=True,
+    )
+    shuffled = pairs.sample(frac=1.0, random_state=1).reset_index(drop=True)
+    assert summary_text(_summary(cell_key(), pairs)) == summary_text(_summary(cell_key(), shuffled))
+
+
+def _study_like(make_pairs: PairMaker, cell_key: Any, *, mapped_identical: bool = True) -> pd.DataFrame:
+    """A little of the default study: SGD, where loss × s is lr × s, and Adam, where it hardly matters."""
+    parts = []
+    for optimizer, loss, apart in (("sgd", 0.5, False), ("adam", 0.002, True)):
+        frames = [make_pairs("null", "base", 1.0), make_pairs("ulp", "base", 1.0, identical=False, rel_distance=1e-7)]
+        for scale in (0.5, 2.0):
+            frames += [
+                make_pairs("loss", "base", scale, identical=False, rel_distance=loss if scale < 1 else loss / 1e5),
+                make_pairs("lr", "base", scale, identical=False, rel_distance=0.5),
+                make_pairs("loss", "lr", scale, identical=not apart, rel_distance=0.5 * apart),
+                make_pairs(
+                    "mapped", "base", scale, identical=mapped_identical, rel_distance=0.0 if mapped_identical else 1e-7
+                ),
+            ]
+        parts.append((cell_key(optimizer=optimizer), pd.concat(frames, ignore_index=True)))
+    return analysis.summarize(parts, "loss-vs-lr", STUDY.predictions)
+
+
+def test_wide_rows_answer_the_three_questions(make_pairs: PairMaker, cell_key: Any) -> None:
+    sgd, adam = wide_rows(_study_like(make_pairs, cell_key))
+    assert (sgd["optimizer"], sgd["same_as_lr"], sgd["mapped_identical"]) == ("SGD", "yes 16/16", "yes 16/16")
+    assert sgd["changes_training"] == "s>1 little, s<1 yes"
+    assert (adam["changes_training"], adam["same_as_lr"]) == ("s>1 rounding only, s<1 little", "no 0/16")
+    assert (adam["distance_s<1"], adam["one_ulp_control"]) == (0.002, 1e-07)
+    assert (sgd["hold"], sgd["fail"], adam["fail"]) == (5, 0, 0)
+    assert json.loads(json.dumps([sgd, adam], allow_nan=False))
+
+
+def test_sentences_follow_the_numbers(make_pairs: PairMaker, cell_key: Any) -> None:
+    changes, same, mapped = sentences(answers(_study_like(make_pairs, cell_key)))
+    assert "Little for s > 1 (up to 5e-06) but yes for s < 1 (up to 0.5) under SGD" in changes
+    assert "Yes under SGD: 16 of 16" in same and "no under Adam: 0 of 16" in same
+    assert "Yes: all 32 pairs" in mapped and "8 of 8 judged predictions hold" in mapped
+
+
+def test_sentences_say_so_when_a_prediction_fails(make_pairs: PairMaker, cell_key: Any) -> None:
+    mapped = sentences(answers(_study_like(make_pairs, cell_key, mapped_identical=False)))[2]
+    assert "Not always: 0 of 32" in mapped and "4 fail" in mapped and "differences under SGD and Adam" in mapped
+
+
+def test_mapped_pairs_that_never_moved_are_not_counted_as_identical(make_pairs: PairMaker, cell_key: Any) -> None:
+    (still,) = wide_rows(_summary(cell_key(), make_pairs("mapped", "base", 2.0, moved=0.0)))
+    assert still["mapped_identical"] == "not measured"
+    frames = [
+        make_pairs("mapped", "base", 2.0, moved=0.0),
+        make_pairs("mapped", "base", 2.0, step=50, identical=[True] * 7 + [False]),
+    ]
+    (later,) = wide_rows(_summary(cell_key(), *frames))
+    assert later["mapped_identical"] == "no 7/8"
+
+
+def test_an_arm_that_stood_still_while_base_trained_fails(make_pairs: PairMaker, cell_key: Any) -> None:
+    summary = _summary(cell_key(), make_pairs("mapped", "base", 2.0, moved=0.0, identical=False, rel_distance=0.1))
+    assert _line(summary, "identical_share")["verdict"] == "fails"
+    assert wide_rows(summary)[0]["mapped_identical"] == "no 0/8"
+
+
+def test_sentences_leave_out_what_was_not_measured(make_pairs: PairMaker, cell_key: Any) -> None:
+    above = _summary(cell_key(), make_pairs("loss", "base", 2.0, identical=False, rel_distance=0.5))
+    assert "Yes for s > 1 (up to 0.5) under Adam." in sentences(answers(above))[0]
+    neither = sentences(answers(_summary(cell_key(), make_pairs("null", "base", 1.0))))
+    assert "? Not measured under Adam." in neither[0] and "nan" not in " ".join(neither)
+
+
+def test_nothing_to_say_without_pairs() -> None:
+    empty = analysis.summarize([], "loss-vs-lr")
+    assert list(empty.columns) == list(COLUMNS) and wide_rows(empty) == [] and sentences([]) == []

@@ -1,0 +1,258 @@
+"""The commands: what they print, and every bad input as one line and exit code 2 with nothing written."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lossscale import records, studies
+from lossscale.__main__ import main
+from lossscale.planning import Choices
+from lossscale.runs import run_study
+from lossscale.support.output import Output
+
+SMALL = ("--optimizer", "adam", "--scale", "4", "--scale", "0.1", "--inits", "2", "--steps", "3", "--device", "cpu")
+PAIR = "mlp-6-6-1/adam:eps=0.001/fp32/loss:base/4/1"
+
+Failing = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of `SMALL`; tests that change it take a copy."""
+    run = tmp_path_factory.mktemp("runs") / "small"
+    choices = Choices(optimizers=("adam",), scales=("4", "0.1"), inits=2, steps=3, device="cpu", workers=1)
+    run_study(studies.get("loss-vs-lr"), choices, run, Output())
+    return run
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Failing:
+    """Runs a command that must exit 2 with one line on standard error, and returns the line."""
+
+    def run(*argv: str) -> str:
+        code = main([str(word) for word in argv])
+        captured = capsys.readouterr()
+        assert code == 2 and captured.out == ""
+        assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+        return captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nothing",), ("STUDY nothing", "loss-vs-lr", "all")),
+        (("loss-vs-lr", "--optimizer", "adm"), ("--optimizer adm", "did you mean adam?")),
+        (("loss-vs-lr", "--optimizer", "adam:epsilon=1"), ("adam:epsilon=1", "eps")),
+        (("loss-vs-lr", "--optimizer", "adam:eps=-1"), ("adam:eps=-1",)),
+        (("loss-vs-lr", "--optimizer", "adam:eps=small"), ("'small'",)),
+        (("loss-vs-lr", "--optimizer", "adam:betas=0.9"), ("adam:betas=0.9",)),
+        (("loss-vs-lr", "--policy", "fp99"), ("--policy fp99", "fp32")),
+        (("loss-vs-lr", "--policy", "bf16-mixed"), ("--policy bf16-mixed", "give fp32")),
+        *(
+            (("loss-vs-lr", "--scale", scale), (f"--scale {scale}",))
+            for scale in ("0", "-1", "inf", "nan", "1e999", "x")
+        ),
+        (("loss-vs-lr", "--scale", "2^200"), ("--scale 2^200", "2^127")),
+        (("loss-vs-lr", "--scale", "1e-60"), ("--scale 1e-60", "2^-126")),
+        (("loss-vs-lr", "--inits", "0"), ("--inits 0", "at least 1")),
+        (("loss-vs-lr", "--steps", "0"), ("--steps 0", "at least 1")),
+        (("loss-vs-lr", "--inits", "many"), ("--inits many",)),
+        (("loss-vs-lr", "--seed", "-1"), ("--seed -1",)),
+        (("loss-vs-lr", "--device", "tpu"), ("--device tpu", "cuda")),
+        (("loss-vs-lr", "--backend", "numpy"), ("--backend numpy", "reference")),
+        (("loss-vs-lr", "--backend", "triton", "--device", "cpu"), ("--backend triton",)),
+        (("origin", "--optimizer", "adam"), ("--optimizer adam", "script")),
+        (("all", "--inits", "0"), ("--inits 0",)),
+        ((), ("STUDY",)),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0] in ("loss-vs-lr", "origin", "all") else "",
+)
+def test_bad_choices(fails: Failing, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    out = tmp_path / "out"
+    message = fails("run", *arguments, "--out", out)
+    assert all(word in message for word in words), message
+    assert not out.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_without_a_device(fails: Failing, tmp_path: Path) -> None:
+    assert "--device cuda" in fails("run", "loss-vs-lr", "--device", "cuda", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_that_cannot_be_written(fails: Failing, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
+        assert f"--out {out}" in fails("run", "loss-vs-lr", *SMALL, "--out", out)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes").write_text("mine")
+    assert "other files" in fails("run", "loss-vs-lr", *SMALL, "--out", tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_permission(fails: Failing, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    assert "--out" in fails("run", "loss-vs-lr", *SMALL, "--out", closed / "run")
+
+
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+@pytest.mark.parametrize(
+    ("study", "change", "words"),
+    [
+        ("loss-vs-lr", ("--seed", "1"), "seed 0 instead of 1"),
+        ("loss-vs-lr", ("--scale", "8"), "scales"),
+        ("loss-vs-lr", ("--steps", "2"), "checkpoints"),
+        ("origin", None, "study loss-vs-lr instead of origin"),
+    ],
+)
+def test_a_directory_with_another_run(
+    fails: Failing, finished: Path, study: str, change: tuple[str, ...] | None, words: str, resume: tuple[str, ...]
+) -> None:
+    before = contents(finished)
+    arguments = () if change is None else (*SMALL, *change)
+    assert words in fails("run", study, *arguments, *resume, "--out", finished)
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize("name", ["cpu_capability", "device", "torch_build"])
+def test_a_resume_on_another_machine(fails: Failing, copy: Path, name: str) -> None:
+    document = json.loads((copy / records.MANIFEST).read_text())
+    document["resume_key"][name] = "another"
+    document["finished"] = False
+    (copy / records.MANIFEST).write_text(json.dumps(document))
+    message = fails("run", "loss-vs-lr", *SMALL, "--out", copy, "--resume")
+    assert "--resume" in message and f"{name} another" in message
+
+
+def test_an_unfinished_run_is_not_taken_for_a_new_one(fails: Failing, copy: Path) -> None:
+    document = json.loads((copy / records.MANIFEST).read_text())
+    (copy / records.MANIFEST).write_text(json.dumps({**document, "finished": False}))
+    assert "continue it with --resume" in fails("run", "loss-vs-lr", *SMALL, "--out", copy)
+
+
+def test_two_processes_do_not_share_a_run(fails: Failing, finished: Path) -> None:
+    descriptor = os.open(finished, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert "another process" in fails("run", "loss-vs-lr", *SMALL, "--out", finished)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_finished_run_prints_its_table_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(finished)
+    assert main(["run", "loss-vs-lr", *SMALL, "--out", str(finished)]) == 0
+    captured = capsys.readouterr()
+    assert "Adam eps=0.001" in captured.out and "pairs of" not in captured.out
+    assert contents(finished) == before
+
+
+def test_json_is_the_only_thing_on_standard_output(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "loss-vs-lr", *SMALL, "--out", str(finished), "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert {row["study"] for row in document["rows"]} == {"loss-vs-lr"} and len(document["rows"]) == 4
+    assert document["runs"] == [str(finished)] and document["failed_predictions"] == 0
+
+
+def test_strict_fails_with_a_prediction(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", "loss-vs-lr", *SMALL, "--out", str(copy), "--strict"]
+    assert main(command) == 0
+    summary = (copy / records.SUMMARY).read_text()
+    (copy / records.SUMMARY).write_text(summary.replace(",holds\n", ",fails\n", 1))
+    assert main(command[:-1]) == 0
+    assert main(command) == 1
+    assert "1 predictions fail" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["flip", "missing", "checksums"])
+def test_damage_is_reported_and_mended(copy: Path, fails: Failing, damage: str) -> None:
+    before = contents(copy / records.PAIRS)
+    shard = copy / records.PAIRS / "mlp-6-6-1.adam.eps=0.001.foreach.fp32.000000.parquet"
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 64
+    if damage == "flip":
+        shard.write_bytes(data)
+    elif damage == "missing":
+        shard.unlink()
+    else:
+        (copy / records.CHECKSUMS).unlink()
+    assert "--resume" in fails("show", copy, "--pair", PAIR)
+    assert main(["run", "loss-vs-lr", *SMALL, "--out", str(copy), "--resume"]) == 0
+    assert contents(copy / records.PAIRS) == before
+    assert main(["show", str(copy), "--pair", PAIR]) == 0
+
+
+def test_show(finished: Path, capsys: pytest.CaptureFixture[str], fails: Failing) -> None:
+    assert main(["show", str(finished), "--pair", PAIR, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["pair"] == PAIR and [row["step"] for row in document["rows"]] == [1, 3]
+    assert {(row["arm"], row["scale"], row["init"], row["options"]) for row in document["rows"]} == {
+        ("loss", 4.0, 1, "eps=0.001")
+    }
+    assert main(["show", str(finished), "--pair", PAIR]) == 0
+    assert "rel_distance" in capsys.readouterr().out
+    for unknown in (
+        "x",
+        PAIR.replace("/1", "/2"),
+        PAIR.replace("/4/", "/5/"),
+        PAIR.replace("loss", "lose"),
+        "a/b/c/d/e/f",
+    ):
+        assert "mlp-6-6-1/adam:eps=0.001/fp32/loss:lr/4.0/0" in fails("show", finished, "--pair", unknown)
+    assert "holds no run" in fails("show", finished / "pairs", "--pair", PAIR)
+    assert "--pair" in fails("show", finished)
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["study"] for row in rows] == list(studies.names()) and rows[0]["study"] == "loss-vs-lr"
+    assert main(["list"]) == 0
+    assert "cost" in capsys.readouterr().out
+
+
+def test_no_torch_for_help_or_list() -> None:
+    code = (
+        "import sys; from lossscale.__main__ import main\n"
+        "for words in ('--help', 'run --help', 'show --help', 'report --help', 'list'): main(words.split())\n"
+        "assert not {'torch', 'pandas', 'pyarrow', 'plotly'} & set(sys.modules), sorted(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--optimizer" in done.stdout
+
+
+def test_scales_may_be_powers_and_optimizers_may_have_options(tmp_path: Path) -> None:
+    choices = Choices(
+        optimizers=("adagrad:eps=1e-6,lr_decay=0.5", "sgd:nesterov=true,momentum=.9"),
+        scales=("2^-3", "10**2", "1e2"),
+        inits=1,
+        steps=1,
+        device="cpu",
+        workers=1,
+    )
+    run_study(studies.get("loss-vs-lr"), choices, tmp_path, Output())
+    keys = [key for key, _ in records.iter_cells(tmp_path)]
+    assert {key.options for key in keys} == {"eps=1e-06,lr_decay=0.5", "nesterov=True,momentum=0.9"}
+    assert {scale for _, frame in records.iter_cells(tmp_path) for scale in frame["scale"]} == {0.125, 1.0, 100.0}
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}

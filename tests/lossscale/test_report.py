@@ -1,0 +1,215 @@
+"""The page: self-contained, complete, and honest about what failed."""
+
+import importlib.util
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lossscale import records, report
+from lossscale.analysis import summarize
+from lossscale.curves import decades, panels, spread, zero_level
+from lossscale.picture import readme_svg
+from lossscale.studies.loss_vs_lr import STUDY
+from lossscale.summary import summary_text
+from lossscale.support.errors import InputError
+
+PairMaker = Callable[..., pd.DataFrame]
+LOADING = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
+
+
+@pytest.fixture
+def make_run(make_pairs: PairMaker, cell_key: Any, tmp_path: Path) -> Callable[..., Path]:
+    """``make_run(mapped_identical=True)``: a finished run of a small part of the default study."""
+
+    def make(*, mapped_identical: bool = True, name: str = "run") -> Path:
+        parts = []
+        for network, optimizer, options in (
+            ("mlp-6-6-1", "sgd", ""),
+            ("mlp-6-6-1", "adam", ""),
+            ("mlp-6-6-1", "adam", "eps=0.001"),
+        ):
+            frames = [
+                make_pairs("null", "base", 1.0),
+                make_pairs("ulp", "base", 1.0, identical=False, rel_distance=1e-7),
+            ]
+            for scale in (1e-4, 0.5, 2.0, 1e4):
+                exact = scale in (0.5, 2.0)
+                ratio = (
+                    {}
+                    if optimizer == "sgd"
+                    else {"predicted_update_norm_ratio": 1.0, "update_norm_ratio_tolerance": 1e-6}
+                )
+                frames += [
+                    make_pairs("loss", "base", scale, identical=False, rel_distance=1e-3, **ratio),
+                    make_pairs("lr", "base", scale, identical=False, rel_distance=0.5),
+                    make_pairs(
+                        "loss", "lr", scale, identical=optimizer == "sgd" and exact, rel_distance=0.0 if exact else 1e-7
+                    ),
+                    make_pairs(
+                        "mapped",
+                        "base",
+                        scale,
+                        identical=exact and mapped_identical,
+                        rel_distance=0.0 if exact else 1e-7,
+                    ),
+                ]
+            parts.append(
+                (cell_key(network=network, optimizer=optimizer, options=options), pd.concat(frames, ignore_index=True))
+            )
+        run = tmp_path / name
+        run.mkdir()
+        manifest = records.Manifest(
+            study="loss-vs-lr",
+            seed=7,
+            spec=None,
+            options={},
+            provenance={"packages": {"torch": "2.x <test>"}},
+            resume_key={},
+            finished=True,
+        )
+        records.write_manifest(run, manifest)
+        (run / "summary.csv").write_text(summary_text(summarize(parts, "loss-vs-lr", STUDY.predictions)))
+        return run
+
+    return make
+
+
+class _Loads(HTMLParser):
+    """Collects what a browser would fetch, and the text that people see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.scripts = 0
+        self.styles: list[str] = []
+        self.text: list[str] = []
+        self._inside = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = tag
+        self.scripts += tag == "script"
+        self.fetched += [
+            value or "" for name, value in attrs if name in LOADING and not (value or "").startswith(("#", "data:"))
+        ]
+        self.styles += [value or "" for name, value in attrs if name == "style"]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "style":
+            self.styles.append(data)
+        elif self._inside != "script":
+            self.text.append(data)
+
+
+def _read(page: Path) -> tuple[_Loads, str]:
+    loads = _Loads()
+    loads.feed(page.read_text(encoding="utf-8"))
+    return loads, " ".join(" ".join(loads.text).split())
+
+
+def test_the_page_loads_nothing_and_holds_plotly_once(make_run: Callable[..., Path]) -> None:
+    page = report.write_report([make_run()])
+    loads, _ = _read(page)
+    assert page.name == "report.html"
+    assert loads.fetched == []
+    assert not any(re.search(r"@import|url\(\s*['\"]?(?!data:|#)", style) for style in loads.styles)
+    assert page.read_text(encoding="utf-8").count("* plotly.js v") == 1
+
+
+def test_the_page_has_answer_table_pictures_controls_limits_and_provenance(make_run: Callable[..., Path]) -> None:
+    page = report.write_report([make_run()])
+    _, text = _read(page)
+    for words in (
+        *("Does multiplying the loss by s change training?", "Is it the same as multiplying the learning rate by s?"),
+        *(
+            "Yes: all 48 pairs agree",
+            "No prediction failed.",
+            "one-ulp control",
+            "Controls",
+            "Limits",
+            "Adam eps=0.001",
+        ),
+        *("seed 7", "provenance.packages.torch", "2.x <test>"),
+    ):
+        assert words in text, words
+    html = page.read_text(encoding="utf-8")
+    assert 'id="loss-vs-lr-distance-0"' in html and 'id="loss-vs-lr-ratio-0"' in html
+
+
+def test_a_failed_prediction_is_in_the_answer_and_listed(make_run: Callable[..., Path]) -> None:
+    _, text = _read(report.write_report([make_run(mapped_identical=False)]))
+    assert "Not always: 0 of 48 pairs agree" in text
+    assert "Failed predictions: 6" in text
+    assert "No prediction failed" not in text
+
+
+def test_several_runs_make_one_page(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "both.html"
+    assert report.write_report([make_run(name="a"), make_run(name="b")], out) == out
+    assert out.read_text(encoding="utf-8").count("* plotly.js v") == 1
+
+
+def test_without_plotly_one_line_says_how_to_get_the_page(
+    make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    real = importlib.util.find_spec
+    monkeypatch.setattr(report, "find_spec", lambda name: None if name == "plotly" else real(name))
+    with pytest.raises(report.PlotlyMissing, match=r"pip install plotly") as caught:
+        report.write_report([run])
+    assert "\n" not in str(caught.value)
+    assert not (run / "report.html").exists()
+
+
+def test_a_folder_without_a_finished_run_is_refused(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no run"):
+        report.write_report([tmp_path])
+    run = make_run()
+    (run / "summary.csv").unlink()
+    with pytest.raises(InputError, match="holds no finished run"):
+        report.write_report([run])
+
+
+def test_the_readme_picture_is_xml_and_draws_both_optimizers(make_run: Callable[..., Path]) -> None:
+    from lossscale.summary import read_summary
+
+    summary = read_summary(make_run())
+    picture = ElementTree.fromstring(readme_svg(summary))
+    text = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"SGD", "Adam", "loss × s", "lr × s"} <= set(text)
+    assert len(list(picture.iter("{http://www.w3.org/2000/svg}polyline"))) == 4
+    with pytest.raises(ValueError, match="'elsewhere'"):
+        readme_svg(summary, "elsewhere")
+
+
+def test_zero_is_drawn_below_every_distance(make_run: Callable[..., Path]) -> None:
+    from lossscale.summary import read_summary
+
+    found = panels(read_summary(make_run()))
+    assert [panel.options for panel in found] == ["", "", "eps=0.001"]
+    assert zero_level([0.5, 0.0, 1.5e-7, float("nan")]) == pytest.approx(1e-8)
+    assert zero_level([0.0]) > 0
+    assert found[0].floor == pytest.approx(1e-7)
+
+
+def test_axes_mark_a_handful_of_decades() -> None:
+    assert decades(-4.0, 4.0) == [-4, -2, 0, 2, 4]
+    assert decades(-1.2, 3.0) == [-1, 0, 1, 2, 3]
+    assert decades(0.0, 30.1) == [0, 8, 16, 24]
+
+
+def test_labels_are_moved_apart_and_keep_their_order() -> None:
+    placed = spread([1.0, 1.1, 5.0, 0.9], gap=0.5)
+    assert [int(place) for place in np.argsort(placed)] == [3, 0, 1, 2]
+    assert np.diff(sorted(placed)).min() >= 0.5 - 1e-6
+    assert placed[2] == 5.0
+    assert spread([1.0, 3.0], gap=0.5) == [1.0, 3.0]
