@@ -24,7 +24,7 @@ PYTEST_ARGS := -n 2 -q
 .DELETE_ON_ERROR:
 
 study: $(VENV)/.installed
-	@$(BIN) -m lossscale run loss-vs-lr $(ARGS)
+	@$(BIN) -m lossscale run loss-vs-lr --resume $(ARGS)
 
 # Triton's interpreter and its compiler cannot share a process, so the tests take two.
 test: lint

@@ -9,6 +9,7 @@ from .backends import backends, fingerprint
 from .launch import resolve_backend
 from .optim import StepOptimizer, make_optimizer
 from .population import Population
+from .powers import BIAS_CORRECTIONS
 
 SGD = make_optimizer(ALGORITHMS["sgd"])
 Adam = make_optimizer(ALGORITHMS["adam"])
@@ -19,6 +20,7 @@ AdamAtan2 = make_optimizer(ALGORITHMS["adam_atan2"])
 
 __all__ = [
     "ALGORITHMS",
+    "BIAS_CORRECTIONS",
     "SGD",
     "Adagrad",
     "Adam",

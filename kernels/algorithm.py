@@ -45,7 +45,7 @@ class Recipe:
         rule: the Triton function ``rule(p, g, s0, s1, s2, row, step, powers, lane, FLAGS, DTYPE)``, returning the new
             ``(p, s0, s1, s2)`` in float32.
         reference: the same in tensor operations, with the same arguments and result.
-        row: ``row(hyper, step, first, powers)``: the host scalars, in double. ``first`` is true before the first update.
+        row: ``row(hyper, step, first, powers)``: the host scalars, in double; ``first`` before the first update.
         columns: the names of the row's entries.
         unscale: how a grad_scale is taken out: ``divide`` as torch's fused kernels do (the unrounded gradient is used),
             ``multiply`` by float32(1/scale) and round, as ``GradScaler.unscale_`` does.
@@ -76,7 +76,8 @@ class Algorithm:
         hyperparameters: frozen keyword-only dataclass with torch's names and defaults; validates itself.
         positional: constructor arguments that torch accepts by position, in order.
         states: its state tensors, in the order the rules take them.
-        hyperparameter_degrees: degree of each hyperparameter under loss scaling.
+        hyperparameter_degrees: degree of each hyperparameter under loss scaling, or a function of the record where it
+            depends on another of them.
         flags: hyperparameters to the bit mask of `kernels.flags`.
         recipes: by name; the first is the default.
         fill: initial value of every state element.
@@ -90,7 +91,7 @@ class Algorithm:
     hyperparameters: type
     positional: tuple[str, ...]
     states: tuple[State, ...]
-    hyperparameter_degrees: Mapping[str, int]
+    hyperparameter_degrees: Mapping[str, int | Callable[[Any], int]]
     flags: Callable[[Any], int]
     recipes: Mapping[str, Recipe]
     fill: Callable[[Any], float] = lambda hyper: 0.0
@@ -105,13 +106,21 @@ class Algorithm:
 
     @property
     def degrees(self) -> dict[str, int]:
+        """Degree of every quantity under loss scaling, with default options."""
+        return self.degrees_of(self.hyperparameters())
+
+    def degrees_of(self, hyper: Any) -> dict[str, int]:
         """Degree of every quantity under loss scaling: parameters, gradient, states and hyperparameters."""
         return {
             "params": 0,
             "grad": 1,
             **{state.name: state.degree for state in self.states},
-            **self.hyperparameter_degrees,
+            **self._hyper_degrees(hyper),
         }
+
+    def _hyper_degrees(self, hyper: Any) -> dict[str, int]:
+        degrees = self.hyperparameter_degrees.items()
+        return {name: degree(hyper) if callable(degree) else degree for name, degree in degrees}
 
     @functools.cached_property
     def hyperparameter_names(self) -> tuple[str, ...]:
@@ -126,7 +135,9 @@ class Algorithm:
         """
         key = name or self.default_recipe
         if key not in self.recipes:
-            raise ValueError(f"recipe {key!r}: {self.title} has none of that name; choose one of {', '.join(self.recipes)}")
+            raise ValueError(
+                f"recipe {key!r}: {self.title} has none of that name; choose one of {', '.join(self.recipes)}"
+            )
         return self.recipes[key]
 
     def state_names(self, hyper: Any) -> tuple[str, ...]:
@@ -139,9 +150,8 @@ class Algorithm:
         Each value is multiplied by ``scale**degree``; with a power of two the two runs agree bit for bit as long as
         nothing overflows or turns subnormal.
         """
-        changed = {
-            name: getattr(hyper, name) * scale**degree for name, degree in self.hyperparameter_degrees.items() if degree
-        }
+        degrees = self._hyper_degrees(hyper)
+        changed = {name: getattr(hyper, name) * scale**degree for name, degree in degrees.items() if degree}
         return dataclasses.replace(hyper, **changed)
 
 

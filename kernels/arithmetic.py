@@ -24,7 +24,7 @@ def scalar64(row, column: tl.constexpr):
 
 @triton.jit
 def bias_correction(powers, row, column: tl.constexpr, step):
-    """``1 - powf(beta, step)`` in float32 from the device table; ``row`` holds the table's offset and length at ``column``.
+    """``1 - powf(beta, step)`` in float32 from the device table whose offset and length are at ``column``.
 
     The table ends where the power falls under 2^-25: from there the correction is exactly 1.
     """
@@ -75,18 +75,21 @@ def div(x, y, dtype: tl.constexpr):
 
 @triton.jit
 def div_by_scalar(x, y, dtype: tl.constexpr):
-    """``x / y`` for one y in the whole block: the correctly rounded quotient without a division per element.
+    """``x / y`` for one y in the whole block, correctly rounded; x is a square root, so never subnormal.
 
-    y's reciprocal is rounded correctly once; a first quotient is corrected twice by its exact remainder (Markstein 1990:
-    the second correction of a faithful quotient with a correctly rounded reciprocal is the rounded quotient). x is a
-    square root, so nothing is subnormal; zeros and infinities keep the first quotient.
+    In 16-bit kernels divisions, not memory, set the pace. There y's reciprocal is rounded correctly once, and a first
+    quotient is corrected twice by its exact remainder (Markstein 1990: correcting a faithful quotient with a correctly
+    rounded reciprocal gives the rounded quotient). Zeros and infinities keep the first quotient.
     """
-    inverse = tl.div_rn(tl.full((), 1.0, tl.float32), y)
-    minus_y = negate(y)
-    first = x * inverse
-    second = tl.fma(tl.fma(minus_y, first, x), inverse, first)
-    third = tl.fma(tl.fma(minus_y, second, x), inverse, second)
-    return round_to(tl.where((first == 0.0) | (tl.abs(first) == float("inf")), first, third), dtype)
+    if dtype == tl.float32:
+        return tl.div_rn(x, y)
+    else:
+        inverse = tl.div_rn(tl.full((), 1.0, tl.float32), y)
+        minus_y = negate(y)
+        first = x * inverse
+        second = tl.fma(tl.fma(minus_y, first, x), inverse, first)
+        third = tl.fma(tl.fma(minus_y, second, x), inverse, second)
+        return tl.where((first == 0.0) | (tl.abs(first) == float("inf")), first, third)
 
 
 @triton.jit
@@ -112,7 +115,7 @@ def addcmul(x, a, b, value, dtype: tl.constexpr):
 
 @triton.jit
 def addcdiv(x, a, b, value, dtype: tl.constexpr):
-    """``x.addcdiv_(a, b, value=value)``: the quotient is rounded, then one fma (value 1 gives the same bits as a sum)."""
+    """``x.addcdiv_(a, b, value=value)``: the quotient is rounded, then one fma (for value 1, a sum)."""
     return round_to(tl.fma(tl.div_rn(a, b), value, x), dtype)
 
 

@@ -36,7 +36,7 @@ def _code(source: str) -> str:
 
 
 def fingerprint(algorithm: str) -> str:
-    """Hash of the algorithm's file, the arithmetic and the launch, comments left out: a result with another hash is stale."""
+    """Hash of the algorithm's file, the arithmetic and the launch, without comments: a result with another is stale."""
     rules = sys.modules[next(iter(get_algorithm(algorithm).recipes.values())).rule.fn.__module__]
     digest = hashlib.sha256()
     for module in (rules, arithmetic, launch):

@@ -88,7 +88,8 @@ class Mismatch:
     max_ulp: int
 
     def __str__(self) -> str:
-        return f"{self.count} elements differ, first at {self.index}: {self.left} against {self.right}, up to {self.max_ulp} ulp"
+        first = f"first at {self.index}: {self.left} against {self.right}"
+        return f"{self.count} elements differ, {first}, up to {self.max_ulp} ulp"
 
 
 def report(a: Tensor, b: Tensor) -> Mismatch | None:
@@ -100,6 +101,4 @@ def report(a: Tensor, b: Tensor) -> Mismatch | None:
     digits = a.element_size() * 2
     mask = (1 << (4 * digits)) - 1
     left, right = (f"0x{int(bit_view(x).flatten()[index]) & mask:0{digits}x}" for x in (a, b))
-    return Mismatch(
-        count=int(wrong.sum()), index=index, left=left, right=right, max_ulp=int(ulp_distance(a, b).max())
-    )
+    return Mismatch(count=int(wrong.sum()), index=index, left=left, right=right, max_ulp=int(ulp_distance(a, b).max()))

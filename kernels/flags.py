@@ -10,7 +10,7 @@ import triton.language as tl
 
 
 class Flag(tl.constexpr):  # type: ignore[misc]
-    """A bit that compiled rules, interpreted rules (plain integers there) and references can test with ``mask & FLAG``."""
+    """A bit that compiled rules, interpreted rules (where masks are integers) and references test alike."""
 
     def __rand__(self, mask: int | tl.constexpr) -> tl.constexpr:
         return tl.constexpr((mask.value if isinstance(mask, tl.constexpr) else mask) & self.value)

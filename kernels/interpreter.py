@@ -21,7 +21,7 @@ ACTIVE: bool = bool(triton.knobs.runtime.interpret)
 
 
 def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """a·b + c rounded once. float32: exact product, sum rounded to odd in float64, narrowed. float64: torch's hardware fma."""
+    """a·b + c rounded once. float32: the sum is rounded to odd in float64, then narrowed; float64: torch's fma."""
     a, b, c = np.broadcast_arrays(a, b, c)
     if c.dtype == np.float64:
         operands = (torch.from_numpy(np.ascontiguousarray(x)) for x in (c, a, b))

@@ -288,8 +288,8 @@ def chunk_table(numels: np.ndarray, block: int) -> np.ndarray:
 class Mirror:
     """A numpy array kept on the device, sent again only where it changed and never by a wait.
 
-    Under CUDA graph capture the copy is recorded, and every replay reads its host buffer again: that buffer is set aside
-    and never rewritten. The device tensor itself stays in place, so a graph sees what is sent later.
+    Under CUDA graph capture the copy is recorded, and every replay reads its host buffer again: that buffer is kept and
+    never rewritten. The device tensor itself stays in place, so a graph sees what is sent later.
     """
 
     device: Tensor | None = None
@@ -348,8 +348,12 @@ class Tables:
     def update(self, host: np.ndarray, device: torch.device, block: int) -> None:
         """Bring the device's tables up to ``host`` (int64 [columns, tensors]: numel, row, addresses)."""
         known = self.addresses.host
-        if self.chunks is None or self.chunks.device != device or self.block != block or known is None or (
-            known.shape[1] != host.shape[1] or not np.array_equal(known[0], host[0])
+        if (
+            self.chunks is None
+            or self.chunks.device != device
+            or self.block != block
+            or known is None
+            or (known.shape[1] != host.shape[1] or not np.array_equal(known[0], host[0]))
         ):
             self.chunks = torch.from_numpy(chunk_table(host[0], block)).to(device)
         self.addresses.send(host, device)
@@ -368,10 +372,12 @@ def resolve_backend(backend: str, device: torch.device) -> str:
         raise ValueError(f"backend {backend!r}: no such backend; choose auto or one of {', '.join(BACKENDS)}")
     if backend == "interpreter" and not interpreter.ACTIVE:
         raise ValueError(
-            "backend 'interpreter': the kernels of this process were compiled; set TRITON_INTERPRET=1 before Python starts"
+            "backend 'interpreter': this process compiles its kernels; set TRITON_INTERPRET=1 before Python starts"
         )
     if backend == "triton" and interpreter.ACTIVE:
-        raise ValueError("backend 'triton': this process interprets kernels; unset TRITON_INTERPRET before Python starts")
+        raise ValueError(
+            "backend 'triton': this process interprets kernels; unset TRITON_INTERPRET before Python starts"
+        )
     if backend == "triton" and device.type != "cuda":
         raise ValueError(f"backend 'triton': needs CUDA tensors, these are on {device}; choose 'reference'")
     if backend == "interpreter" and device.type != "cpu":
@@ -411,6 +417,9 @@ def kernel_constants(
     }
 
 
+LAUNCH_OPTIONS = {"num_warps": NUM_WARPS, "enable_fp_fusion": False}
+"""Compiler options of `step_kernel`. Without fp fusion ``a * b + c`` stays two roundings."""
+
 _COMPILED: dict[tuple[Any, ...], Any] = {}
 """Compiled step kernels by everything that decides their code: a launch from here skips Triton's own dispatch."""
 
@@ -428,13 +437,9 @@ def launch_tables(
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
-    """Launch the step kernel over prepared tables (nothing happens when every tensor is empty).
+    """Launch the step kernel over prepared tables; nothing happens when every tensor is empty.
 
-    Args:
-        tables: brought up to date.
-        recipe, flags, rows, steps, powers, grad_scale, found_inf: as in `step_bucket`.
-        states: bit k is set where state k is kept.
-        dtypes: of parameters, gradients, states and copies (or None).
+    Bit k of ``states`` is set where state k is kept; the other arguments are `step_bucket`'s.
     """
     addresses, chunks = tables.addresses.device, tables.chunks
     if addresses is None or chunks is None or not len(chunks):
@@ -464,7 +469,7 @@ def launch_tables(
         interpreter.launch(step_kernel, grid, arguments, constants)
         return
     with torch.cuda.device(addresses.device):
-        compiled = step_kernel[grid](*arguments, **constants, num_warps=NUM_WARPS, enable_fp_fusion=False)
+        compiled = step_kernel[grid](*arguments, **constants, **LAUNCH_OPTIONS)
     # The recipe is kept with its entry, so that no other object takes over its id.
     _COMPILED[key] = (compiled, tuple(constants.values()), recipe)
 

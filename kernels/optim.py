@@ -1,7 +1,7 @@
 """Drop-in torch.optim.Optimizer classes, built from the registry.
 
-``kernels.Adam(...)`` takes what ``torch.optim.Adam(...)`` takes, plus ``recipe=`` (whose rounding) and ``backend=`` (what
-executes it). A step is one launch per (device, dtypes, options), whatever the number of tensors and groups.
+``kernels.Adam(...)`` takes what ``torch.optim.Adam(...)`` takes, plus ``recipe=`` (whose rounding) and ``backend=``
+(what executes it). A step is one launch per (device, dtypes, options), whatever the number of tensors and groups.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ from .algorithm import Algorithm, Recipe, Row
 from .launch import TRITON_DTYPE, Bucket, Mirror, Tables, resolve_backend, step_bucket
 from .powers import power_table
 
+_PLAIN = frozenset({float, int, bool})
+
+
+def _number(value: Any) -> Any:
+    """A hyperparameter as plain numbers: tensors are read, betas become a tuple."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_number, value))
+    return value.item() if isinstance(value, Tensor) else value
+
 
 _GRAD = operator.attrgetter("grad")
 
@@ -35,8 +44,8 @@ def _layout(tensor: Tensor) -> tuple[Any, ...]:
 class _Plan:
     """A bucket and what is kept for it between steps.
 
-    ``steps`` holds the step number of every tensor; each ``state["step"]`` is a view of one of its elements, so that all
-    of them advance in one operation. ``device_steps`` is the same tensor where the rule reads it, else zeros in its place.
+    ``steps`` holds the step number of every tensor; each ``state["step"]`` is a view of one of its elements, so all of
+    them advance in one operation. ``device_steps`` is the same tensor where the rule reads it, else zeros in its place.
     """
 
     flags: int
@@ -87,7 +96,7 @@ class StepOptimizer(Optimizer):
         self._hypers: dict[Any, Any] = {}
         super().__init__(params, defaults)
         self._check_params()
-        # In-kernel unscaling equals torch's fused kernels; the other recipes leave it to GradScaler.unscale_, as torch does.
+        # In-kernel unscaling equals torch's fused kernels; other recipes leave it to GradScaler.unscale_, as torch does.
         self._step_supports_amp_scaling = recipe == "fused"
         if self.algorithm.eager_state:
             for group in self.param_groups:
@@ -158,14 +167,13 @@ class StepOptimizer(Optimizer):
     # -- one bucket --------------------------------------------------------------------------------------------------
 
     def _skips_on_device(self) -> bool:
-        """Whether a found_inf can be left to the kernel: the step then lives on the device, and no first step is special."""
+        """Whether found_inf can be left to the kernel: the step is on the device, and no first step is special."""
         return self.recipe.device_step or (
-            not self.algorithm.stateful_step and not any(plan.any_first for plan in self._current_plans([self._hyper(g) for g in self.param_groups]))
+            not self.algorithm.stateful_step
+            and not any(plan.any_first for plan in self._current_plans([self._hyper(g) for g in self.param_groups]))
         )
 
-    def _step_plan(
-        self, plan: _Plan, hypers: list[Any], grad_scale: Tensor | None, found_inf: Tensor | None
-    ) -> None:
+    def _step_plan(self, plan: _Plan, hypers: list[Any], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         recipe, device = self.recipe, plan.bucket.device
         plan.steps.add_(1)
         rows = self._send_rows(plan, hypers)
@@ -193,8 +201,8 @@ class StepOptimizer(Optimizer):
         if self.algorithm.step_in_row and not recipe.device_step:
             if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
                 raise RuntimeError(
-                    f"CUDA graph capture of {self.algorithm.title} with recipe {recipe.name!r}, whose step is counted on "
-                    "the host; use recipe='fused', or capturable=True where torch has it"
+                    f"CUDA graph capture of {self.algorithm.title} with recipe {recipe.name!r}, whose step is counted "
+                    "on the host; use recipe='fused', or capturable=True where torch has it"
                 )
             numbers = plan.steps.numpy(force=True)
         keys, plan.bucket.row_of = plan.rows_of(numbers)
@@ -213,17 +221,14 @@ class StepOptimizer(Optimizer):
     # -- from groups to buckets --------------------------------------------------------------------------------------
 
     def _hyper(self, group: dict[str, Any]) -> Any:
-        values = {name: group[name] for name in self.algorithm.hyperparameter_names}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                values[name] = value.item()
-            elif name == "betas":
-                values[name] = tuple(b.item() if isinstance(b, Tensor) else b for b in value)
-        key = tuple(values.values())
+        key = tuple(map(group.__getitem__, self.algorithm.hyperparameter_names))
+        if not _PLAIN.issuperset(map(type, key)):
+            key = tuple(map(_number, key))
         if key not in self._hypers:
             # Schedules bring ever new values: keep few.
             if len(self._hypers) > 256:
                 self._hypers.clear()
+            values = dict(zip(self.algorithm.hyperparameter_names, key, strict=True))
             self._hypers[key] = self.algorithm.hyperparameters(**values)
         return self._hypers[key]
 
@@ -314,8 +319,7 @@ class StepOptimizer(Optimizer):
     ) -> _Plan:
         groups, params, grads, entries, first = (list(column) for column in zip(*members, strict=True))
         states: list[list[Tensor] | None] = [
-            [entry[state.name] for entry in entries] if state.name in names else None
-            for state in self.algorithm.states
+            [entry[state.name] for entry in entries] if state.name in names else None for state in self.algorithm.states
         ]
         states += [None] * (3 - len(states))
         device = self._step_device(params[0])
@@ -370,7 +374,9 @@ def _choose_recipe(
     if capturable and f"{name}-capturable" in algorithm.recipes:
         name = f"{name}-capturable"
     if name not in algorithm.recipes:
-        raise ValueError(f"fused={fused}: torch has no fused {algorithm.title}; leave it out, a step is one launch anyway")
+        raise ValueError(
+            f"fused={fused}: torch has no fused {algorithm.title}; leave it out, a step is one launch anyway"
+        )
     return name
 
 
@@ -387,7 +393,8 @@ def make_optimizer(algorithm: Algorithm) -> type[StepOptimizer]:
     keyword_only |= {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
     keyword_only |= {"recipe": None, "backend": "auto"}
     parameters += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default) for name, default in keyword_only.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in keyword_only.items()
     ]
     signature = inspect.Signature(parameters)
 
@@ -416,5 +423,7 @@ def make_optimizer(algorithm: Algorithm) -> type[StepOptimizer]:
     Parameters, gradients and states are float32, bfloat16 or float16 and are updated in place.
     """
     return type(
-        algorithm.title, (StepOptimizer,), {"__init__": __init__, "__doc__": doc, "algorithm": algorithm, "__module__": __name__}
+        algorithm.title,
+        (StepOptimizer,),
+        {"__init__": __init__, "__doc__": doc, "algorithm": algorithm, "__module__": __name__},
     )

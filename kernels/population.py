@@ -45,7 +45,7 @@ class Population:
         step_count: steps taken.
 
     Raises:
-        ValueError: for an unknown algorithm, recipe or backend, records that do not fit, or parameters of another shape.
+        ValueError: for an unknown algorithm, recipe or backend, records that do not fit, or another shape of parameters.
     """
 
     def __init__(
@@ -68,7 +68,9 @@ class Population:
         distinct = list(dict.fromkeys(hyperparameters))
         flags = {self.algorithm.flags(hyper) for hyper in distinct}
         if len(flags) > 1:
-            raise ValueError("hyperparameters: options that select code differ between models; make one population each")
+            raise ValueError(
+                "hyperparameters: options that select code differ between models; make one population each"
+            )
         self.params = params
         self.flags = flags.pop() if flags else 0
         self.backend = resolve_backend(backend, params.device)

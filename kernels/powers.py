@@ -1,12 +1,12 @@
 """The bias corrections of torch's fused Adam: ``1 - powf(beta, step)`` in float32, as tables.
 
-CUDA's powf is not correctly rounded, so the corrections cannot be computed from a formula elsewhere. On a GPU torch's own
-elementwise pow fills the table; on the CPU it is the recording in ``bias_corrections.npz`` (ten betas, 20,000 steps).
-For a beta or a step outside the recording the CPU uses the float32 rounding of the double value, which can differ from a
-GPU by an ulp: `PowerTable.unrecorded` names those betas.
+CUDA's powf is not correctly rounded, so the corrections cannot be computed from a formula elsewhere. On a GPU torch's
+own elementwise pow fills the table; on the CPU it is the recording in ``bias_corrections.npz`` (ten betas, 20,000 steps).
+For a beta or a step outside the recording the CPU uses the float32 rounding of the double value, which can differ from
+a GPU by an ulp: `PowerTable.unrecorded` names those betas.
 
-A table ends at the first step with beta^step <= 2^-25, from where 1 - beta^step rounds to 1. float32 step counters stop at
-2^24, so that no table is longer.
+A table ends at the first step with beta^step <= 2^-25, from where 1 - beta^step rounds to 1. float32 step counters stop
+at 2^24, so no table is longer.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+BIAS_CORRECTIONS = Path(__file__).with_name("bias_corrections.npz")
+"""The recording: float32 arrays named by beta, element t - 1 is 1 - powf(beta, t)."""
+
 _LIMIT = 2**24
 
 
 @functools.cache
 def _recorded() -> dict[str, np.ndarray]:
-    with np.load(Path(__file__).parent / "bias_corrections.npz") as archive:
+    with np.load(BIAS_CORRECTIONS) as archive:
         return {name: archive[name] for name in archive.files}
 
 

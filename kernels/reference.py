@@ -59,7 +59,7 @@ def _fma_by_round_to_odd(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 @functools.cache
 def addcmul_is_fma(device: str, dtype: torch.dtype) -> bool:
-    """Whether ``torch.addcmul`` with value 1 rounds once on this device (it does not under ATEN_CPU_CAPABILITY=default)."""
+    """Whether ``torch.addcmul`` with value 1 rounds once here (not under ATEN_CPU_CAPABILITY=default)."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.rand(4099, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
     c = (-(a * b)).to(dtype)
@@ -78,7 +78,7 @@ def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
         return torch.addcmul(c, a, b)
     if c.dtype == torch.float64:
         raise RuntimeError(
-            "ATEN_CPU_CAPABILITY: torch's float64 addcmul is not a fused multiply-add here, and fused Adagrad needs one; "
+            "ATEN_CPU_CAPABILITY: torch's float64 addcmul is no fused multiply-add here, and fused Adagrad needs one; "
             "unset ATEN_CPU_CAPABILITY on a CPU with AVX2, or choose recipe='foreach'"
         )
     return _fma_by_round_to_odd(a, b, c)

@@ -1,4 +1,4 @@
-"""One file an algorithm: hyperparameters, degrees, rules, references, registration. Importing the package registers them."""
+"""One file an algorithm: hyperparameters, degrees, rules, references, registration. Importing this registers all."""
 
 from . import adagrad, adam, adam_atan2, rmsprop, sgd
 

@@ -84,13 +84,17 @@ def _denominator_reference(
     return g, total, ref.add_scalar(ref.sqrt(total, at.dtype), eps, at.dtype)
 
 
-def _for_loop_reference(p: Tensor, g: Tensor, total: Tensor, s1: Tensor, s2: Tensor, at: ref.Context) -> tuple[Tensor, ...]:
+def _for_loop_reference(
+    p: Tensor, g: Tensor, total: Tensor, s1: Tensor, s2: Tensor, at: ref.Context
+) -> tuple[Tensor, ...]:
     weight_decay, eps, minus_clr = ref.narrow(at.row)
     g, total, d = _denominator_reference(p, g, total, weight_decay, eps, at)
     return ref.addcdiv(p, g, d, minus_clr, at.dtype), total, s1, s2
 
 
-def _foreach_reference(p: Tensor, g: Tensor, total: Tensor, s1: Tensor, s2: Tensor, at: ref.Context) -> tuple[Tensor, ...]:
+def _foreach_reference(
+    p: Tensor, g: Tensor, total: Tensor, s1: Tensor, s2: Tensor, at: ref.Context
+) -> tuple[Tensor, ...]:
     weight_decay, eps, minus_clr = ref.narrow(at.row)
     g, total, d = _denominator_reference(p, g, total, weight_decay, eps, at)
     return ref.addcdiv(p, ref.mul(g, minus_clr, at.dtype), d, torch.ones_like(eps), at.dtype), total, s1, s2
@@ -121,7 +125,9 @@ def _adagrad_fused(p, g, total, s1, s2, row, step, powers, lane, FLAGS: tl.const
     return p, total, s1, s2
 
 
-def _fused_reference(p: Tensor, g: Tensor, total: Tensor, s1: Tensor, s2: Tensor, at: ref.Context) -> tuple[Tensor, ...]:
+def _fused_reference(
+    p: Tensor, g: Tensor, total: Tensor, s1: Tensor, s2: Tensor, at: ref.Context
+) -> tuple[Tensor, ...]:
     lr, lr_decay, weight_decay, eps = at.row.unbind(0)
     clr = lr / ref.fma((at.step - 1).double(), lr_decay, torch.ones_like(lr))
     if at.has(MAXIMIZE):
@@ -151,7 +157,9 @@ def _adagrad_cpu_fused(p, g, total, s1, s2, row, step, powers, lane, FLAGS: tl.c
     return p - tl.div_rn(g * ops.scalar(row, 2), d), total, s1, s2
 
 
-def _cpu_fused_reference(p: Tensor, g: Tensor, total: Tensor, s1: Tensor, s2: Tensor, at: ref.Context) -> tuple[Tensor, ...]:
+def _cpu_fused_reference(
+    p: Tensor, g: Tensor, total: Tensor, s1: Tensor, s2: Tensor, at: ref.Context
+) -> tuple[Tensor, ...]:
     weight_decay, eps, clr = ref.narrow(at.row)
     if at.has(MAXIMIZE):
         g = ref.negate(g)

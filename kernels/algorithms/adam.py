@@ -1,6 +1,8 @@
 """Adam and AdamW: AMSGrad, L2 or decoupled decay, the capturable variants, torch's fused kernels on CUDA and CPU."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -108,7 +110,8 @@ def _adam_moments(p, g, m, v, vmax, row, FLAGS: tl.constexpr, DTYPE: tl.constexp
 @triton.jit
 def _adam_foreach(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
-    d = ops.add_scalar(ops.div_by_scalar(d, ops.scalar(row, 5), DTYPE), ops.scalar(row, 4), DTYPE)
+    d = ops.round_to(ops.div_by_scalar(d, ops.scalar(row, 5), DTYPE), DTYPE)
+    d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE)
     return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE), m, v, vmax
 
 
@@ -171,7 +174,9 @@ def _foreach_reference(p: Tensor, g: Tensor, m: Tensor, v: Tensor, vmax: Tensor,
     return ref.addcdiv(p, m, d, minus_step_size, at.dtype), m, v, vmax
 
 
-def _for_loop_reference(p: Tensor, g: Tensor, m: Tensor, v: Tensor, vmax: Tensor, at: ref.Context) -> tuple[Tensor, ...]:
+def _for_loop_reference(
+    p: Tensor, g: Tensor, m: Tensor, v: Tensor, vmax: Tensor, at: ref.Context
+) -> tuple[Tensor, ...]:
     scalars = ref.narrow(at.row)
     eps, inverse_root, minus_step_size = scalars[4:]
     p, m, v, vmax, d = _moments_reference(p, g, m, v, vmax, scalars, at)
@@ -259,7 +264,7 @@ def _adam_fused(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, 
         d = tl.sqrt_rn(vmax)
     else:
         d = tl.sqrt_rn(v)
-    d = ops.div_by_scalar(d, root, tl.float32) + eps
+    d = ops.div_by_scalar(d, root, DTYPE) + eps
     return p - tl.div_rn(step_size * m, d), m, v, vmax
 
 
@@ -315,7 +320,9 @@ def _adam_cpu_fused(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constex
     return p + tl.div_rn(ops.scalar(row, 6) * m, d), m, v, vmax
 
 
-def _cpu_fused_reference(p: Tensor, g: Tensor, m: Tensor, v: Tensor, vmax: Tensor, at: ref.Context) -> tuple[Tensor, ...]:
+def _cpu_fused_reference(
+    p: Tensor, g: Tensor, m: Tensor, v: Tensor, vmax: Tensor, at: ref.Context
+) -> tuple[Tensor, ...]:
     decay, one_minus_beta1, beta2, one_minus_beta2, eps, root, minus_step_size = ref.narrow(at.row)
     if at.has(MAXIMIZE):
         g = ref.negate(g)
@@ -398,6 +405,13 @@ def _recipes(title: str) -> dict[str, Recipe]:
     return {recipe.name: recipe for recipe in recipes}
 
 
+def _decay_degree(hyper: AdamHyperparameters) -> int:
+    """L2 decay enters the gradient and scales with it; decoupled decay does not."""
+    return 0 if hyper.decoupled_weight_decay else 1
+
+
+_DEGREES: Mapping[str, int | Callable[[Any], int]] = {"lr": 0, "betas": 0, "eps": 1, "weight_decay": _decay_degree}
+
 _STATES = (
     State(name="exp_avg", degree=1),
     State(name="exp_avg_sq", degree=2),
@@ -411,7 +425,7 @@ ADAM = register(
         hyperparameters=AdamHyperparameters,
         positional=("lr", "betas", "eps", "weight_decay", "amsgrad"),
         states=_STATES,
-        hyperparameter_degrees={"lr": 0, "eps": 1, "weight_decay": 1},
+        hyperparameter_degrees=_DEGREES,
         flags=_flags,
         recipes=_recipes("Adam"),
     )
@@ -424,7 +438,7 @@ ADAMW = register(
         hyperparameters=AdamWHyperparameters,
         positional=("lr", "betas", "eps", "weight_decay", "amsgrad"),
         states=_STATES,
-        hyperparameter_degrees={"lr": 0, "eps": 1, "weight_decay": 0},
+        hyperparameter_degrees=_DEGREES,
         flags=_flags,
         recipes=_recipes("AdamW"),
     )

@@ -1,6 +1,6 @@
 """Adam-atan2 (Everett et al. 2024, arXiv 2407.05872): Adam without eps, the control that no loss scale can touch.
 
-The update is ``lr · atan2(m_hat, sqrt(v_hat))``. torch has no such optimizer, so the rounding is our own (``native``) and
+The update is ``lr · atan2(m_hat, sqrt(v_hat))``. torch has no such optimizer, so the rounding is our own (``native``),
 chosen to be computable bit for bit everywhere: the arc tangent is a fixed polynomial in fused multiply-adds.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import arithmetic as ops
 from .. import reference as ref
 from ..algorithm import Algorithm, Recipe, Row, State, register
-from ..flags import DECAY, DECOUPLED, MAXIMIZE, mask
+from ..flags import DECAY, MAXIMIZE, mask
 from ..powers import PowerTable
 
 
@@ -51,8 +51,8 @@ def _row(hyper: AdamAtan2Hyperparameters, step: float, first: bool, powers: Powe
     return (decay, 1 - beta1, beta2, 1 - beta2, 1 / (1 - beta1**step), (1 - beta2**step) ** -0.5, -hyper.lr)
 
 
-# atan(x)/x on [0, 1] as a polynomial in x^2, highest power first: minimax fit by reweighted least squares, relative error
-# 1.6e-8 before rounding.
+# atan(x)/x on [0, 1] as a polynomial in x^2, highest power first: minimax fit by reweighted least squares,
+# relative error 1.6e-8 before rounding.
 _COEFFICIENTS = (
     0.0028500077314674854,
     -0.01606913097202778,
@@ -135,7 +135,7 @@ ADAM_ATAN2 = register(
         hyperparameters=AdamAtan2Hyperparameters,
         positional=("lr", "betas", "weight_decay"),
         states=(State(name="exp_avg", degree=1), State(name="exp_avg_sq", degree=2)),
-        hyperparameter_degrees={"lr": 0, "weight_decay": 0},
+        hyperparameter_degrees={"lr": 0, "betas": 0, "weight_decay": 0},
         flags=_flags,
         recipes={
             "native": Recipe(

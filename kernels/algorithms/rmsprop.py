@@ -83,7 +83,9 @@ def _rmsprop(p, g, v, buf, mean, row, step, powers, lane, FLAGS: tl.constexpr, D
     return p, v, buf, mean
 
 
-def _rmsprop_reference(p: Tensor, g: Tensor, v: Tensor, buf: Tensor, mean: Tensor, at: ref.Context) -> tuple[Tensor, ...]:
+def _rmsprop_reference(
+    p: Tensor, g: Tensor, v: Tensor, buf: Tensor, mean: Tensor, at: ref.Context
+) -> tuple[Tensor, ...]:
     weight_decay, alpha, one_minus_alpha, eps, momentum, minus_lr = ref.narrow(at.row)
     if at.has(MAXIMIZE):
         g = ref.negate(g)

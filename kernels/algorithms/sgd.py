@@ -71,7 +71,9 @@ def _sgd_eager(p, g, buf, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, 
     return ops.add_scaled(p, g, minus_lr, DTYPE), buf, s1, s2
 
 
-def _sgd_eager_reference(p: Tensor, g: Tensor, buf: Tensor, s1: Tensor, s2: Tensor, at: ref.Context) -> tuple[Tensor, ...]:
+def _sgd_eager_reference(
+    p: Tensor, g: Tensor, buf: Tensor, s1: Tensor, s2: Tensor, at: ref.Context
+) -> tuple[Tensor, ...]:
     weight_decay, momentum, one_minus_dampening, minus_lr, first = ref.narrow(at.row)
     if at.has(MAXIMIZE):
         g = ref.negate(g)
@@ -114,13 +116,15 @@ def _sgd_fused(p, g, buf, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, 
         else:
             g = buf
     new_p = tl.fma(g, ops.negate(lr), p)
-    if (FLAGS & SCALED) and DTYPE == tl.float32:
+    if (FLAGS & SCALED) and tl.float32 == DTYPE:
         # ... and here it left the first three elements of each aligned float4 unfused.
         new_p = tl.where(lane < 3, p - g * lr, new_p)
     return new_p, buf, s1, s2
 
 
-def _sgd_fused_reference(p: Tensor, g: Tensor, buf: Tensor, s1: Tensor, s2: Tensor, at: ref.Context) -> tuple[Tensor, ...]:
+def _sgd_fused_reference(
+    p: Tensor, g: Tensor, buf: Tensor, s1: Tensor, s2: Tensor, at: ref.Context
+) -> tuple[Tensor, ...]:
     weight_decay, momentum, dampening, lr, first = ref.narrow(at.row)
     one_minus_dampening = 1 - dampening
     if at.has(MAXIMIZE):
@@ -163,7 +167,9 @@ def _sgd_cpu_fused(p, g, buf, s1, s2, row, step, powers, lane, FLAGS: tl.constex
     return tl.fma(g, minus_lr, p), buf, s1, s2
 
 
-def _sgd_cpu_fused_reference(p: Tensor, g: Tensor, buf: Tensor, s1: Tensor, s2: Tensor, at: ref.Context) -> tuple[Tensor, ...]:
+def _sgd_cpu_fused_reference(
+    p: Tensor, g: Tensor, buf: Tensor, s1: Tensor, s2: Tensor, at: ref.Context
+) -> tuple[Tensor, ...]:
     weight_decay, momentum, one_minus_dampening, minus_lr, first = ref.narrow(at.row)
     if at.has(MAXIMIZE):
         g = ref.negate(g)
@@ -180,7 +186,12 @@ _EAGER_COLUMNS = ("weight_decay", "momentum", "1-dampening", "-lr", "first")
 
 def _eager(name: str, equals: str) -> Recipe:
     return Recipe(
-        name=name, equals=equals, rule=_sgd_eager, reference=_sgd_eager_reference, row=_eager_row, columns=_EAGER_COLUMNS
+        name=name,
+        equals=equals,
+        rule=_sgd_eager,
+        reference=_sgd_eager_reference,
+        row=_eager_row,
+        columns=_EAGER_COLUMNS,
     )
 
 

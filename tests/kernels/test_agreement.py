@@ -14,7 +14,11 @@ EXAMPLES = int(os.environ.get("AGREEMENT_EXAMPLES", "250"))
 
 @pytest.mark.interpreter
 @settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES == 250, suppress_health_check=list(HealthCheck), database=None
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=EXAMPLES == 250,
+    suppress_health_check=list(HealthCheck),
+    database=None,
 )
 @given(seed=st.integers(0, 2**62))
 def test_interpreter_equals_reference(seed: int) -> None:
