@@ -45,7 +45,7 @@ class Population:
         step_count: steps taken.
 
     Raises:
-        ValueError: for an unknown algorithm, recipe or backend, records that do not fit, or another shape of parameters.
+        ValueError: for an unknown algorithm, recipe or backend, unfit records, or parameters of another shape.
     """
 
     def __init__(

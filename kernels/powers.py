@@ -1,7 +1,7 @@
 """The bias corrections of torch's fused Adam: ``1 - powf(beta, step)`` in float32, as tables.
 
 CUDA's powf is not correctly rounded, so the corrections cannot be computed from a formula elsewhere. On a GPU torch's
-own elementwise pow fills the table; on the CPU it is the recording in ``bias_corrections.npz`` (ten betas, 20,000 steps).
+own elementwise pow fills the table; on the CPU it is the recording ``bias_corrections.npz`` (ten betas, 20,000 steps).
 For a beta or a step outside the recording the CPU uses the float32 rounding of the double value, which can differ from
 a GPU by an ulp: `PowerTable.unrecorded` names those betas.
 
