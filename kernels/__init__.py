@@ -3,7 +3,7 @@
 The drop-in classes take what torch.optim's take; `Population` steps many models at once; `bits` compares results.
 """
 
-from . import algorithms, bits, interpreter
+from . import algorithms, bits, interpreter, launch
 from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm, register
 from .backends import backends, fingerprint
 from .launch import resolve_backend
@@ -38,6 +38,7 @@ __all__ = [
     "fingerprint",
     "get_algorithm",
     "interpreter",
+    "launch",
     "make_optimizer",
     "register",
     "resolve_backend",

@@ -88,7 +88,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 def test_make_study_installs_once_and_again_when_the_pins_change(checkout: Checkout) -> None:
-    run = "-m lossscale run loss-vs-lr"
+    run = "-m lossscale run loss-vs-lr --resume"
     code, first = checkout.make("study")
     assert code == 0
     assert [line for line in first if "pip install" in line] == [
