@@ -85,22 +85,38 @@ def _create_fp_to_fp(original: Any) -> Any:
     return create_fp_to_fp
 
 
+def _patch_once(original: Any) -> Any:
+    """The interpreter prepares triton.language anew at every call of a nested function; once a launch is enough."""
+
+    def patch_lang(function: Any) -> Any:
+        used = [lang for lang in (tl, tl.core) if any(value is lang for value in function.__globals__.values())]
+        fresh = any(tl.core.is_builtin(lang.load) for lang in used)
+        return original(function) if fresh else _builder()._LangPatchScope()
+
+    return patch_lang
+
+
 @contextlib.contextmanager
 def exact() -> Iterator[None]:
     """While this is open the interpreter rounds as a GPU does."""
-    builder = _builder().InterpreterBuilder
-    names = ("create_fma", "cast_impl", "create_fp_to_fp")
-    saved = {name: getattr(builder, name) for name in names}
-    builder.create_fma = _create_fma
-    builder.cast_impl = _cast(saved["cast_impl"])
-    builder.create_fp_to_fp = _create_fp_to_fp(saved["create_fp_to_fp"])
+    module, builder = _builder(), _builder().InterpreterBuilder
+    replaced: list[tuple[Any, str, Any]] = [
+        (builder, "create_fma", _create_fma),
+        (builder, "cast_impl", _cast(builder.cast_impl)),
+        (builder, "create_fp_to_fp", _create_fp_to_fp(builder.create_fp_to_fp)),
+    ]
+    if hasattr(module, "_LangPatchScope") and hasattr(module, "_patch_lang"):
+        replaced.append((module, "_patch_lang", _patch_once(module._patch_lang)))
+    saved = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
+    for owner, name, method in replaced:
+        setattr(owner, name, method)
     try:
         # Overflow, NaN and division by zero are ordinary values for a kernel.
         with np.errstate(all="ignore"):
             yield
     finally:
-        for name, method in saved.items():
-            setattr(builder, name, method)
+        for owner, name, method in saved:
+            setattr(owner, name, method)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], constants: dict[str, object]) -> None:
