@@ -60,6 +60,7 @@ def _update(
     FLAGS: tl.constexpr,
     UNSCALE: tl.constexpr,
     LANES: tl.constexpr,
+    DEVICE_STEP: tl.constexpr,
     STATES: tl.constexpr,
     PARAM: tl.constexpr,
     GRAD: tl.constexpr,
@@ -78,6 +79,10 @@ def _update(
         s1 = tl.load(s1_ptr + offset, mask=mask).to(tl.float32)
     if STATES & 4:
         s2 = tl.load(s2_ptr + offset, mask=mask).to(tl.float32)
+    if DEVICE_STEP:
+        # Scalars that hang on the step are a chain of loads: all large loads are issued before anything waits for them.
+        # H100, Triton 3.6, fused AdamW bf16 at 2^26: 0.974 of a copy's rate, 0.946 without.
+        tl.debug_barrier()
     if UNSCALE == "divide":
         # The fused kernels go on with the unrounded quotient; only what is written back is rounded.
         g = tl.div_rn(g, tl.load(grad_scale_ptr) + tl.zeros_like(g))
@@ -118,6 +123,7 @@ def step_kernel(
     UNSCALE: tl.constexpr,
     FOUND_INF: tl.constexpr,
     LANES: tl.constexpr,
+    DEVICE_STEP: tl.constexpr,
     STATES: tl.constexpr,
     PARAM: tl.constexpr,
     GRAD: tl.constexpr,
@@ -197,6 +203,7 @@ def step_kernel(
                 FLAGS,
                 UNSCALE,
                 LANES,
+                DEVICE_STEP,
                 STATES,
                 PARAM,
                 GRAD,
@@ -223,6 +230,7 @@ def step_kernel(
                 FLAGS,
                 UNSCALE,
                 LANES,
+                DEVICE_STEP,
                 STATES,
                 PARAM,
                 GRAD,
@@ -407,6 +415,7 @@ def kernel_constants(
         "UNSCALE": recipe.unscale if scaled else "",
         "FOUND_INF": found_inf,
         "LANES": recipe.lanes,
+        "DEVICE_STEP": recipe.device_step,
         "STATES": states,
         "PARAM": TRITON_DTYPE[param],
         "GRAD": TRITON_DTYPE[grad],
