@@ -18,6 +18,11 @@ COMMANDS: tuple[Command, ...] = (
         help="Everything that needs a GPU, most important first, within a time limit.",
     ),
     Command(
+        name="conform",
+        target="bench.conformance.cli:conform_command",
+        help="Compare optimizers, anybody's, bit by bit with a reference.",
+    ),
+    Command(
         name="golden",
         target="bench.commands:golden_command",
         help="Record the bits of torch.optim's CUDA kernels, and its powf tables.",
@@ -27,7 +32,19 @@ COMMANDS: tuple[Command, ...] = (
         target="bench.commands:time_step_command",
         help="Time optimizer steps, ours and torch's, interleaved.",
     ),
-    Command(name="tune", target="bench.tune:tune_command", help="Measure the launch shapes of the step kernels on a GPU."),
+    Command(
+        name="list",
+        target="bench.conformance.cli:list_command",
+        help="Providers (and why one is missing), workloads, results.",
+    ),
+    Command(
+        name="static",
+        target="bench.static:static_command",
+        help="What the compiled step kernels contain; exit 1 when a limit is broken.",
+    ),
+    Command(
+        name="tune", target="bench.tune:tune_command", help="Measure the launch shapes of the step kernels on a GPU."
+    ),
 )
 
 

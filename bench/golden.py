@@ -25,7 +25,7 @@ from .conformance import bitwise
 from .conformance.inputs import TORCH_DTYPES
 
 RECORDED = Path(__file__).resolve().parents[1] / "tests" / "golden" / "golden.npz"
-BIAS_CORRECTIONS = Path(kernels.__file__).with_name("bias_corrections.npz")
+BIAS_CORRECTIONS = kernels.BIAS_CORRECTIONS
 STATES = {
     "SGD": ("momentum_buffer",),
     "Adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),

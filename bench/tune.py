@@ -74,7 +74,7 @@ def tune_command(
     cli.resolve_device("cuda")
     clock = Clock()
     rows: list[dict[str, Any]] = []
-    for dtype, (optimizer, options) in itertools.product(("fp32", "bf16"), TIMED_OPTIONS.items()):
+    for dtype, (optimizer, options) in itertools.product(("bf16", "fp32"), TIMED_OPTIONS.items()):
         for recipe in ("foreach", "fused"):
             if optimizer == "RMSprop" and recipe == "fused":
                 continue

@@ -1,9 +1,10 @@
 """Fused Triton optimizer steps, bit-identical to torch.optim: SGD, Adam, AdamW, RMSprop, Adagrad, and Adam-atan2.
 
-The drop-in classes take what torch.optim's take; `Population` steps many models at once; `bits` compares results.
+The drop-in classes take what torch.optim's take; `functional` has a step as a function; `Population` steps many models
+at once; `bits` compares results.
 """
 
-from . import algorithms, bits, interpreter, launch
+from . import algorithms, bits, functional, interpreter, launch
 from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm, register
 from .backends import backends, fingerprint
 from .launch import resolve_backend
@@ -36,6 +37,7 @@ __all__ = [
     "backends",
     "bits",
     "fingerprint",
+    "functional",
     "get_algorithm",
     "interpreter",
     "launch",

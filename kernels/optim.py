@@ -1,29 +1,33 @@
 """Drop-in torch.optim.Optimizer classes, built from the registry.
 
-``kernels.Adam(...)`` takes what ``torch.optim.Adam(...)`` takes, plus ``recipe=`` (whose rounding) and ``backend=``
-(what executes it). A step is one launch per (device, dtypes, options), whatever the number of tensors and groups.
+``kernels.Adam(...)`` takes what ``torch.optim.Adam(...)`` takes, plus ``recipe=`` (whose rounding), ``backend=`` (what
+executes it) and ``master_weights=``. A step is one launch per (device, dtypes, options), whatever the number of tensors
+and groups.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import operator
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from itertools import chain, repeat
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 
-from .algorithm import Algorithm, Recipe, Row
-from .launch import TRITON_DTYPE, Bucket, Mirror, Tables, resolve_backend, step_bucket
+from .algorithm import Algorithm, Recipe
+from .buckets import Assembly, Member, assemble, check_apart, check_grad, check_param, check_state, same_order
+from .constructors import bind_constructor, choose_recipe, constructor_signature, hyperparameters, switches
+from .launch import resolve_backend, step_bucket
+from .plans import Known, LayoutChanged, Plan, WatchedTables, grad_layouts
 from .powers import power_table
 
 _PLAIN = frozenset({float, int, bool})
+MASTER = "master_param"
+"""Name of the float32 master weights among a parameter's state."""
 
 
 def _number(value: Any) -> Any:
@@ -36,72 +40,24 @@ def _number(value: Any) -> Any:
 _GRAD = operator.attrgetter("grad")
 
 
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.dtype, tensor.device, tensor.shape, tensor.stride()
-
-
-@dataclass(kw_only=True)
-class _Plan:
-    """A bucket and what is kept for it between steps.
-
-    ``steps`` holds the step number of every tensor; each ``state["step"]`` is a view of one of its elements, so all of
-    them advance in one operation. ``device_steps`` is the same tensor where the rule reads it, else zeros in its place.
-    """
-
-    flags: int
-    bucket: Bucket
-    groups: np.ndarray
-    entries: list[dict[str, Any]]
-    names: tuple[str, ...]
-    steps: Tensor
-    device_steps: Tensor
-    first: np.ndarray
-    any_first: bool
-    tables: Tables = field(default_factory=Tables)
-    rows: Mirror = field(default_factory=Mirror)
-    sent_rows: list[Row] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        distinct, self._row_of_group = np.unique(self.groups, return_inverse=True)
-        self.distinct_groups: list[int] = distinct.tolist()
-
-    def rows_of(self, numbers: np.ndarray | None) -> tuple[list[tuple[int, float, bool]], np.ndarray]:
-        """The distinct (group, step, first) among the tensors, and which of them each tensor has.
-
-        Args:
-            numbers: each tensor's step, or None where no host scalar depends on it.
-        """
-        if numbers is None or len(numbers) == 1 or (numbers == numbers[0]).all():
-            number = 0.0 if numbers is None else float(numbers[0])
-            if not self.any_first or self.first.all():
-                return [(group, number, self.any_first) for group in self.distinct_groups], self._row_of_group
-        if not self.any_first:
-            self.first[:] = False
-        steps = [0.0] * len(self.groups) if numbers is None else numbers.tolist()
-        keys: dict[tuple[int, float, bool], int] = {}
-        members = zip(self.groups.tolist(), steps, self.first.tolist(), strict=True)
-        row_of = np.array([keys.setdefault(key, len(keys)) for key in members])
-        return list(keys), row_of
-
-
 class StepOptimizer(Optimizer):
     """Base of the drop-ins; subclasses are made by `make_optimizer`."""
 
     algorithm: ClassVar[Algorithm]
 
-    def __init__(self, params: Any, defaults: dict[str, Any], *, recipe: str, backend: str) -> None:
+    def __init__(
+        self, params: Any, defaults: dict[str, Any], *, recipe: str, backend: str, master_weights: bool = False
+    ) -> None:
         self._recipe_name = recipe
         self._backend = backend
-        self._plans: list[_Plan] | None = None
+        self._master_weights = master_weights
+        self._plans: list[Plan] | None = None
+        self._known: Known | None = None
         self._hypers: dict[Any, Any] = {}
+        self._loading: dict[str, Any] | None = None
         super().__init__(params, defaults)
-        self._check_params()
-        # In-kernel unscaling equals torch's fused kernels; other recipes leave it to GradScaler.unscale_, as torch does.
-        self._step_supports_amp_scaling = recipe == "fused"
-        if self.algorithm.eager_state:
-            for group in self.param_groups:
-                for p in group["params"]:
-                    self._init_state(p, self._hyper(group))
+        # In-kernel unscaling equals torch's fused kernels; others leave it to GradScaler.unscale_, as torch does.
+        self._step_supports_amp_scaling = recipe in ("fused", "cpu-fused")
 
     # -- what a user sees --------------------------------------------------------------------------------------------
 
@@ -115,25 +71,75 @@ class StepOptimizer(Optimizer):
         """The backend asked for (``auto`` is resolved per device)."""
         return self._backend
 
+    @property
+    def master_weights(self) -> bool:
+        """Whether bfloat16 and float16 parameters are copies of float32 masters in the state."""
+        return self._master_weights
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, as torch does."""
+        """Add a group, as torch does.
+
+        Raises:
+            TypeError: for parameters of another dtype than float32, bfloat16 and float16.
+            ValueError: for hyperparameters out of range, or a group that asks for another recipe than the optimizer's.
+        """
         super().add_param_group(param_group)
         self._plans = None
+        group = self.param_groups[-1]
+        try:
+            self._check_group(group)
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
+        if self.algorithm.eager_state:
+            for p in group["params"]:
+                self._init_state(p, self._hyper(group))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of this class or of torch's, as torch does.
+
+        Recipe and backend stay this optimizer's own. With ``master_weights`` masters and moments keep the checkpoint's
+        float32 values (torch casts states to the parameter's dtype).
+        """
+
+        def remember(optimizer: Optimizer, loaded: dict[str, Any]) -> None:
+            self._loading = loaded
+
+        handle = self.register_load_state_dict_pre_hook(remember)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+            self._loading = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._plans = None
+        own = switches(self.recipe, self.defaults)
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
+            # They say what runs here, whatever wrote the checkpoint.
+            group.update(own)
+        if self.__dict__.get("_loading") is not None and self._master_weights:
+            self._restore_precision(self._loading)
         for entry in self.state.values():
-            if "step" in entry and not torch.is_tensor(entry["step"]):
-                entry["step"] = torch.tensor(float(entry["step"]), dtype=torch.float32)
+            if isinstance(entry, dict) and "step" in entry and not torch.is_tensor(entry["step"]):
+                entry["step"] = torch.tensor(float(entry["step"]), dtype=torch.float32, device="cpu")
+
+    def _restore_precision(self, loaded: Any) -> None:
+        """Take float32 states from the loaded dict again: torch has cast them to the parameters' dtype."""
+        numbers = chain.from_iterable(group["params"] for group in loaded["param_groups"])
+        for number, p in zip(numbers, chain.from_iterable(g["params"] for g in self.param_groups), strict=True):
+            for name, value in loaded["state"].get(number, {}).items():
+                if isinstance(value, Tensor) and name != "step":
+                    self.state[p][name] = value.to(p.device, copy=True)
 
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps defaults, state and param_groups; the plans are rebuilt from them.
-        kept = ("_recipe_name", "_backend", "_step_supports_amp_scaling")
-        return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}, "_plans": None, "_hypers": {}}
+        kept = ("_recipe_name", "_backend", "_master_weights", "_step_supports_amp_scaling")
+        fresh: dict[str, Any] = {"_plans": None, "_known": None, "_hypers": {}, "_loading": None}
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}, **fresh}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -147,7 +153,8 @@ class StepOptimizer(Optimizer):
 
         Raises:
             RuntimeError: for a sparse gradient.
-            TypeError: for complex or float64 parameters, or a gradient whose dtype is not float32, bfloat16 or float16.
+            TypeError: for parameters, gradients or states that are not dense float32, bfloat16 or float16 tensors.
+            ValueError: for parameters that share memory, and shapes or devices that do not fit.
         """
         loss = None
         if closure is not None:
@@ -155,45 +162,82 @@ class StepOptimizer(Optimizer):
                 loss = closure()
         grad_scale = getattr(self, "grad_scale", None)
         found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and not self._skips_on_device():
-            if float(found_inf) == 1.0:
+        hypers = [self._hyper(group) for group in self.param_groups]
+        holds = self._plans_hold(hypers)
+        if found_inf is not None and not self._skips_on_device(holds):
+            if float(found_inf) != 0.0:
                 return loss
             found_inf = None
-        hypers = [self._hyper(group) for group in self.param_groups]
-        for plan in self._current_plans(hypers):
-            self._step_plan(plan, hypers, grad_scale, found_inf)
+        if not holds:
+            self._plans = None
+            self._plans = self._make_plans(hypers)
+        plans = self._plans or ()
+        if found_inf is not None and len(plans) > 1:
+            # GradScaler adds up the flags of all devices; the kernels ask for 1.
+            found_inf = (found_inf != 0).float()
+        try:
+            for plan in plans:
+                self._step_plan(plan, hypers, grad_scale, found_inf)
+        except LayoutChanged:
+            # Nothing was launched for this bucket and those behind it.
+            before = plans[: plans.index(plan)]
+            done = chain.from_iterable(earlier.owners for earlier in before)
+            self._plans = None
+            for plan in self._make_plans(hypers, done=frozenset(map(id, done))):
+                self._step_plan(plan, hypers, grad_scale, found_inf)
         return loss
+
+    def refresh(self) -> None:
+        """Send changed hyperparameters to the device, for CUDA graphs captured from `step`: call it before a replay."""
+        hypers = [self._hyper(group) for group in self.param_groups]
+        for plan in self._plans or ():
+            self._send_rows(plan, hypers)
+
+    def share_memory(self) -> None:
+        """Move every state tensor to shared memory (torch.optim.Adagrad has this method)."""
+        for entry in self.state.values():
+            for value in entry.values():
+                if isinstance(value, Tensor):
+                    value.share_memory_()  # type: ignore[no-untyped-call]
 
     # -- one bucket --------------------------------------------------------------------------------------------------
 
-    def _skips_on_device(self) -> bool:
-        """Whether found_inf can be left to the kernel: the step is on the device, and no first step is special."""
-        return self.recipe.device_step or (
-            not self.algorithm.stateful_step
-            and not any(plan.any_first for plan in self._current_plans([self._hyper(g) for g in self.param_groups]))
-        )
+    def _skips_on_device(self, holds: bool) -> bool:
+        """Whether a found_inf can be left to the kernel: the step lives on the device, and no first step is special."""
+        if self.recipe.device_step:
+            return True
+        return holds and not self.algorithm.stateful_step and not any(plan.any_first for plan in self._plans or ())
 
-    def _step_plan(self, plan: _Plan, hypers: list[Any], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        recipe, device = self.recipe, plan.bucket.device
+    def _step_plan(self, plan: Plan, hypers: list[Any], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        recipe, bucket = self.recipe, plan.bucket
+        scaled = grad_scale is not None
+        plan.assembly.load(scaled=scaled)
         plan.steps.add_(1)
         rows = self._send_rows(plan, hypers)
-        step_bucket(
-            recipe,
-            plan.flags,
-            plan.bucket,
-            rows=rows,
-            steps=plan.device_steps,
-            powers=power_table(device).values,
-            grad_scale=grad_scale,
-            found_inf=found_inf,
-            backend=self._backend,
-            tables=plan.tables,
-        )
+        try:
+            step_bucket(
+                recipe,
+                plan.flags,
+                bucket,
+                rows=rows,
+                steps=plan.device_steps,
+                powers=power_table(bucket.device).values,
+                grad_scale=grad_scale,
+                found_inf=found_inf,
+                backend=self._backend,
+                tables=plan.tables,
+            )
+        except LayoutChanged:
+            plan.steps.sub_(1)
+            raise
+        plan.assembly.store(scaled=scaled)
+        # Autograd cannot see a kernel write: a backward pass through the old values must fail as it does in torch.
+        increment_version(bucket.params if bucket.copies is None else bucket.copies)
         if found_inf is not None:
             plan.steps.sub_(found_inf.to(plan.steps.device))
         plan.any_first = False
 
-    def _send_rows(self, plan: _Plan, hypers: list[Any]) -> Tensor:
+    def _send_rows(self, plan: Plan, hypers: list[Any]) -> Tensor:
         """The host scalars of this step, on the device."""
         recipe, device = self.recipe, plan.bucket.device
         powers = power_table(device)
@@ -212,11 +256,60 @@ class StepOptimizer(Optimizer):
             return plan.rows.send(np.array(rows, np.float64), device)
         return plan.rows.device
 
-    def refresh(self) -> None:
-        """Send changed hyperparameters to the device, for CUDA graphs captured from `step`: call it before a replay."""
-        hypers = [self._hyper(group) for group in self.param_groups]
-        for plan in self._plans or ():
-            self._send_rows(plan, hypers)
+    # -- whether the buckets still hold ------------------------------------------------------------------------------
+
+    def _plans_hold(self, hypers: list[Any]) -> bool:
+        """Whether every bucket still holds, with new gradients taken over; else they must be made anew.
+
+        Written with C-level maps: with 10,000 parameters every Python-level loop here is a millisecond of each step.
+        """
+        known, groups = self._known, self.param_groups
+        if self._plans is None or known is None:
+            return False
+        everything = list(chain.from_iterable(group["params"] for group in groups))
+        if [len(group["params"]) for group in groups] != known.lengths:
+            return False
+        if not all(map(operator.is_, everything, known.params)) or not self._states_hold(known):
+            return False
+        if hypers != known.hypers:
+            for plan in self._plans:
+                if any(self.algorithm.flags(hypers[group]) != plan.flags for group in plan.distinct_groups):
+                    return False
+            known.hypers = hypers
+        grads = list(map(_GRAD, everything))
+        return all(map(operator.is_, grads, known.grads)) or self._take_grads(self._plans, known, grads)
+
+    def _states_hold(self, known: Known) -> bool:
+        """Whether the same state tensors are in place."""
+        entries, values = self.state.values(), known.values
+        if len(entries) != len(known.entries) or not all(map(operator.is_, entries, known.entries)):
+            return False
+        if sum(map(len, entries)) != len(values):
+            return False
+        if not all(map(operator.is_, chain.from_iterable(map(dict.values, entries)), values)):
+            return False
+        try:
+            for tables in known.watched:
+                tables.check()
+        except LayoutChanged:
+            return False
+        return True
+
+    def _take_grads(self, plans: list[Plan], known: Known, grads: list[Tensor | None]) -> bool:
+        if list(map(operator.is_, grads, repeat(None))) != known.absent:
+            return False
+        present = [grad for grad in grads if grad is not None] if any(known.absent) else grads
+        try:
+            if grad_layouts(present) != known.layouts:  # type: ignore[arg-type]
+                return False
+        except RuntimeError:
+            # A sparse gradient has no strides.
+            return False
+        for plan in plans:
+            chosen = grads if plan.positions is None else list(map(grads.__getitem__, plan.positions))
+            plan.assembly.take(chosen)  # type: ignore[arg-type]
+        known.grads = grads
+        return True
 
     # -- from groups to buckets --------------------------------------------------------------------------------------
 
@@ -232,16 +325,20 @@ class StepOptimizer(Optimizer):
             self._hypers[key] = self.algorithm.hyperparameters(**values)
         return self._hypers[key]
 
-    def _check_params(self) -> None:
-        for group in self.param_groups:
-            self._hyper(group)
-            for p in group["params"]:
-                if p.dtype not in TRITON_DTYPE:
-                    raise TypeError(
-                        f"params: a parameter of {p.dtype}; these kernels step float32, bfloat16 and float16, "
-                        f"use torch.optim.{self.algorithm.title} for others"
-                    )
-                resolve_backend(self._backend, p.device)
+    def _torch_class(self) -> str:
+        return f"torch.optim.{self.algorithm.title}" if hasattr(torch.optim, self.algorithm.title) else ""
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        self._hyper(group)
+        for name, value in switches(self.recipe, self.defaults).items():
+            if group[name] != value:
+                raise ValueError(
+                    f"param group: {name}={group[name]!r} where the optimizer has {value!r}; recipe, foreach, fused "
+                    "and capturable are the same for all groups, make another optimizer for others"
+                )
+        for p in group["params"]:
+            check_param(p, instead=self._torch_class())
+            resolve_backend(self._backend, p.device)
 
     def _init_state(self, p: Tensor, hyper: Any) -> bool:
         """Create what is missing of a parameter's state; True before its first update."""
@@ -250,180 +347,180 @@ class StepOptimizer(Optimizer):
         first = any(entry.get(name) is None for name in names)
         if self.algorithm.stateful_step and "step" not in entry:
             entry["step"] = torch.tensor(0.0, dtype=torch.float32, device=self._step_device(p))
-        for name in names:
+        target = self._target(p)
+        if target is not p and entry.get(MASTER) is None:
+            entry[MASTER] = p.detach().to(torch.float32, memory_format=torch.preserve_format)
+        for name in names if target is p else (MASTER, *names):
             if entry.get(name) is None:
-                entry[name] = torch.full_like(p, self.algorithm.fill(hyper), memory_format=torch.preserve_format)
+                fill = self.algorithm.fill(self._initial)
+                entry[name] = torch.full_like(target, fill, memory_format=torch.preserve_format)
+            self._fit_state(p, name, entry)
         return first
+
+    @property
+    def _initial(self) -> Any:
+        """The hyperparameters that decide initial states: the constructor's, in torch too."""
+        return self._hyper(self.defaults)
+
+    def _target(self, p: Tensor) -> Tensor:
+        """What is stepped for a parameter: itself, or its master (a stand-in for the master until there is one)."""
+        if not self._master_weights or p.dtype == torch.float32:
+            return p
+        master = self.state[p].get(MASTER)
+        return master if isinstance(master, Tensor) else p.detach().to(torch.float32)
+
+    def _fit_state(self, p: Tensor, name: str, entry: dict[str, Any]) -> None:
+        """Check a state, and bring it into the element order of what is stepped (a checkpoint may have another)."""
+        target = entry.get(MASTER, p) if self._master_weights and p.dtype != torch.float32 else p
+        check_state(p, name, entry[name])
+        if target is not p and entry[name].dtype != torch.float32:
+            entry[name] = entry[name].float()
+        like = p if entry[name] is target else target
+        if not same_order(entry[name], like):
+            entry[name] = torch.empty_like(like, dtype=entry[name].dtype).copy_(entry[name])
 
     def _step_device(self, p: Tensor) -> torch.device:
         on_device = self.recipe.device_step or self.defaults.get("capturable", False)
         return p.device if on_device else torch.device("cpu")
 
-    def _current_plans(self, hypers: list[Any]) -> list[_Plan]:
-        """The buckets of the parameters that have gradients; rebuilt when anything but addresses changed."""
-        if self._plans is None or not self._plans_hold(self._plans, hypers):
-            self._plans = self._make_plans()
-        return self._plans
+    def _make_plans(self, hypers: list[Any], done: frozenset[int] = frozenset()) -> list[Plan]:
+        """Buckets of the parameters that have gradients. Everything is checked before any state is created.
 
-    def _plans_hold(self, plans: list[_Plan], hypers: list[Any]) -> bool:
-        """Whether every bucket still holds, with its new gradients taken over.
-
-        Written with C-level maps: with 10,000 parameters every Python-level loop here is a millisecond of each step.
+        Args:
+            hypers: one record a group.
+            done: ids of parameters to leave out.
         """
-        everything = list(chain.from_iterable(group["params"] for group in self.param_groups))
-        with_grad = sum(map(operator.is_not, map(_GRAD, everything), repeat(None)))
-        if with_grad != sum(len(plan.entries) for plan in plans):
-            return False
-        return all(self._plan_holds(plan, hypers) for plan in plans)
-
-    def _plan_holds(self, plan: _Plan, hypers: list[Any]) -> bool:
-        if any(self.algorithm.flags(hypers[group]) != plan.flags for group in plan.distinct_groups):
-            return False
-        bucket = plan.bucket
-        if not all(map(operator.is_, map(self.state.get, bucket.params), plan.entries)):
-            return False
-        try:
-            for name, tensors in zip(plan.names, filter(None, bucket.states), strict=True):
-                if not all(map(operator.is_, map(operator.itemgetter(name), plan.entries), tensors)):
-                    return False
-        except KeyError:
-            return False
-        grads = list(map(_GRAD, bucket.params))
-        if not all(map(operator.is_, grads, bucket.grads)):
-            for grad, old in zip(grads, bucket.grads, strict=True):
-                if grad is not old and (grad is None or grad.is_sparse or _layout(grad) != _layout(old)):
-                    return False
-            bucket.grads = grads
-        return True
-
-    def _make_plans(self) -> list[_Plan]:
-        buckets: dict[Any, list[tuple[int, Tensor, Tensor, dict[str, Any], bool]]] = {}
-        names_of: dict[Any, tuple[str, ...]] = {}
+        everything: list[Tensor] = []
+        chosen: list[tuple[int, int, Tensor]] = []
         for number, group in enumerate(self.param_groups):
-            hyper = self._hyper(group)
-            flags, names = self.algorithm.flags(hyper), self.algorithm.state_names(hyper)
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                grad = self._checked_grad(p)
-                first = self._init_state(p, hyper)
-                entry = self.state[p]
-                state_dtype = entry[names[0]].dtype if names else None
-                key = (p.device, p.dtype, grad.dtype, state_dtype, flags)
-                names_of[key] = names
-                buckets.setdefault(key, []).append((number, p, grad, entry, first))
-        return [self._make_plan(key[-1], names_of[key], members) for key, members in buckets.items()]
+                if p.grad is not None and id(p) not in done:
+                    self._check_for_step(p, p.grad)
+                    chosen.append((len(everything), number, p))
+                everything.append(p)
+        check_apart([p for _, _, p in chosen])
+        first = np.array([self._init_state(p, hypers[number]) for _, number, p in chosen], bool)
+        members = [self._member(p, hypers[number]) for _, number, p in chosen]
+        plans = []
+        for assembly in assemble(members):
+            groups = np.array([chosen[k][1] for k in assembly.positions])
+            places = [chosen[k][0] for k in assembly.positions]
+            positions = None if len(places) == len(everything) else places
+            params = [chosen[k][2] for k in assembly.positions]
+            plans.append(self._make_plan(assembly, params, positions, groups, first[assembly.positions]))
+        self._known = self._know(everything, plans, hypers)
+        return plans
+
+    def _check_for_step(self, p: Tensor, grad: Tensor) -> None:
+        check_param(p, instead=self._torch_class())
+        resolve_backend(self._backend, p.device)
+        check_grad(p, grad, self.algorithm.title)
+
+    def _member(self, p: Tensor, hyper: Any) -> Member:
+        entry, names = self.state[p], self.algorithm.state_names(hyper)
+        states = [entry[state.name] if state.name in names else None for state in self.algorithm.states]
+        target = self._target(p)
+        assert p.grad is not None
+        return Member(
+            param=target,
+            grad=p.grad,
+            states=(*states, *[None] * (3 - len(states))),
+            copy=None if target is p else p,
+            flags=self.algorithm.flags(hyper),
+        )
 
     def _make_plan(
-        self, flags: int, names: tuple[str, ...], members: list[tuple[int, Tensor, Tensor, dict[str, Any], bool]]
-    ) -> _Plan:
-        groups, params, grads, entries, first = (list(column) for column in zip(*members, strict=True))
-        states: list[list[Tensor] | None] = [
-            [entry[state.name] for entry in entries] if state.name in names else None for state in self.algorithm.states
-        ]
-        states += [None] * (3 - len(states))
+        self,
+        assembly: Assembly,
+        params: list[Tensor],
+        positions: list[int] | None,
+        groups: np.ndarray,
+        first: np.ndarray,
+    ) -> Plan:
         device = self._step_device(params[0])
         if self.algorithm.stateful_step:
-            steps = torch.stack([entry["step"].detach().to(device, torch.float32) for entry in entries])
+            entries = [self.state[p] for p in params]
+            steps = torch.stack([entry["step"].detach().to(device, torch.float32).reshape(()) for entry in entries])
             for entry, view in zip(entries, steps.unbind(0), strict=True):
                 entry["step"] = view
         else:
-            steps = torch.zeros(len(params), device=device)
-        return _Plan(
-            flags=flags,
-            bucket=Bucket(params=params, grads=grads, states=states, row_of=[]),
-            groups=np.array(groups),
-            entries=entries,
-            names=names,
+            steps = torch.zeros(len(params), dtype=torch.float32, device=device)
+        zeros = torch.zeros(len(params), dtype=torch.float32, device=params[0].device)
+        stand_ins = {id(dense): source for source, dense in assembly.stand_ins}
+        columns = chain(assembly.bucket.params, *filter(None, assembly.bucket.states), assembly.bucket.copies or ())
+        tables = WatchedTables()
+        tables.watch([stand_ins.get(id(tensor), tensor) for tensor in columns])
+        return Plan(
+            assembly=assembly,
+            owners=params,
+            tables=tables,
+            positions=positions,
+            groups=groups,
             steps=steps,
-            device_steps=steps if self.recipe.device_step else torch.zeros(len(params), device=params[0].device),
-            first=np.array(first, bool),
-            any_first=any(first),
+            device_steps=steps if self.recipe.device_step else zeros,
+            first=first,
+            any_first=bool(first.any()),
         )
 
-    def _checked_grad(self, p: Tensor) -> Tensor:
-        grad = p.grad
-        assert grad is not None
-        if grad.is_sparse:
-            raise RuntimeError(f"{self.algorithm.title} does not support sparse gradients; use torch.optim.SparseAdam")
-        if grad.dtype not in TRITON_DTYPE:
-            raise TypeError(f"grad of {grad.dtype}: these kernels take float32, bfloat16 and float16 gradients")
-        if not torch.ops.aten.is_non_overlapping_and_dense(p):
-            raise ValueError(
-                f"params: a parameter of shape {tuple(p.shape)} and strides {p.stride()} has gaps or overlaps; "
-                "give a dense one, such as its .contiguous() copy"
-            )
-        if grad.stride() != p.stride():
-            p.grad = torch.empty_like(p, dtype=grad.dtype).copy_(grad)
-            return p.grad
-        return grad
-
-
-def _choose_recipe(
-    algorithm: Algorithm, recipe: str | None, foreach: bool | None, fused: bool | None, capturable: bool
-) -> str:
-    """The recipe that torch's own implementation switches stand for."""
-    if recipe is not None and (foreach is not None or fused is not None):
-        raise ValueError("recipe: foreach and fused choose a recipe too; give one of the three")
-    if fused and foreach:
-        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    if recipe is not None:
-        name = algorithm.recipe(recipe).name
-    else:
-        name = "fused" if fused else "for-loop" if foreach is False else algorithm.default_recipe
-    if capturable and f"{name}-capturable" in algorithm.recipes:
-        name = f"{name}-capturable"
-    if name not in algorithm.recipes:
-        raise ValueError(
-            f"fused={fused}: torch has no fused {algorithm.title}; leave it out, a step is one launch anyway"
+    def _know(self, everything: list[Tensor], plans: list[Plan], hypers: list[Any]) -> Known:
+        grads = list(map(_GRAD, everything))
+        present = [grad for grad in grads if grad is not None]
+        entries = list(self.state.values())
+        values = list(chain.from_iterable(entry.values() for entry in entries if isinstance(entry, dict)))
+        watched = [
+            plan.tables
+            for plan in plans
+            if plan.assembly.stand_ins or resolve_backend(self._backend, plan.bucket.device) == "reference"
+        ]
+        return Known(
+            params=everything,
+            lengths=[len(group["params"]) for group in self.param_groups],
+            grads=grads,
+            absent=[grad is None for grad in grads],
+            layouts=grad_layouts(present),
+            entries=entries,
+            values=values,
+            watched=watched,
+            hypers=hypers,
         )
-    return name
 
 
-_SWITCHES = ("foreach", "maximize", "capturable", "differentiable", "fused")
+def make_optimizer(algorithm: Algorithm, *, module: str = "kernels") -> type[StepOptimizer]:
+    """The drop-in class of an algorithm.
 
-
-def make_optimizer(algorithm: Algorithm) -> type[StepOptimizer]:
-    """The drop-in class of an algorithm."""
-    fields = {f.name: f.default for f in dataclasses.fields(algorithm.hyperparameters)}
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("self", kind), inspect.Parameter("params", kind)]
-    parameters += [inspect.Parameter(name, kind, default=fields[name]) for name in algorithm.positional]
-    keyword_only = {name: default for name, default in fields.items() if name not in algorithm.positional}
-    keyword_only |= {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
-    keyword_only |= {"recipe": None, "backend": "auto"}
-    parameters += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in keyword_only.items()
-    ]
-    signature = inspect.Signature(parameters)
+    Args:
+        algorithm: from the registry.
+        module: where the class will be found under its title; pickles refer to it.
+    """
+    signature = constructor_signature(algorithm)
 
     def __init__(self: StepOptimizer, *args: Any, **kwargs: Any) -> None:
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        values = dict(bound.arguments)
-        del values["self"]
-        params: Iterable[Any] = values.pop("params")
-        recipe, backend = values.pop("recipe"), values.pop("backend")
-        if values["differentiable"]:
-            raise ValueError("differentiable=True: these kernels record no graph; use torch.optim for that")
-        lr = values.get("lr")
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError("Tensor lr must be 1-element")
-        name = _choose_recipe(algorithm, recipe, values["foreach"], values["fused"], values["capturable"])
-        StepOptimizer.__init__(self, params, values, recipe=name, backend=backend)
+        given = bind_constructor(algorithm, signature, self, args, kwargs)
+        name = choose_recipe(algorithm, given.recipe, given.values)
+        hyperparameters(algorithm, given.values)
+        defaults = {**given.values, **switches(algorithm.recipe(name), given.values)}
+        StepOptimizer.__init__(
+            self, given.params, defaults, recipe=name, backend=given.backend, master_weights=given.master_weights
+        )
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
-    __init__.__doc__ = f"As torch.optim.{algorithm.title}, plus ``recipe`` and ``backend``."
+    __init__.__doc__ = f"As torch.optim.{algorithm.title}, plus ``recipe``, ``backend`` and ``master_weights``."
     recipes = "".join(f"\n    - ``{r.name}``: bit-identical to {r.equals}" for r in algorithm.recipes.values())
     doc = f"""Drop-in for torch.optim.{algorithm.title}: one launch a step.
 
     Recipes:{recipes}
 
     Parameters, gradients and states are float32, bfloat16 or float16 and are updated in place.
+
+    Args:
+        params: as torch takes them, with torch's hyperparameters and switches after them.
+        recipe: whose rounding, instead of ``foreach``, ``fused`` and ``capturable``.
+        backend: ``auto``, ``triton`` (CUDA), ``interpreter`` or ``reference``.
+        master_weights: keep a float32 master of every bfloat16 or float16 parameter, and float32 moments, in the state;
+            the step updates the master and rounds it into the parameter.
     """
     return type(
         algorithm.title,
         (StepOptimizer,),
-        {"__init__": __init__, "__doc__": doc, "algorithm": algorithm, "__module__": __name__},
+        {"__init__": __init__, "__doc__": doc, "algorithm": algorithm, "__module__": module},
     )

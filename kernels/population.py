@@ -122,7 +122,7 @@ class Population:
     def _step_reference(self, grads: Tensor) -> None:
         models, width = self.params.shape
         rows = self._rows()[self._row_index]
-        step = torch.tensor(float(self.step_count), device=self.params.device)
+        step = torch.tensor(float(self.step_count), dtype=torch.float32, device=self.params.device)
         element = torch.arange(width, device=self.params.device)
         lane = element % 4 if width % 4 == 0 else 4 + element % 65536 // 512 % 4
         slots = self._slots()
@@ -155,7 +155,7 @@ class Population:
             states=sum(1 << k for k, slot in enumerate(slots) if slot is not None),
             dtypes=(self.params.dtype, grads.dtype, self.params.dtype, None),
             rows=self._rows(),
-            steps=torch.full((models,), float(self.step_count), device=self.params.device),
+            steps=torch.full((models,), float(self.step_count), dtype=torch.float32, device=self.params.device),
             powers=self._powers.values,
             grad_scale=None,
             found_inf=None,

@@ -25,3 +25,21 @@ def as_hex(tensor: torch.Tensor, index: int) -> str:
     width = 8 * tensor.element_size()
     flat = bits.bit_view(tensor.detach().reshape(-1))
     return f"0x{int(flat[index]) & ((1 << width) - 1):0{width // 4}x}"
+
+
+def histogram(a: torch.Tensor, b: torch.Tensor) -> dict[str, int]:
+    """How many elements are how far apart in ulp: 0, 1, 2, 3-4, 5-8, ... and NaN on one side."""
+    return ulp_histogram(bits.ulp_distance(a, b).double())
+
+
+def ulp_histogram(distance: torch.Tensor) -> dict[str, int]:
+    """Elements by distance, doubling from bin to bin; the last bin is for a NaN on one side."""
+    counts: dict[str, int] = {}
+    far = float(2**40)
+    nan = int((distance > far).sum())
+    low, high = -1.0, 0.0
+    while high <= far:
+        if count := int(((distance > low) & (distance <= high)).sum()):
+            counts[f"{low + 1:.0f}" if high - low <= 1 else f"{low + 1:.0f}-{high:.0f}"] = count
+        low, high = high, max(1.0, 2 * high)
+    return {**counts, **({"not a number": nan} if nan else {})}

@@ -6,6 +6,7 @@ tensors, `compare.py` runs it. Adding an option to be covered is one line in `OP
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -20,6 +21,8 @@ LAYOUTS: Mapping[str, tuple[tuple[int, ...], ...]] = MappingProxyType(
         "edges": ((0,), (), (1,), (7,), (1023,), (1024,), (1025,), (4, 33), (2050,), (64,)),
         "offset": ((260,), (67,), (2051,), (1024,), (4096,)),
         "transposed": ((33, 40), (64, 8), (5, 7)),
+        # Transposed parameters whose gradients lie row by row.
+        "strides": ((33, 40), (64, 8), (5, 7)),
         "long": ((65537,), (65536,), (131076,)),
         "long-offset": ((131076,), (66003,)),
         "tiny": tuple((1 + i % 17,) for i in range(400)),
@@ -50,6 +53,11 @@ class Case:
         found_inf_at: index of a step that reports overflow, or None.
         schedule: "constant", or "falling": lr is halved after every second step.
         groups: number of parameter groups; later groups have another lr and weight decay.
+        reload_at: index of the step after which a new optimizer takes over through `state_dict`, or None.
+        keep_gradients: every step's gradients go into the first step's tensors, as after zero_grad(set_to_none=False).
+        idle: every third parameter has no gradient in the first step, and so is one step behind.
+        power: when not 0, the provider runs on 2^power times the loss with mapped hyperparameters, and is compared with
+            its own run on the loss: the same parameters, and states that differ by powers of two.
         seed: of the random values.
     """
 
@@ -65,11 +73,15 @@ class Case:
     found_inf_at: int | None = None
     schedule: str = "constant"
     groups: int = 1
+    reload_at: int | None = None
+    keep_gradients: bool = False
+    idle: bool = False
+    power: int = 0
     seed: int = 0
 
     def option_text(self) -> str:
         """What differs from the plain optimizer, as canonical text such as "momentum=0.9 nesterov=True"."""
-        parts = [f"{name}={value}" for name, value in sorted(self.options.items())]
+        parts = [self.option_set()]
         if self.grad_scale is not None:
             parts.append(f"grad_scale={self.grad_scale}")
         if self.found_inf_at is not None:
@@ -80,7 +92,19 @@ class Case:
             parts.append(f"groups={self.groups}")
         if self.start_step:
             parts.append(f"start_step={self.start_step}")
-        return " ".join(parts)
+        if self.reload_at is not None:
+            parts.append(f"reload_at={self.reload_at}")
+        if self.keep_gradients:
+            parts.append("gradients kept")
+        if self.idle:
+            parts.append("idle")
+        if self.power:
+            parts.append(f"loss=2^{self.power}")
+        return " ".join(filter(None, parts))
+
+    def option_set(self) -> str:
+        """The constructor's options alone, as text."""
+        return " ".join(f"{name}={str(value).replace(' ', '')}" for name, value in sorted(self.options.items()))
 
     def variant(self) -> tuple[str, ...]:
         """What decides the machine code of a run: cases of one variant go to one worker and compile once."""
@@ -156,7 +180,38 @@ def option_sets(optimizer: str) -> tuple[Mapping[str, Any], ...]:
     """The options to cover for `optimizer`; AdamW has Adam's, with its own nonzero default decay made explicit."""
     if optimizer == "AdamW":
         return tuple({"weight_decay": 0.0, **options} for options in OPTION_SETS["Adam"])
-    return OPTION_SETS[optimizer]
+    return OPTION_SETS[optimizer] if optimizer in OPTION_SETS else _derived_option_sets(optimizer)
+
+
+def _derived_option_sets(optimizer: str) -> tuple[Mapping[str, Any], ...]:
+    """For an algorithm that only the registry knows: its defaults, and each option that can be turned on."""
+    algorithm = registered(optimizer)
+    changes: list[dict[str, Any]] = [{}]
+    for option in dataclasses.fields(algorithm.hyperparameters):
+        if isinstance(option.default, bool):
+            changes.append({option.name: not option.default})
+        elif option.default == 0.0:
+            changes.append({option.name: 0.03})
+    return tuple({"lr": 0.01, **change} for change in changes if _accepted(algorithm, change))
+
+
+def _accepted(algorithm: Any, options: Mapping[str, Any]) -> bool:
+    try:
+        algorithm.hyperparameters(**options)
+    except ValueError:
+        return False
+    return True
+
+
+def registered(optimizer: str) -> Any:
+    """The record of `kernels` whose drop-in has this class name.
+
+    Raises:
+        KeyError: if there is none.
+    """
+    from kernels import ALGORITHMS
+
+    return {algorithm.title: algorithm for algorithm in ALGORITHMS.values()}[optimizer]
 
 
 def recipes_of(optimizer: str) -> tuple[str, ...]:

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from ..providers.base import Provider, Unsupported
+from ..providers.ours import Ours
 from . import bitwise
 from .cases import Case
-from .inputs import make_gradients, make_groups, make_parameters
+from .inputs import make_gradients
+from .side import Replaced, Side, gradient_is_scratch
 
 # Outcomes of a case. Only "identical" is a pass; "unsupported" and "no reference" are not failures either.
 IDENTICAL, MISMATCH, UNSUPPORTED = "identical", "mismatch", "unsupported"
@@ -44,77 +46,25 @@ class Row:
     first_mismatch: dict[str, Any] | None = None
     detail: str = ""
     time_s: float = 0.0
+    option_set: str = ""
+    histogram: dict[str, int] = field(default_factory=dict)
 
-
-class _Side:
-    """One provider's parameters and optimizer, advanced step by step."""
-
-    def __init__(self, provider: Provider, case: Case, device: torch.device) -> None:
-        self.case, self.device = case, device
-        self.parameters = make_parameters(case, device)
-        self.optimizer = provider.build(case.optimizer, make_groups(case, self.parameters), case.options)
-
-    def step(self, index: int) -> None:
-        for parameter, gradient in zip(self.parameters, make_gradients(self.case, index, self.device), strict=True):
-            parameter.grad = gradient
-        if self.case.schedule == "falling" and index and index % 2 == 0:
-            for group in self.optimizer.param_groups:
-                group["lr"] *= 0.5
-        scaled_step(self.optimizer, self.parameters, self.case, index)
-        if index == 0 and self.case.start_step:
-            self._jump()
-
-    def _jump(self) -> None:
-        """Set the step counter through the state dictionary, as a user resuming a long run would."""
-        saved = self.optimizer.state_dict()
-        for state in saved["state"].values():
-            if "step" in state:
-                state["step"] = torch.full_like(torch.as_tensor(state["step"]), float(self.case.start_step))
-        self.optimizer.load_state_dict(saved)
-
-    def arrays(self) -> dict[str, torch.Tensor]:
-        """Parameters, gradients (when there are any) and each state under torch's names, flattened over all tensors."""
-        found: dict[str, list[torch.Tensor]] = {}
-        scratch = gradient_is_scratch(self.case)
-        for parameter in self.parameters:
-            found.setdefault("param", []).append(parameter.detach().reshape(-1))
-            if parameter.grad is not None and not scratch:
-                found.setdefault("grad", []).append(parameter.grad.reshape(-1))
-            for name, value in self.optimizer.state[parameter].items():
-                if value is not None and name != "master":
-                    flat = torch.as_tensor(value).reshape(-1)
-                    found.setdefault(name, []).append(flat.float() if name == "step" else flat)
-        return {name: torch.cat(pieces).to(self.device) for name, pieces in found.items()}
-
-
-def gradient_is_scratch(case: Case) -> bool:
-    """Whether torch adds into `p.grad` itself, which nobody should copy: foreach SGD with nesterov alone."""
-    options = case.options
-    plain = not options.get("weight_decay") and not options.get("maximize") and case.groups == 1
-    return case.recipe == "foreach" and bool(options.get("nesterov")) and plain
-
-
-def scaled_step(optimizer: torch.optim.Optimizer, parameters: list[torch.Tensor], case: Case, index: int) -> None:
-    """`optimizer.step()` under a loss scaler: what `torch.amp.GradScaler.step` does, for any gradient dtype.
-
-    Optimizers that advertise in-kernel scaling get `grad_scale` and `found_inf`; for the others gradients are
-    multiplied by the float32 reciprocal of the scale, and an overflow skips the step.
-    """
-    if case.grad_scale is None and case.found_inf_at is None:
-        optimizer.step()
-        return
-    device = parameters[0].device
-    overflow = torch.full((), float(case.found_inf_at == index), device=device)
-    scale = torch.full((), case.grad_scale or 1.0, device=device)
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
-        optimizer.grad_scale, optimizer.found_inf = scale, overflow  # type: ignore[attr-defined]
-        optimizer.step()
-        del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    torch._amp_foreach_non_finite_check_and_unscale_(gradients, overflow.clone(), scale.double().reciprocal().float())
-    if case.found_inf_at != index:
-        optimizer.step()
+    def as_dict(self) -> dict[str, Any]:
+        """The row of the table, as every report has it; why a case was not compared stands in `first_mismatch`."""
+        first = self.first_mismatch or ({"detail": self.detail} if self.detail else None)
+        return {
+            "provider": self.provider,
+            "against": self.against,
+            "optimizer": self.optimizer,
+            "options": self.options,
+            "dtype": self.dtype,
+            "shape": f"{self.shape}/{self.values}",
+            "steps": self.steps,
+            "mismatching_bits": self.mismatching_bits,
+            "max_ulp": self.max_ulp,
+            "first_mismatch": first,
+            "outcome": self.outcome,
+        }
 
 
 def run_case(case: Case, provider: Provider, against: Provider, device: torch.device) -> Row:
@@ -133,6 +83,7 @@ def run_case(case: Case, provider: Provider, against: Provider, device: torch.de
             values=case.values,
             steps=case.steps,
             outcome=outcome,
+            option_set=case.option_set(),
             time_s=round(time.perf_counter() - started, 4),
             **fields,
         )
@@ -141,29 +92,39 @@ def run_case(case: Case, provider: Provider, against: Provider, device: torch.de
         if reason := side.missing(device):
             return row(MISSING, detail=f"{side.name}: {reason}")
     try:
-        theirs = _Side(against, case, device)
-    except Unsupported as error:
-        return row(NO_REFERENCE, detail=str(error))
-    except Exception:
-        return row(ERROR, detail=f"building {against.name}: {_trace()}")
-    try:
-        ours = _Side(provider, case, device)
+        ours = Side(provider, case, device, power=case.power)
     except Unsupported as error:
         return row(UNSUPPORTED, detail=str(error))
     except Exception:
-        return row(ERROR, detail=f"building {provider.name}: {_trace()}")
+        return row(ERROR, detail=f"building {provider.name}: {trace()}")
+    try:
+        theirs = Side(against, case, device)
+    except Unsupported as error:
+        return row(NO_REFERENCE, detail=str(error))
+    except Exception:
+        return row(ERROR, detail=f"building {against.name}: {trace()}")
     try:
         outcome, fields = _advance(case, ours, theirs)
         if outcome == MISMATCH:
-            fields = _locate(case, _Side(provider, case, device), _Side(against, case, device))
+            fields = _locate(case, Side(provider, case, device, power=case.power), Side(against, case, device))
+            _add_line(provider, case, fields.get("first_mismatch"))
     except _StepFailed as error:
         # A step that torch refuses tells nothing about the provider.
         return row(NO_REFERENCE if error.name == "reference" else ERROR, detail=error.detail)
     except Exception:
-        return row(ERROR, detail=_trace())
+        return row(ERROR, detail=trace())
     if gradient_is_scratch(case):
         fields.setdefault("detail", "p.grad not compared: torch's foreach adds the momentum into it")
     return row(outcome, **fields)
+
+
+def _add_line(provider: Provider, case: Case, first: dict[str, Any] | None) -> None:
+    """For our own kernels: the line of the rule that computes what differs first."""
+    if first is not None and isinstance(provider, Ours):
+        from .lines import rule_line
+
+        if line := rule_line(case.optimizer, provider.recipe, first["quantity"]):
+            first["line"] = line
 
 
 class _StepFailed(Exception):
@@ -172,26 +133,41 @@ class _StepFailed(Exception):
         self.name, self.detail = name, detail
 
 
-def _both(ours: _Side, theirs: _Side, index: int) -> None:
+def _both(ours: Side, theirs: Side, index: int) -> None:
     for name, side in (("reference", theirs), ("provider", ours)):
         try:
             side.step(index)
+        except Replaced as error:
+            raise _StepFailed(name, str(error)) from error
         except Exception as error:
-            raise _StepFailed(name, f"step {index} of the {name}: {_trace()}") from error
+            raise _StepFailed(name, f"step {index} of the {name}: {trace()}") from error
 
 
-def _advance(case: Case, ours: _Side, theirs: _Side) -> tuple[str, dict[str, Any]]:
+def _advance(case: Case, ours: Side, theirs: Side) -> tuple[str, dict[str, Any]]:
     """All steps, comparing after each on the device; one synchronisation at the end."""
     different: list[torch.Tensor] = []
     for index in range(case.steps):
         _both(ours, theirs, index)
         if case.steps > 20 and index % 10 and index != case.steps - 1:
             continue
-        mine, other = ours.arrays(), theirs.arrays()
+        mine, other = _comparable(ours, theirs)
         if _unlike(mine, other):
             return MISMATCH, {}
         different += [bitwise.unequal(mine[name], other[name]).any() for name in other]
     return (MISMATCH if bool(torch.stack(different).any()) else IDENTICAL), {}
+
+
+def _comparable(ours: Side, theirs: Side) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Both sides' arrays; where one has states of its own making, only what both have in one form."""
+    mine, other = ours.arrays(), theirs.arrays()
+    if ours.state_names is None and theirs.state_names is None:
+        return mine, other
+    shared = [
+        name
+        for name in mine
+        if name in other and (mine[name].dtype, mine[name].shape) == (other[name].dtype, other[name].shape)
+    ]
+    return {name: mine[name] for name in shared}, {name: other[name] for name in shared}
 
 
 def _unlike(mine: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> str:
@@ -204,13 +180,13 @@ def _unlike(mine: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> st
     return ""
 
 
-def _locate(case: Case, ours: _Side, theirs: _Side) -> dict[str, Any]:
+def _locate(case: Case, ours: Side, theirs: Side) -> dict[str, Any]:
     """Replay until the first step that differs and describe it."""
     before: dict[str, torch.Tensor] = {}
     for index in range(case.steps):
         before = {name: array.clone() for name, array in theirs.arrays().items()}
         _both(ours, theirs, index)
-        mine, other = ours.arrays(), theirs.arrays()
+        mine, other = _comparable(ours, theirs)
         if unlike := _unlike(mine, other):
             return {"detail": f"step {index}: {unlike}"}
         elements = {name: int(bitwise.unequal(mine[name], other[name]).sum()) for name in other}
@@ -244,6 +220,7 @@ def _describe(
         "mismatching_bits": sum(bitwise.count_bits(mine[n], other[n]) for n in order),
         "max_ulp": max(bitwise.max_ulp(mine[n], other[n]) for n in order),
         "elements": elements,
+        "histogram": bitwise.histogram(mine["param"], other["param"]),
         "first_mismatch": {
             "step": index,
             "quantity": name,
@@ -255,5 +232,6 @@ def _describe(
     }
 
 
-def _trace() -> str:
+def trace() -> str:
+    """The end of the current exception's traceback."""
     return traceback.format_exc(limit=-6)[-1500:]

@@ -41,7 +41,7 @@ def _fill(case: Case, role: str) -> torch.Tensor:
     return _draw(case.layout, case.values, case.dtype, case.seed, count, role)
 
 
-def _split(flat: torch.Tensor, case: Case, device: torch.device) -> list[torch.Tensor]:
+def _split(flat: torch.Tensor, case: Case, device: torch.device, *, gradients: bool = False) -> list[torch.Tensor]:
     """The tensors of the layout, each in a storage of its own on `device`."""
     flat = flat.to(device)
     tensors, start = [], 0
@@ -53,7 +53,7 @@ def _split(flat: torch.Tensor, case: Case, device: torch.device) -> list[torch.T
             storage = torch.zeros(count + 1, dtype=flat.dtype, device=device)
             storage[1:].copy_(piece)
             tensors.append(storage[1:])
-        elif case.layout == "transposed":
+        elif case.layout == "transposed" or (case.layout == "strides" and not gradients):
             tensors.append(piece.reshape(shape[::-1]).clone().t())
         else:
             tensors.append(piece.reshape(shape).clone())
@@ -70,7 +70,7 @@ def make_gradients(case: Case, step: int, device: torch.device) -> list[torch.Te
     flat = _fill(case, f"grads {step}")
     if case.grad_scale is not None:
         flat = (flat.double() * case.grad_scale).to(flat.dtype)
-    return _split(flat, case, device)
+    return _split(flat, case, device, gradients=True)
 
 
 def make_groups(case: Case, parameters: list[torch.Tensor]) -> list[dict[str, Any]]:

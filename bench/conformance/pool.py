@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -22,8 +23,11 @@ class Task:
     """Cases of one variant, run in order by one worker so that its kernels compile once."""
 
     provider: Provider
-    against: Provider
+    # None: against float64, step by step.
+    against: Provider | None
     cases: tuple[Case, ...]
+    # The ulp from float64 that the provider claims, where that is the claim.
+    allowed: int | None = None
 
 
 @dataclass
@@ -57,11 +61,19 @@ def group(pairs: Iterable[tuple[Provider, Provider, Case]]) -> list[Task]:
     return [Task(provider=sides[key][0], against=sides[key][1], cases=tuple(cases)) for key, cases in grouped.items()]
 
 
+def run_task_case(task: Task, case: Case, device: Any) -> Any:
+    """The row of one case of a task."""
+    from .compare import run_case
+    from .drift import run_drift
+
+    if task.against is None:
+        return run_drift(case, task.provider, device, allowed=task.allowed)
+    return run_case(case, task.provider, task.against, device)
+
+
 def run_here(tasks: Iterable[Task], device: str, deadline: float, on_row: Callable[[Any], None]) -> PoolReport:
     """Run every task in this process until `deadline` (a `time.monotonic` value): no protection against hangs."""
     import torch
-
-    from .compare import run_case
 
     report = PoolReport()
     for task in tasks:
@@ -69,7 +81,7 @@ def run_here(tasks: Iterable[Task], device: str, deadline: float, on_row: Callab
             if time.monotonic() > deadline:
                 report.not_run += 1
                 continue
-            report.rows.append(run_case(case, task.provider, task.against, torch.device(device)))
+            report.rows.append(run_task_case(task, case, torch.device(device)))
             on_row(report.rows[-1])
     return report
 
@@ -79,7 +91,7 @@ def _serve(connection: Connection, device: str, threads: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     import torch
 
-    from .compare import ERROR, run_case
+    from .compare import ERROR
 
     torch.set_num_threads(threads)
     connection.send(None)
@@ -89,7 +101,7 @@ def _serve(connection: Connection, device: str, threads: int) -> None:
         except EOFError:
             return
         for case in task.cases:
-            row = run_case(case, task.provider, task.against, torch.device(device))
+            row = run_task_case(task, case, torch.device(device))
             connection.send(row)
             if row.outcome == ERROR and device.startswith("cuda"):
                 # A faulted CUDA context fails every later call: better a new process than a thousand false errors.
@@ -99,9 +111,18 @@ def _serve(connection: Connection, device: str, threads: int) -> None:
 class Pool:
     """A fixed number of workers over a list of tasks, with a time limit per case and a deadline for all."""
 
-    def __init__(self, *, workers: int, device: str, case_limit_s: float, start_limit_s: float = 180.0) -> None:
-        """Start nothing yet; `run` does."""
+    def __init__(
+        self,
+        *,
+        workers: int,
+        device: str,
+        case_limit_s: float,
+        start_limit_s: float = 180.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start nothing yet; `run` does. `environment` is set in the workers before they import anything."""
         self._count, self._device = workers, device
+        self._environment = dict(environment or {})
         self._case_limit_s, self._start_limit_s = case_limit_s, start_limit_s
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
@@ -187,7 +208,8 @@ class Pool:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, self._device, 1), daemon=True)
-        process.start()
+        with environment(self._environment):
+            process.start()
         theirs.close()
         return _Worker(process=process, connection=ours, since=time.monotonic())
 
@@ -198,13 +220,28 @@ class Pool:
         worker.process.join(timeout=10)
 
 
+@contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """A spawned process takes this one's environment over as it is at its start."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def unfinished_row(case: Case, task: Task, outcome: str, why: str) -> Any:
     """The row of a case whose worker did not answer."""
     from .compare import Row
 
     return Row(
         provider=task.provider.name,
-        against=task.against.name,
+        against=task.against.name if task.against else "float64",
         optimizer=case.optimizer,
         options=case.option_text(),
         recipe=case.recipe,
@@ -214,4 +251,5 @@ def unfinished_row(case: Case, task: Task, outcome: str, why: str) -> Any:
         steps=case.steps,
         outcome=outcome,
         detail=why,
+        option_set=case.option_set(),
     )

@@ -21,7 +21,9 @@ class Ours:
     @property
     def name(self) -> str:
         """The provider's name in results."""
-        return f"kernels-{self.recipe}[{self.backend}]"
+        if self.backend == "reference":
+            return f"reference-{self.recipe}"
+        return f"kernels-{self.recipe}" + ("" if self.backend == "auto" else f"[{self.backend}]")
 
     def missing(self, device: torch.device) -> str:
         """Why the backend cannot run here; empty when it can."""

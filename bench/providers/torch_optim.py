@@ -14,12 +14,14 @@ _FLAGS: Mapping[str, Mapping[str, bool]] = {
     "foreach": {"foreach": True},
     "for-loop": {"foreach": False},
     "fused": {"fused": True},
+    "foreach-capturable": {"foreach": True, "capturable": True},
+    "for-loop-capturable": {"foreach": False, "capturable": True},
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchOptim:
-    """torch.optim with one implementation forced: "foreach", "for-loop" or "fused"."""
+    """torch.optim with one implementation forced: "foreach", "for-loop", "fused"; the first two also "-capturable"."""
 
     implementation: str
 
@@ -29,15 +31,21 @@ class TorchOptim:
         return f"torch-{self.implementation}"
 
     def missing(self, device: torch.device) -> str:
-        """Empty: torch.optim runs wherever torch does."""
-        del device
-        return ""
+        """Empty: torch.optim runs wherever torch does, but for its capturable variants."""
+        return "torch refuses capturable off a GPU" if self.capturable and device.type != "cuda" else ""
+
+    @property
+    def capturable(self) -> bool:
+        """Whether all of a step's arithmetic is on the device."""
+        return self.implementation.endswith("-capturable")
 
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """Torch's optimizer; fused Adagrad goes through the operator where torch's Python refuses it (2.11 on CUDA)."""
         flags = dict(_FLAGS[self.implementation])
-        if self.implementation == "for-loop" and optimizer != "RMSprop":
+        if self.implementation.startswith("for-loop") and optimizer != "RMSprop":
             flags["fused"] = False
+        if self.capturable and optimizer not in ("Adam", "AdamW", "RMSprop"):
+            raise Unsupported(f"torch has no capturable {optimizer}")
         if self.implementation == "fused" and optimizer == "RMSprop":
             raise Unsupported("torch has no fused RMSprop")
         made = getattr(torch.optim, optimizer, None)
@@ -49,6 +57,27 @@ class TorchOptim:
             if (self.implementation, optimizer) != ("fused", "Adagrad"):
                 raise
             return FusedAdagradOperator(groups, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledTorch:
+    """torch.optim's foreach step through torch.compile, as users time it; compiling takes seconds per option set."""
+
+    name: str = "torch-compiled"
+    slow: bool = True
+
+    def missing(self, device: torch.device) -> str:
+        """Why torch.compile cannot be used: on the CPU it needs a C++ compiler."""
+        import shutil
+
+        compiler = shutil.which("g++") or shutil.which("clang++")
+        return "" if device.type == "cuda" or compiler else "torch.compile needs a C++ compiler"
+
+    def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
+        """The foreach optimizer with its step compiled."""
+        made = TorchOptim(implementation="foreach").build(optimizer, groups, options)
+        vars(made)["step"] = torch.compile(made.step)
+        return made
 
 
 def reference_for(recipe: str) -> TorchOptim:

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from configurations import Configuration, run
+from configurations import draw, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,4 +25,4 @@ def test_interpreter_equals_reference(seed: int) -> None:
     interpreted, referenced = run(seed, "interpreter"), run(seed, "reference")
     for name, tensor in interpreted.items():
         found = bits.report(tensor, referenced[name])
-        assert found is None, f"{name}: {found}; {Configuration(seed).draw()}"
+        assert found is None, f"{name}: {found}; {draw(seed)[0]}"

@@ -1,0 +1,153 @@
+"""How far one step is from exact arithmetic: each step repeated in float64 from the provider's own state.
+
+Before every step the float64 run takes over the provider's parameters and those states it knows, so that the distance
+is the error of one step and does not build up. It is counted in ulp of the largest of the parameter before, the
+parameter after and the change, in the provider's dtype: cancellation in the sum makes nobody look bad.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+
+from ..providers.base import Provider, Unsupported
+from ..providers.torch_optim import TorchOptim
+from . import bitwise
+from .cases import Case
+from .compare import ERROR, IDENTICAL, MISMATCH, MISSING, NO_REFERENCE, UNSUPPORTED, Row, trace
+from .inputs import make_gradients, make_groups
+from .side import Side
+
+_NOT_A_NUMBER = torch.iinfo(torch.int64).max
+
+
+def measurable(case: Case) -> bool:
+    """Whether the case has a float64 counterpart: no scaler, ordinary values, one run."""
+    plain = case.grad_scale is None and case.found_inf_at is None and not case.power and case.reload_at is None
+    plain = plain and not case.idle and not case.keep_gradients
+    return plain and case.values in ("normal", "wide") and case.schedule == "constant" and not case.start_step
+
+
+class _Exact:
+    """torch.optim's for-loop in float64, beside a provider's run."""
+
+    def __init__(self, case: Case, side: Side) -> None:
+        self.side = side
+        self.parameters = [p.detach().double().requires_grad_() for p in side.parameters]
+        groups = make_groups(case, self.parameters)
+        self.optimizer = TorchOptim(implementation="for-loop").build(case.optimizer, groups, case.options)
+
+    def take_over(self) -> None:
+        """Start the next step from the provider's parameters and states."""
+        with torch.no_grad():
+            for mine, theirs in zip(self.parameters, self.side.parameters, strict=True):
+                mine.copy_(theirs)
+                known = self.side.states(theirs)
+                for name, state in self.optimizer.state[mine].items():
+                    if name != "step" and state is not None and name in known and known[name].numel() == state.numel():
+                        state.copy_(known[name].reshape(theirs.shape))
+
+    def step(self, gradients: list[torch.Tensor]) -> None:
+        """One step with the provider's gradients."""
+        for mine, gradient in zip(self.parameters, gradients, strict=True):
+            mine.grad = gradient.double()
+        self.optimizer.step()
+
+
+def run_drift(case: Case, provider: Provider, device: torch.device, *, allowed: int | None = None) -> Row:
+    """The largest distance of any step of `provider` from float64, as a row against "float64".
+
+    Args:
+        case: what to run; see `measurable`.
+        provider: the optimizer.
+        device: where.
+        allowed: ulp that the provider claims; beyond it the outcome is a mismatch.
+    """
+    started = time.perf_counter()
+
+    def row(outcome: str, **fields: Any) -> Row:
+        return Row(
+            provider=provider.name,
+            against="float64",
+            optimizer=case.optimizer,
+            options=case.option_text(),
+            recipe=case.recipe,
+            dtype=case.dtype,
+            shape=case.layout,
+            values=case.values,
+            steps=case.steps,
+            outcome=outcome,
+            option_set=case.option_set(),
+            time_s=round(time.perf_counter() - started, 4),
+            **fields,
+        )
+
+    if reason := provider.missing(device):
+        return row(MISSING, detail=f"{provider.name}: {reason}")
+    try:
+        side = Side(provider, case, device)
+        exact = _Exact(case, side)
+    except Unsupported as error:
+        return row(UNSUPPORTED, detail=str(error))
+    except Exception:
+        return row(ERROR, detail=trace())
+    try:
+        worst, histogram, first = _measure(case, side, exact)
+    except _NoExactStep as error:
+        return row(NO_REFERENCE, detail=str(error))
+    except Exception:
+        return row(ERROR, detail=trace())
+    outcome = IDENTICAL if worst == 0 else MISMATCH if allowed is not None and worst > allowed else "close"
+    return row(outcome, max_ulp=worst, histogram=histogram, first_mismatch=first if outcome == MISMATCH else None)
+
+
+class _NoExactStep(Exception):
+    pass
+
+
+def _measure(case: Case, side: Side, exact: _Exact) -> tuple[int, dict[str, int], dict[str, Any] | None]:
+    worst, first, distances = 0, None, []
+    for index in range(case.steps):
+        exact.take_over()
+        before = torch.cat([p.detach().reshape(-1) for p in exact.parameters])
+        side_before = torch.cat([p.detach().reshape(-1) for p in side.parameters]).clone()
+        side.step(index)
+        try:
+            exact.step(make_gradients(case, index, side.device))
+        except Exception as error:
+            raise _NoExactStep(f"step {index} in float64: {trace()}") from error
+        after = torch.cat([p.detach().reshape(-1) for p in exact.parameters])
+        found = torch.cat([p.detach().reshape(-1) for p in side.parameters])
+        distance = _distance(found, after, before)
+        distances.append(distance)
+        top = float(distance.max()) if distance.numel() else 0.0
+        ulp = _NOT_A_NUMBER if math.isinf(top) else math.ceil(top - 0.5)
+        if ulp > worst:
+            worst, where = ulp, int(distance.argmax())
+            first = {
+                "step": index,
+                "quantity": "param",
+                "index": where,
+                "inputs": {"param": bitwise.as_hex(side_before, where)},
+                "provider": {"param": bitwise.as_hex(found, where)},
+                "against": {"param": bitwise.as_hex(after.to(found.dtype), where)},
+            }
+    # Half an ulp is what the last rounding costs anyone.
+    together = torch.cat(distances) if distances else torch.zeros(0)
+    return worst, bitwise.ulp_histogram((together - 0.5).clamp(min=0).ceil()), first
+
+
+def _distance(found: torch.Tensor, exact: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """|found - exact| in ulp of the largest of before, exact and the change; inf where one side alone is not finite."""
+    wide = found.double()
+    limits = torch.finfo(found.dtype)
+    largest = torch.stack([before.abs(), exact.abs(), (exact - before).abs()]).amax(dim=0)
+    exponent = torch.frexp(largest.clamp(limits.smallest_normal, limits.max)).exponent - 1
+    spacing = torch.ldexp(torch.full_like(wide, limits.eps), exponent)
+    rounded = exact.to(found.dtype).double()
+    agree = (wide == rounded) | (wide.isnan() & rounded.isnan())
+    distance = torch.where(agree, 0.0, (wide - exact).abs() / spacing)
+    return torch.where(distance.isnan(), torch.inf, distance)

@@ -1,0 +1,171 @@
+"""One provider's half of a comparison: parameters and an optimizer, advanced step by step as a case says."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..providers.base import Provider
+from .cases import Case, registered
+from .inputs import make_gradients, make_groups, make_parameters
+
+
+class Replaced(Exception):
+    """The optimizer put other tensors in place of the parameters it was given."""
+
+
+class Side:
+    """A provider's parameters and optimizer.
+
+    Args:
+        provider: builds the optimizer.
+        case: what to do.
+        device: where.
+        power: the loss is 2^power times the case's, and the hyperparameters are mapped for it.
+    """
+
+    def __init__(self, provider: Provider, case: Case, device: torch.device, *, power: int = 0) -> None:
+        self.provider, self.case, self.device, self.power = provider, case, device, power
+        self.degrees: Mapping[str, Any] = registered(case.optimizer).degrees if power else {}
+        # The states' names under which others know them; None compares everything under its own name.
+        states_of = getattr(provider, "states_of", None)
+        self.state_names: Mapping[str, str] | None = states_of(case.optimizer) if states_of else None
+        self.parameters = make_parameters(case, device)
+        self.optimizer = self._build()
+
+    def _build(self) -> torch.optim.Optimizer:
+        groups = [self._mapped(group) for group in make_groups(self.case, self.parameters)]
+        return self.provider.build(self.case.optimizer, groups, self._mapped(self.case.options))
+
+    def _mapped(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options (of the constructor or of a group) for a run on 2^power times the loss, defaults included."""
+        if not self.power:
+            return dict(options)
+        algorithm = registered(self.case.optimizer)
+        given = {name: value for name, value in options.items() if name in algorithm.hyperparameter_names}
+        hyper = algorithm.hyperparameters(**{**self.case.options, **given})
+        mapped = algorithm.rescale(hyper, 2.0**self.power)
+        changed = {
+            name: getattr(mapped, name)
+            for name in algorithm.hyperparameter_names
+            if getattr(mapped, name) != getattr(hyper, name) and (name in given or "params" not in options)
+        }
+        return {**options, **changed}
+
+    def step(self, index: int) -> None:
+        """Step `index` of the case, with everything that happens around it.
+
+        Raises:
+            Replaced: if parameters are no longer the tensors that they were.
+        """
+        addresses = [parameter.data_ptr() for parameter in self.parameters]
+        for number, gradient in enumerate(make_gradients(self.case, index, self.device)):
+            self._give(number, gradient.mul_(2.0**self.power) if self.power else gradient, index)
+        if self.case.schedule == "falling" and index and index % 2 == 0:
+            self._halve_lr()
+        scaled_step(self.optimizer, self.parameters, self.case, index)
+        if [parameter.data_ptr() for parameter in self.parameters] != addresses or not self._still_there():
+            raise Replaced(f"step {index} replaced parameters instead of updating them in place")
+        if index == 0 and self.case.start_step:
+            self._jump()
+        if index == self.case.reload_at:
+            self._reload()
+
+    def _give(self, number: int, gradient: torch.Tensor, index: int) -> None:
+        parameter = self.parameters[number]
+        if self.case.idle and index == 0 and number % 3 == 1:
+            parameter.grad = None
+        elif self.case.keep_gradients and parameter.grad is not None:
+            parameter.grad.copy_(gradient)
+        else:
+            parameter.grad = gradient
+
+    def _still_there(self) -> bool:
+        held = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
+        return all(id(parameter) in held for parameter in self.parameters)
+
+    def _halve_lr(self) -> None:
+        for group in self.optimizer.param_groups:
+            # As torch's schedulers do: a tensor is filled, a number replaced.
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].mul_(0.5)
+            else:
+                group["lr"] *= 0.5
+
+    def _jump(self) -> None:
+        """Set the step counter through the state dictionary, as a user resuming a long run would."""
+        saved = self.optimizer.state_dict()
+        for state in saved["state"].values():
+            if "step" in state:
+                was, start = state["step"], float(self.case.start_step)
+                state["step"] = torch.full_like(was, start) if isinstance(was, torch.Tensor) else type(was)(start)
+        self.optimizer.load_state_dict(saved)
+
+    def _reload(self) -> None:
+        """Save the state to bytes and go on with a new optimizer that has read them."""
+        saved = io.BytesIO()
+        torch.save(self.optimizer.state_dict(), saved)
+        saved.seek(0)
+        self.optimizer = self._build()
+        self.optimizer.load_state_dict(torch.load(saved, weights_only=False))
+
+    def states(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+        """A parameter's states as flat tensors under torch's names, brought back to the case's own loss."""
+        found: dict[str, torch.Tensor] = {}
+        for name, value in self.optimizer.state.get(parameter, {}).items():
+            if self.state_names is not None:
+                if name not in self.state_names:
+                    continue
+                name = self.state_names[name]
+            if value is None or name == "master":
+                continue
+            flat = torch.as_tensor(value).reshape(-1)
+            degree = self.degrees.get(name, 0)
+            flat = flat * 2.0 ** (-self.power * degree) if degree else flat
+            found[name] = flat.float() if name == "step" else flat
+        return found
+
+    def arrays(self) -> dict[str, torch.Tensor]:
+        """Parameters, gradients (where they are anybody's business) and states, each flattened over all tensors."""
+        found: dict[str, list[torch.Tensor]] = {}
+        scratch = gradient_is_scratch(self.case) or self.state_names is not None or bool(self.case.power)
+        for parameter in self.parameters:
+            found.setdefault("param", []).append(parameter.detach().reshape(-1))
+            if parameter.grad is not None and not scratch:
+                found.setdefault("grad", []).append(parameter.grad.reshape(-1))
+            for name, flat in self.states(parameter).items():
+                found.setdefault(name, []).append(flat)
+        return {name: torch.cat(pieces).to(self.device) for name, pieces in found.items()}
+
+
+def gradient_is_scratch(case: Case) -> bool:
+    """Whether torch adds into `p.grad` itself, which nobody should copy: foreach SGD with nesterov alone."""
+    options = case.options
+    plain = not options.get("weight_decay") and not options.get("maximize") and case.groups == 1
+    return case.recipe == "foreach" and bool(options.get("nesterov")) and plain
+
+
+def scaled_step(optimizer: torch.optim.Optimizer, parameters: list[torch.Tensor], case: Case, index: int) -> None:
+    """`optimizer.step()` under a loss scaler: what `torch.amp.GradScaler.step` does, for any gradient dtype.
+
+    Optimizers that advertise in-kernel scaling get `grad_scale` and `found_inf`; for the others gradients are
+    multiplied by the float32 reciprocal of the scale, and an overflow skips the step.
+    """
+    if case.grad_scale is None and case.found_inf_at is None:
+        optimizer.step()
+        return
+    device = parameters[0].device
+    overflow = torch.full((), float(case.found_inf_at == index), device=device)
+    scale = torch.full((), case.grad_scale or 1.0, device=device)
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.grad_scale, optimizer.found_inf = scale, overflow  # type: ignore[attr-defined]
+        optimizer.step()
+        del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    torch._amp_foreach_non_finite_check_and_unscale_(gradients, overflow.clone(), scale.double().reciprocal().float())
+    if case.found_inf_at != index:
+        optimizer.step()

@@ -1,0 +1,70 @@
+"""The suite as a pytest class: subclass it, name your optimizer, and every case is a test.
+
+from bench.conformance.testing import OptimizerConformance
+
+class TestMyAdam(OptimizerConformance):
+    optimizer_class, optimizer = MyAdam, "Adam"
+    against = "reference-foreach"
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from ..providers.foreign import OneClass
+from ..providers.registry import parse_reference
+from .cases import DTYPES, Case
+from .compare import run_case
+from .drift import measurable, run_drift
+from .report import sentence
+from .selection import conform_cases
+
+
+class OptimizerConformance:
+    """Tests of one optimizer class; set the attributes in a subclass.
+
+    Attributes:
+        optimizer_class: the class under test, with torch's option names; options it lacks are skipped.
+        optimizer: torch's class that it stands for, such as "Adam".
+        against: what it claims to equal bit for bit: "torch-foreach", "torch-for-loop", "torch-fused",
+            "reference-RECIPE"; or "float64", then `ulp` is the claim.
+        ulp: how far a step may be from float64, where that is the claim.
+        dtypes: of parameters and gradients.
+        device: "cpu" or "cuda".
+        quick: every setting once; False takes every pair of settings.
+    """
+
+    optimizer_class: ClassVar[Any]
+    optimizer: ClassVar[str]
+    against: ClassVar[str] = "reference-foreach"
+    ulp: ClassVar[int] = 1
+    dtypes: ClassVar[tuple[str, ...]] = DTYPES
+    device: ClassVar[str] = "cpu"
+    quick: ClassVar[bool] = True
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One test per case, named by what it does."""
+        if "conformance_case" not in metafunc.fixturenames:
+            return
+        recipe = "cpu-fused" if (self.against, self.device) == ("torch-fused", "cpu") else "foreach"
+        cases = conform_cases(self.optimizer, recipe, dtypes=self.dtypes, quick=self.quick)
+        if self.against == "float64":
+            cases = [case for case in cases if measurable(case)]
+        names = [f"{case.dtype} {case.option_text()} {case.layout} {case.values} x{case.steps}" for case in cases]
+        metafunc.parametrize("conformance_case", cases, ids=names)
+
+    def test_conformance(self, conformance_case: Case) -> None:
+        """The claim holds in this case."""
+        provider, on = OneClass(made=type(self).optimizer_class), torch.device(self.device)
+        reference = parse_reference(self.against)
+        if reference is None:
+            row = run_drift(conformance_case, provider, on, allowed=self.ulp)
+        else:
+            row = run_case(conformance_case, provider, provider if conformance_case.power else reference, on)
+        if row.outcome in ("unsupported", "no reference", "missing"):
+            pytest.skip(row.detail)
+        if row.outcome not in ("identical", "close"):
+            pytest.fail(sentence(row), pytrace=False)

@@ -1,0 +1,205 @@
+"""Other people's optimizers: packages that may be installed, and a user's own class.
+
+An entry names the package's classes, and its states under torch's names where they mean the same. What a package does
+not have is `Unsupported`: an outcome and not a failure.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .base import Unsupported, build_or_unsupported
+
+_NAMES = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sum", "step")
+_SAME = dict(zip(_NAMES, _NAMES, strict=True))
+_MOMENTS = dict.fromkeys(("Adam", "AdamW", "SGD", "Adagrad"), _SAME)
+_STATES_8BIT = {
+    "Adam": {"state1": "exp_avg", "state2": "exp_avg_sq"},
+    "AdamW": {"state1": "exp_avg", "state2": "exp_avg_sq"},
+    "SGD": {"state1": "momentum_buffer"},
+    "RMSprop": {"state1": "square_avg"},
+    "Adagrad": {"state1": "sum"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """The optimizers of a package.
+
+    Attributes:
+        name: as written in results.
+        module: what to import.
+        classes: torch's class name to the package's.
+        states: per optimizer the package's states to torch's names; other states are its own affair.
+        arguments: constructor arguments to add.
+        devices: where it runs at all.
+        slow: it compiles for every shape, and gets few cases and much time.
+    """
+
+    name: str
+    module: str
+    classes: Mapping[str, str]
+    states: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    slow: bool = False
+
+    def states_of(self, optimizer: str) -> Mapping[str, str]:
+        """The states of an optimizer that can be compared, under torch's names."""
+        return self.states.get(optimizer, {})
+
+    def missing(self, device: torch.device) -> str:
+        """Why the package cannot be used on `device`; empty when it can."""
+        if device.type not in self.devices:
+            return f"runs on {' and '.join(self.devices)} only"
+        try:
+            importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            return f"not installed: {error}"
+        except Exception as error:
+            # A package that breaks while it is imported is missing here, whatever broke.
+            return f"cannot be imported: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return ""
+
+    def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
+        """The package's class; options that its constructor lacks are refused unless they are off."""
+        if optimizer not in self.classes:
+            raise Unsupported(f"{self.name} has no {optimizer}")
+        made = getattr(importlib.import_module(self.module), self.classes[optimizer], None)
+        if made is None:
+            raise Unsupported(f"{self.module} has no {self.classes[optimizer]}")
+        return build_or_unsupported(made, groups, {**self.arguments, **accepted_options(made, options)})
+
+
+def accepted_options(made: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the constructor takes.
+
+    Raises:
+        Unsupported: if it lacks one that is not off.
+    """
+    parameters = inspect.signature(made).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(options)
+    lacking = [name for name, value in options.items() if name not in parameters and value not in (0, False, None)]
+    if lacking:
+        raise Unsupported(f"no option {', '.join(lacking)}")
+    return {name: value for name, value in options.items() if name in parameters}
+
+
+PACKAGES: tuple[Foreign, ...] = (
+    Foreign(
+        name="optimi",
+        module="optimi",
+        classes={"Adam": "Adam", "AdamW": "AdamW", "SGD": "SGD"},
+        # Its Adam keeps averages that are already free of their bias: other quantities under torch's names.
+        states={"SGD": {"exp_avg": "momentum_buffer"}},
+        # Plain arithmetic in the parameter's dtype: the same question for all. Kahan sums are another optimizer.
+        arguments={"kahan_sum": False, "triton": False},
+    ),
+    Foreign(
+        name="optimi-kahan",
+        module="optimi",
+        classes={"Adam": "Adam", "AdamW": "AdamW", "SGD": "SGD"},
+        states={"SGD": {"exp_avg": "momentum_buffer"}},
+        arguments={"kahan_sum": True, "triton": False},
+    ),
+    Foreign(
+        name="bitsandbytes",
+        module="bitsandbytes.optim",
+        classes={name: name for name in _STATES_8BIT},
+        states=_STATES_8BIT,
+    ),
+    Foreign(name="torchao", module="torchao.optim", classes={"AdamW": "_AdamW"}, states=_MOMENTS, slow=True),
+    Foreign(
+        name="apex",
+        module="apex.optimizers",
+        classes={"Adam": "FusedAdam", "AdamW": "FusedAdam", "SGD": "FusedSGD", "Adagrad": "FusedAdagrad"},
+        states=_MOMENTS,
+        devices=("cuda",),
+    ),
+    Foreign(
+        name="flag_gems",
+        module="flag_gems.optim",
+        classes={"Adam": "Adam", "AdamW": "AdamW", "SGD": "SGD", "Adagrad": "Adagrad"},
+        states=_MOMENTS,
+        devices=("cuda",),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneClass:
+    """A class that is at hand, standing for one of torch's optimizers."""
+
+    made: type[torch.optim.Optimizer]
+
+    @property
+    def name(self) -> str:
+        """The class's own name."""
+        return self.made.__name__
+
+    def states_of(self, optimizer: str) -> Mapping[str, str]:
+        """Compared under torch's names; states of the class's own making are left alone."""
+        del optimizer
+        return _SAME
+
+    def missing(self, device: torch.device) -> str:
+        """Empty: the class is here."""
+        del device
+        return ""
+
+    def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
+        """The class, whatever the optimizer it stands for."""
+        del optimizer
+        return build_or_unsupported(self.made, groups, accepted_options(self.made, options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserClass:
+    """A user's `module:Class`, standing for one of torch's optimizers."""
+
+    target: str
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it."""
+        return self.target
+
+    def states_of(self, optimizer: str) -> Mapping[str, str]:
+        """Compared under torch's names; states of the class's own making are left alone."""
+        del optimizer
+        return _SAME
+
+    def load(self) -> Any:
+        """The class.
+
+        Raises:
+            ValueError: if the text is no `module:Class`, or the class is not there or is no torch.optim.Optimizer.
+        """
+        module, _, name = self.target.partition(":")
+        if not module or not name:
+            raise ValueError("give module:Class")
+        try:
+            made = getattr(importlib.import_module(module), name)
+        except ImportError as error:
+            raise ValueError(f"cannot be imported: {error}; is its directory on PYTHONPATH?") from error
+        except AttributeError as error:
+            raise ValueError(f"{module} has no {name}") from error
+        if not (isinstance(made, type) and issubclass(made, torch.optim.Optimizer)):
+            raise ValueError(f"{name} is not a subclass of torch.optim.Optimizer")
+        return made
+
+    def missing(self, device: torch.device) -> str:
+        """Empty: whether the class can be imported is checked before anything runs."""
+        del device
+        return ""
+
+    def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
+        """The user's class, whatever the optimizer it stands for."""
+        return OneClass(made=self.load()).build(optimizer, groups, options)

@@ -1,0 +1,170 @@
+import importlib.util
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import triton
+import triton.language as tl
+
+import kernels
+from bench import machine_code, operations, static
+from bench import variants as reachable
+from bench.__main__ import main
+from bench.pairwise import cover, pairs_of
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("kernels are compiled here", allow_module_level=True)
+
+EVERYTHING = reachable.variants()
+SHOWN = reachable.Variant(
+    algorithm="adam",
+    recipe="foreach",
+    flags=0,
+    states=3,
+    dtypes=reachable.UNIFORM[0],
+    scaled=False,
+    found_inf=False,
+    arch="sm_90",
+)
+
+
+@pytest.mark.parametrize("part", range(6))
+def test_static_limits_of_a_covering_set(part: int) -> None:
+    chosen = reachable.covering(EVERYTHING)[part::6]
+    rows = [static.examine(variant) for variant in chosen]
+    assert [row for row in rows if row["verdict"] != "holds"] == []
+
+
+def test_static_float32_adam_moves_28_bytes_per_element() -> None:
+    row = static.examine(SHOWN)
+    assert (row["verdict"], row["bytes"], row["accesses"]) == ("holds", 28, "8 + 6")
+
+
+def test_static_variants_reach_every_recipe_option_and_dtype() -> None:
+    assert len(EVERYTHING) > 2000
+    rules = {(v.algorithm, v.recipe) for v in EVERYTHING}
+    # AdamW shares Adam's rules, and a for-loop recipe may share foreach's: their kernels are compiled once.
+    assert {name for name, _ in rules} == {*kernels.ALGORITHMS} - {"adamw"}
+    assert {str(v.dtypes) for v in EVERYTHING} == {str(d) for d in (*reachable.UNIFORM, *reachable.MIXED)}
+    adam = {v.flags & 127 for v in EVERYTHING if (v.algorithm, v.recipe) == ("adam", "fused")}
+    assert len(adam) == 12
+    quick = reachable.covering(EVERYTHING)
+    assert {v.recipe for v in quick} == {recipe for _, recipe in rules}
+    assert {v.arch for v in quick} == {*reachable.ARCHITECTURES}
+
+
+def test_static_every_recipe_has_its_list_of_operations() -> None:
+    listed = {("adam" if name == "adamw" else name, r) for name, a in kernels.ALGORITHMS.items() for r in a.recipes}
+    assert listed == {*operations.RECIPES}
+
+
+def _mutated_launch(tmp_path: Path, old: str, new: str) -> Any:
+    """`kernels.launch` with a piece of its text replaced, under another name."""
+    source = Path(kernels.launch.__file__).read_text()
+    assert source.count(old) == 1
+    path = tmp_path / "launch_mutant.py"
+    path.write_text(source.replace(old, new))
+    spec = importlib.util.spec_from_file_location("kernels.launch_mutant", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_static_a_masked_main_body_breaks_the_limit(tmp_path: Path) -> None:
+    mutant = _mutated_launch(tmp_path, "                None,\n", "                start + offset < numel,\n")
+    row = static.examine(SHOWN, mutant.step_kernel)
+    assert "0 + 0 16-byte accesses, not 8 + 6" in row["verdict"]
+    assert "no main body" in row["verdict"]
+
+
+def test_static_a_lost_pointer_alignment_breaks_the_limit(tmp_path: Path) -> None:
+    mutant = _mutated_launch(tmp_path, "tl.multiple_of(s1_ptr, 16)", "s1_ptr")
+    assert "not 8 + 6" in static.examine(SHOWN, mutant.step_kernel)["verdict"]
+
+
+@triton.jit
+def _plain_division(p, g, m, v, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+    return p - g / (tl.sqrt(v) + 1.0), m, v, s2
+
+
+@triton.jit
+def _one_contraction_more(p, g, m, v, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+    return tl.fma(g, -0.5, p), m, tl.fma(g, g, v), s2
+
+
+@pytest.mark.parametrize(
+    ("rule", "complaint"),
+    [
+        (_plain_division, "not rounded to nearest: div.full.f32, sqrt.approx.ftz.f32"),
+        (_one_contraction_more, "2 fma per element, not 5"),
+    ],
+)
+def test_static_a_wrong_rule_breaks_the_limit(rule: Any, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    adam = kernels.get_algorithm("adam")
+    wrong = replace(adam, recipes={**adam.recipes, "foreach": replace(adam.recipe("foreach"), rule=rule)})
+    monkeypatch.setitem(kernels.ALGORITHMS, "adam", wrong)
+    assert complaint in static.examine(SHOWN)["verdict"]
+
+
+def test_static_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monkeypatch.setattr(static, "variants", lambda *arguments: [SHOWN, replace(SHOWN, flags=1)])
+    out = tmp_path / "static.json"
+    assert main(["static", "--arch", "sm_90", "--json", "--out", str(out)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["kernels"] == len(document["rows"]) == 2 and document["broken"] == 0
+    assert json.loads(out.read_text())["rows"] == document["rows"]
+    monkeypatch.setattr(static, "_accesses", lambda *arguments: (1, 1, 28))
+    assert main(["static"]) == 1
+    assert "8 + 6 16-byte accesses, not 1 + 1" in capsys.readouterr().out
+
+
+def test_static_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["static", "--arch", "sm_70"]) == 2
+    assert main(["static", "--optimizer", "lion"]) == 2
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert main(["static"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and "sm_70" in lines[0] and "lion" in lines[1] and "TRITON_INTERPRET" in lines[2]
+
+
+PTX = """
+.visible .entry k() {
+$L__BB0_1:
+	ld.global.v4.b32 { %r1, %r2, %r3, %r4 }, [ %rd1 + 0 ];
+	ld.global.b64 { %rd10 }, [ %rd11 + 0 ];
+	sub.rn.f32 	%r5, %r1, %r2;
+	fma.rn.f32x2 	%rd5, %rd1, %rd2, %rd3;
+	fma.rn.f32.bf16 	%r5, %rs1, %rs2, %r3;
+	mov.b16 	%rs3, 0x3F80;
+	fma.rn.bf16 	%rs6, %rs4, %rs3, %rs5;
+	cvt.rn.bf16x2.f32 	%r6, %r1, %r2;
+	st.global.v4.b32 [ %rd1 + 0 ], { %r1, %r2, %r3, %r4 };
+	bra.uni 	$L__BB0_3;
+$L__BB0_2:
+	mul.f32 	%r5, %r1, %r2;
+	@%p4 st.global.b32 [ %rd34 + 0 ], { %r11 };
+	ret;
+"""
+
+
+def test_static_reading_ptx() -> None:
+    body = machine_code.main_body(PTX)
+    assert body is not None
+    assert dict(body.operations) == {"add": 2, "fma": 3, "round": 3}
+    assert (body.improper, body.vector_bytes, body.narrow_loads, body.narrow_stores) == ((), (16, 16), 1, 0)
+    assert machine_code.improper_in(PTX) == ("mul.f32",)
+
+
+def test_pairwise_selection_meets_every_pair_that_can_meet() -> None:
+    everything = [(a, b, c) for a in range(3) for b in range(3) for c in range(3) if (a, b) != (0, 0)]
+    chosen = cover([(item, item) for item in everything])
+    assert set().union(*map(pairs_of, chosen)) == set().union(*map(pairs_of, everything))
+    assert len(chosen) < 13
+    assert cover([(item, item) for item in everything], 2) == chosen[:2]
+    assert cover([]) == []
