@@ -11,7 +11,7 @@ import torch
 
 from lossscale.support import files
 
-from . import results, timing
+from . import host_cost, results, timing
 from .providers import Ours, Provider, TorchOptim
 from .workloads import StepWorkload, cpu_steps, cuda_steps
 
@@ -24,6 +24,8 @@ COLUMNS = (
     "kernel_time_ns",
     "step_time_ns",
     "host_time_ns",
+    "table_upkeep_ns",
+    "table_upkeep_moved_ns",
     "gb_per_s",
     "share_of_copy",
     "differing_elements",
@@ -93,7 +95,11 @@ def _clocks() -> dict[str, Any]:
 
 
 def time_cpu(workload: StepWorkload, rounds: int = _CPU_ROUNDS) -> list[dict[str, Any]]:
-    """Whole-step time on the CPU, variants interleaved: torch's implementations and ours, one row each."""
+    """Whole-step time on the CPU, variants interleaved: torch's implementations and ours, one row each.
+
+    Ours have two more columns: what a step costs the host on a GPU before it launches (`host_cost`), with gradients in
+    place and with new gradients. The rest of our CPU time is the reference, which nobody trains with at this size.
+    """
     device = torch.device("cpu")
     gradients = workload.gradients(device)
     recipe = "cpu-fused"
@@ -124,12 +130,27 @@ def time_cpu(workload: StepWorkload, rounds: int = _CPU_ROUNDS) -> list[dict[str
             {
                 **_label(workload),
                 "provider": provider.name,
+                **(_upkeep(workload, provider, gradients) if isinstance(provider, Ours) else {}),
                 "step_time_ns": spread["median"] if spread else None,
                 "step_time_quantiles": spread,
                 "samples_step_ns": samples[provider.name],
             }
         )
     return rows
+
+
+def _upkeep(workload: StepWorkload, provider: Ours, gradients: list[torch.Tensor]) -> dict[str, Any]:
+    """Median table upkeep of one step, with the gradients in place and with new ones."""
+    parameters = workload.parameters(torch.device("cpu"))
+    columns = {}
+    with host_cost.without_launches():
+        optimizer = provider.build(workload.optimizer, [{"params": parameters}], workload.options)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        for name, moved in (("table_upkeep_ns", False), ("table_upkeep_moved_ns", True)):
+            spread = timing.quantiles(host_cost.upkeep_ns(optimizer, parameters, moved=moved))
+            columns[name] = spread["median"] if spread else None
+    return columns
 
 
 def run_cpu(*, quick: bool = False) -> dict[str, Any]:

@@ -294,7 +294,7 @@ def chunk_table(numels: np.ndarray, block: int) -> np.ndarray:
 
 @dataclass(kw_only=True)
 class Mirror:
-    """A numpy array kept on the device, sent again only where it changed and never by a wait.
+    """A numpy array of 8-byte numbers kept on the device, sent again only where it changed and never by a wait.
 
     Under CUDA graph capture the copy is recorded, and every replay reads its host buffer again: that buffer is kept and
     never rewritten. The device tensor itself stays in place, so a graph sees what is sent later.
@@ -312,9 +312,10 @@ class Mirror:
             kept = self.device = torch.from_numpy(array.copy()).to(device)
             self._reserve()
         elif host.tobytes() != array.tobytes():
-            # The rows between the first and the last that changed: one copy. (NaN counts as changed.)
-            changed = np.flatnonzero((host != array).reshape(len(array), -1).any(axis=1))
-            first, last = (int(changed[0]), int(changed[-1]) + 1) if changed.size else (0, len(array))
+            # The rows between the first and the last whose bits changed: one copy.
+            different = host.view(np.int64) != array.view(np.int64)
+            changed = np.flatnonzero(different.reshape(len(array), -1).any(axis=1))
+            first, last = int(changed[0]), int(changed[-1]) + 1
             self._copy(kept[first:last], array[first:last])
         self.host = array.copy()
         return kept
@@ -555,10 +556,10 @@ def flatten(tensor: Tensor) -> Tensor:
     return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
 
 
-def _lanes(params: list[Tensor], element: Tensor) -> Tensor:
-    """The lane of each element: `step_kernel`'s, from the same addresses."""
-    size = params[0].element_size()
-    aligned = params[0].numel() % 4 == 0 and all(t.data_ptr() % (4 * size) == 0 for t in params)
+def lanes(tensors: list[Tensor], element: Tensor) -> Tensor:
+    """The lane of each of the first tensor's elements: `step_kernel`'s, from the same addresses."""
+    size = tensors[0].element_size()
+    aligned = tensors[0].numel() % 4 == 0 and all(t.data_ptr() % (4 * size) == 0 for t in tensors)
     return element % 4 if aligned else 4 + element % 65536 // 512 % 4
 
 
@@ -585,7 +586,7 @@ def _reference_tensor(
         piece = slice(begin, begin + _PIECE)
         lane = torch.zeros((), dtype=torch.int64, device=p.device)
         if recipe.lanes:
-            lane = _lanes(aligned_by, torch.arange(begin, min(begin + _PIECE, p.numel()), device=p.device))
+            lane = lanes(aligned_by, torch.arange(begin, min(begin + _PIECE, p.numel()), device=p.device))
         context = Context(row=row, step=step, powers=powers, lane=lane, flags=flags, dtype=dtype)
         parts = [None if state is None else state[piece] for state in states]
         reference_update(recipe, context, p[piece], g[piece], parts, grad_scale, None if copy is None else copy[piece])

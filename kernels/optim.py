@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 
+from . import launch
 from .algorithm import Algorithm, Recipe
 from .buckets import Assembly, Member, assemble, check_apart, check_grad, check_param, check_state, same_order
 from .constructors import bind_constructor, choose_recipe, constructor_signature, hyperparameters, switches
-from .launch import resolve_backend, step_bucket
 from .plans import Known, LayoutChanged, Plan, WatchedTables, grad_layouts
 from .powers import power_table
 
@@ -215,7 +215,7 @@ class StepOptimizer(Optimizer):
         plan.steps.add_(1)
         rows = self._send_rows(plan, hypers)
         try:
-            step_bucket(
+            launch.step_bucket(
                 recipe,
                 plan.flags,
                 bucket,
@@ -338,7 +338,7 @@ class StepOptimizer(Optimizer):
                 )
         for p in group["params"]:
             check_param(p, instead=self._torch_class())
-            resolve_backend(self._backend, p.device)
+            launch.resolve_backend(self._backend, p.device)
 
     def _init_state(self, p: Tensor, hyper: Any) -> bool:
         """Create what is missing of a parameter's state; True before its first update."""
@@ -413,7 +413,7 @@ class StepOptimizer(Optimizer):
 
     def _check_for_step(self, p: Tensor, grad: Tensor) -> None:
         check_param(p, instead=self._torch_class())
-        resolve_backend(self._backend, p.device)
+        launch.resolve_backend(self._backend, p.device)
         check_grad(p, grad, self.algorithm.title)
 
     def _member(self, p: Tensor, hyper: Any) -> Member:
@@ -470,7 +470,7 @@ class StepOptimizer(Optimizer):
         watched = [
             plan.tables
             for plan in plans
-            if plan.assembly.stand_ins or resolve_backend(self._backend, plan.bucket.device) == "reference"
+            if plan.assembly.stand_ins or launch.resolve_backend(self._backend, plan.bucket.device) == "reference"
         ]
         return Known(
             params=everything,

@@ -19,6 +19,7 @@ from .launch import (
     INTERPRETER_BLOCK,
     Tables,
     fitting_block,
+    lanes,
     launch_tables,
     reference_update,
     resolve_backend,
@@ -124,8 +125,9 @@ class Population:
         rows = self._rows()[self._row_index]
         step = torch.tensor(float(self.step_count), dtype=torch.float32, device=self.params.device)
         element = torch.arange(width, device=self.params.device)
-        lane = element % 4 if width % 4 == 0 else 4 + element % 65536 // 512 % 4
         slots = self._slots()
+        # Rows whose width is a multiple of 4 are aligned as the first is; others take the unaligned path anyway.
+        lane = lanes([t[0] for t in (self.params, grads, *slots) if t is not None], element)
         stride = max(1, _PIECE // width)
         for begin in range(0, models, stride):
             piece = slice(begin, begin + stride)

@@ -40,6 +40,7 @@ class Foreign:
         arguments: constructor arguments to add.
         devices: where it runs at all.
         slow: it compiles for every shape, and gets few cases and much time.
+        lacks: options that it spells like torch's but gives another meaning.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Foreign:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     devices: tuple[str, ...] = ("cpu", "cuda")
     slow: bool = False
+    lacks: tuple[str, ...] = ()
 
     def states_of(self, optimizer: str) -> Mapping[str, str]:
         """The states of an optimizer that can be compared, under torch's names."""
@@ -74,11 +76,14 @@ class Foreign:
         made = getattr(importlib.import_module(self.module), self.classes[optimizer], None)
         if made is None:
             raise Unsupported(f"{self.module} has no {self.classes[optimizer]}")
-        return build_or_unsupported(made, groups, {**self.arguments, **accepted_options(made, options)})
+        accepted = accepted_options(made, optimizer, options, lacks=self.lacks)
+        return build_or_unsupported(made, groups, {**self.arguments, **accepted})
 
 
-def accepted_options(made: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that the constructor takes.
+def accepted_options(
+    made: Any, optimizer: str, options: Mapping[str, Any], *, lacks: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The options that the constructor takes, torch's defaults among them: a package's own may be others.
 
     Raises:
         Unsupported: if it lacks one that is not off.
@@ -86,10 +91,25 @@ def accepted_options(made: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(made).parameters
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(options)
-    lacking = [name for name, value in options.items() if name not in parameters and value not in (0, False, None)]
+    taken = {name for name in parameters if name not in lacks}
+    lacking = [name for name, value in options.items() if name not in taken and value not in (0, False, None)]
     if lacking:
         raise Unsupported(f"no option {', '.join(lacking)}")
-    return {name: value for name, value in options.items() if name in parameters}
+    every = {**_torch_defaults(optimizer), **options}
+    return {name: value for name, value in every.items() if name in taken}
+
+
+def _torch_defaults(optimizer: str) -> dict[str, Any]:
+    """The constructor's defaults under torch's names; nothing for an optimizer that torch lacks."""
+    made = getattr(torch.optim, optimizer, None)
+    if made is None:
+        return {}
+    switches = {"foreach", "fused", "capturable", "differentiable", "params"}
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(made).parameters.items()
+        if name not in switches and parameter.default is not inspect.Parameter.empty
+    }
 
 
 PACKAGES: tuple[Foreign, ...] = (
@@ -101,6 +121,7 @@ PACKAGES: tuple[Foreign, ...] = (
         states={"SGD": {"exp_avg": "momentum_buffer"}},
         # Plain arithmetic in the parameter's dtype: the same question for all. Kahan sums are another optimizer.
         arguments={"kahan_sum": False, "triton": False},
+        lacks=("dampening",),
     ),
     Foreign(
         name="optimi-kahan",
@@ -108,6 +129,7 @@ PACKAGES: tuple[Foreign, ...] = (
         classes={"Adam": "Adam", "AdamW": "AdamW", "SGD": "SGD"},
         states={"SGD": {"exp_avg": "momentum_buffer"}},
         arguments={"kahan_sum": True, "triton": False},
+        lacks=("dampening",),
     ),
     Foreign(
         name="bitsandbytes",
@@ -156,8 +178,7 @@ class OneClass:
 
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """The class, whatever the optimizer it stands for."""
-        del optimizer
-        return build_or_unsupported(self.made, groups, accepted_options(self.made, options))
+        return build_or_unsupported(self.made, groups, accepted_options(self.made, optimizer, options))
 
 
 @dataclass(frozen=True, kw_only=True)

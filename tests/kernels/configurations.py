@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-import triton.language as tl
 
 import kernels
 from kernels import launch
@@ -183,26 +181,10 @@ def placed(values: np.ndarray, dtype: torch.dtype, offset: int) -> torch.Tensor:
     return view
 
 
-@contextlib.contextmanager
-def quick_interpreter() -> Iterator[None]:
-    """Halves the interpreter's time: it patches triton.language anew at every call of a nested function."""
-    from triton.runtime import interpreter as stock
-
-    patch_all = stock._patch_lang
-
-    def patch_once(function: Any) -> Any:
-        modules = [lang for lang in (tl, tl.core) if any(value is lang for value in function.__globals__.values())]
-        fresh = any(tl.core.is_builtin(lang.load) for lang in modules)
-        return patch_all(function) if fresh else stock._LangPatchScope()
-
-    with mock.patch.object(stock, "_patch_lang", patch_once):
-        yield
-
-
 def run(seed: int, backend: str) -> dict[str, torch.Tensor]:
     """Steps of configuration ``seed`` on ``backend``: every tensor that a step may write."""
     drawn, rng = draw(seed)
-    with mock.patch.object(launch, "INTERPRETER_BLOCK", drawn.block), quick_interpreter():
+    with mock.patch.object(launch, "INTERPRETER_BLOCK", drawn.block):
         return _run_population(drawn, rng, backend) if drawn.population else _run_bucket(drawn, rng, backend)
 
 
@@ -250,12 +232,13 @@ def _run_bucket(drawn: Configuration, rng: np.random.Generator, backend: str) ->
 def _run_population(drawn: Configuration, rng: np.random.Generator, backend: str) -> dict[str, torch.Tensor]:
     models, width = len(drawn.sizes), drawn.sizes[0]
 
-    def make() -> torch.Tensor:
-        return placed(random_values(rng, models * width, drawn.values), drawn.param, 0).view(models, width)
+    def make(which: int) -> torch.Tensor:
+        values = random_values(rng, models * width, drawn.values)
+        return placed(values, drawn.param, drawn.offsets[which]).view(models, width)
 
     hypers = [drawn.hypers[i % len(drawn.hypers)] for i in range(models)]
-    params = make()
+    params = make(0)
     population = kernels.Population(drawn.algorithm.name, hypers, params, recipe=drawn.recipe.name, backend=backend)
     for _ in range(drawn.steps):
-        population.step(make())
+        population.step(make(1))
     return {"param": params, **population.state}

@@ -157,11 +157,11 @@ def test_every_step_of_taking_out_a_scale_is_load_bearing() -> None:
 
 
 def test_every_lane_of_the_fused_kernels_is_load_bearing() -> None:
-    functions = Functions(launch, ["_lanes"], blocks="", dtype="")
+    functions = Functions(launch, ["lanes"], blocks="", dtype="")
     right = lane_results()
 
     def kills_lanes(mutant: Mutant) -> bool:
-        with mock.patch.object(launch, "_lanes", functions.namespace(mutant.code)["_lanes"]):
+        with mock.patch.object(launch, "lanes", functions.namespace(mutant.code)["lanes"]):
             return any(bits.mismatches(a, b) for a, b in zip(lane_results(), right, strict=True))
 
-    check(list(functions.mutants(rows={})), kills_lanes, "launch._lanes")
+    check(list(functions.mutants(rows={})), kills_lanes, "launch.lanes")

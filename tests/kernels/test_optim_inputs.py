@@ -42,7 +42,7 @@ LAYOUTS: dict[str, Callable[[], Param]] = {
 GRADS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "like": lambda p: torch.randn_like(p),
     "contiguous": lambda p: torch.randn(p.shape),
-    "reversed-order": lambda p: torch.randn(p.shape[::-1]).permute(*reversed(range(p.dim()))),
+    "reversed-order": lambda p: torch.randn(p.shape[::-1]).permute(tuple(reversed(range(p.dim())))),
     "gappy": lambda p: torch.randn((*p.shape, 2))[..., 0],
     "expanded": expanded_from,
 }
@@ -105,12 +105,14 @@ def _with_grad(p: Any) -> Any:
 
 def test_parameters_that_are_refused() -> None:
     buffer = values(40)
-    refused(lambda: [Param(values(3).double())], TypeError, "a parameter of torch.float64; .* use torch.optim.SGD", at="")
+    refused(
+        lambda: [Param(values(3).double())], TypeError, "a parameter of torch.float64; .* use torch.optim.SGD", at=""
+    )
     refused(lambda: [Param(torch.zeros(3, dtype=torch.complex64))], TypeError, "a parameter of torch.complex64", at="")
     refused(lambda: [torch.zeros(3, dtype=torch.int64)], TypeError, "a parameter of torch.int64", at="")
     with pytest.raises(ValueError, match="a parameter on meta; move it"):
         kernels.SGD([Param(torch.zeros(3, device="meta"))])
-    with pytest.raises(TypeError, match="layout torch.sparse_coo; give an ordinary dense tensor"):
+    with pytest.raises(TypeError, match=r"layout torch\.sparse_coo; give an ordinary dense tensor"):
         kernels.SGD([torch.eye(3).to_sparse().requires_grad_()])
     shared = "parameters share memory"
     refused(lambda: [_with_grad(Param(torch.ones(1).expand(5)))], ValueError, shared)
@@ -139,7 +141,7 @@ def test_gradients_that_are_refused() -> None:
     optimizer = kernels.SGD([other, p], **SGD)
     other.grad = torch.ones(3)
     p.grad = torch.eye(4).to_sparse()
-    with pytest.raises(RuntimeError, match="SGD does not support sparse gradients; use torch.optim.SparseAdam"):
+    with pytest.raises(RuntimeError, match=r"SGD does not support sparse gradients; use torch\.optim\.SparseAdam"):
         optimizer.step()
     # Nothing was created or stepped: the next step is the first.
     assert torch.equal(other, values(3)) and not optimizer.state[other]
@@ -169,7 +171,7 @@ def test_parameters_of_several_dtypes_step_like_each_alone() -> None:
     assert wrong(results[0][0::3], results[1][0::3]) == 0
 
 
-# -- what changes between steps ------------------------------------------------------------------------------------------
+# -- what changes between steps ----------------------------------------------------------------------------------
 
 
 def _pair(name: str, backend: str, **options: Any) -> list[tuple[list[Param], torch.optim.Optimizer]]:
@@ -299,7 +301,7 @@ def test_state_that_does_not_fit_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"state 'exp_avg' of shape \(3,\) on cpu: its parameter has shape \(8,\)"):
         broken("exp_avg", torch.zeros(3))()
-    with pytest.raises(TypeError, match="state 'exp_avg_sq' of torch.float64"):
+    with pytest.raises(TypeError, match=r"state 'exp_avg_sq' of torch\.float64"):
         broken("exp_avg_sq", torch.zeros(8, dtype=torch.float64))()
     with pytest.raises(TypeError, match="state 'exp_avg' of list"):
         broken("exp_avg", [0.0] * 8)()
@@ -315,7 +317,7 @@ def test_converted_model_is_seen() -> None:
     optimizer.step()
     # Parameters, gradients and their objects stay, the dtype changes under them.
     model.double()
-    with pytest.raises(TypeError, match="a parameter of torch.float64"):
+    with pytest.raises(TypeError, match=r"a parameter of torch\.float64"):
         optimizer.step()
     model.to(torch.bfloat16)
     for p in model.parameters():
@@ -351,7 +353,10 @@ def test_default_dtype_and_device_do_not_matter() -> None:
                 torch.set_default_dtype(torch.float32)
             optimizer = kernels.Adagrad(params, recipe="fused", lr_decay=0.1)
             population = kernels.Population(
-                "adam", [kernels.get_algorithm("adam").hyperparameters()], params[0].detach().view(1, -1), recipe="fused"
+                "adam",
+                [kernels.get_algorithm("adam").hyperparameters()],
+                params[0].detach().view(1, -1),
+                recipe="fused",
             )
             for _ in range(2):
                 params[0].grad = values(64, seed=2) if name == "single" else values(64, seed=2).float()

@@ -1,4 +1,4 @@
-"""torch's own table of optimizer cases and errors, against the drop-ins; values compared with torch.optim on the CPU."""
+"""torch's own table of optimizer cases and errors, against the drop-ins; values compared with torch.optim's."""
 
 import copy
 import inspect

@@ -11,8 +11,8 @@ from .mutant import Mutant
 MUTANTS: tuple[Mutant, ...] = (*ARITHMETIC, *STATE, *LAUNCH)
 
 UNKILLABLE: Mapping[str, str] = {
-    "alignment test dropped": "an unaligned 16-byte access faults on a GPU, and the interpreter has no alignment. "
-    "The offset layouts meet it on a GPU, and `bench static` sees what the test guards.",
+    "alignment test dropped": "an unaligned 16-byte access faults on a GPU alone. There the offset layouts meet "
+    "it, and `bench static` sees what the test guards.",
     "maximum forgets a NaN of its first operand": "equivalent in Adam: once the largest second moment is NaN, so is the "
     "current one, and stays it.",
     "chunk table kept when a size changes": "equivalent: a tensor of another size makes a new bucket with new tables.",
