@@ -10,7 +10,7 @@ import tokenize
 
 import torch
 
-from . import arithmetic, launch
+from . import arithmetic, flags, launch
 from .algorithm import get_algorithm
 from .launch import BACKENDS, resolve_backend
 
@@ -36,9 +36,17 @@ def _code(source: str) -> str:
 
 
 def fingerprint(algorithm: str) -> str:
-    """Hash of the algorithm's file, the arithmetic and the launch, without comments: a result with another is stale."""
+    """Hash of what decides the algorithm's machine code, without comments: a result with another is stale.
+
+    Its rules' file, the arithmetic, the flags, the step kernel and how it is specialised and launched; host code that
+    only fills tables does not count.
+    """
     rules = sys.modules[next(iter(get_algorithm(algorithm).recipes.values())).rule.fn.__module__]
+    kernel = (launch._pointer, launch._update, launch.step_kernel)
+    sources = [inspect.getsource(module) for module in (rules, arithmetic, flags)]
+    sources += [inspect.getsource(function.fn) for function in kernel]
+    sources += [inspect.getsource(launch.kernel_constants), f"{launch.BLOCK} {launch.LAUNCH_OPTIONS}"]
     digest = hashlib.sha256()
-    for module in (rules, arithmetic, launch):
-        digest.update(_code(inspect.getsource(module)).encode())
+    for source in sources:
+        digest.update(_code(source).encode())
     return digest.hexdigest()[:16]
