@@ -1,7 +1,7 @@
 """`python -m bench tune`: which block and warp count each step kernel wants, measured on this GPU.
 
-One large tensor per (algorithm, recipe, dtype), every launch shape interleaved, against a device copy of the same bytes in
-the same run. The chosen constants live in `kernels.launch` with the measurement that chose them.
+One large tensor per (algorithm, recipe, dtype), every launch shape interleaved, against a device copy of the same bytes
+in the same run. The chosen constants live in `kernels.launch` with the measurement that chose them.
 """
 
 from __future__ import annotations

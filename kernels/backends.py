@@ -29,10 +29,13 @@ def backends() -> dict[str, str]:
 
 
 def _code(source: str) -> str:
-    """Source without comments and blank lines."""
-    skipped = (tokenize.COMMENT, tokenize.NL)
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return " ".join(token.string for token in tokens if token.type not in skipped)
+    """Source without comments, trailing blanks and blank lines: the same text under every Python version."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def fingerprint(algorithm: str) -> str:

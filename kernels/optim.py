@@ -196,7 +196,7 @@ class StepOptimizer(Optimizer):
     def share_memory(self) -> None:
         """Move every state tensor to shared memory (torch.optim.Adagrad has this method)."""
         for entry in self.state.values():
-            for value in entry.values():
+            for value in entry.values() if isinstance(entry, dict) else ():
                 if isinstance(value, Tensor):
                     value.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -284,9 +284,13 @@ class StepOptimizer(Optimizer):
         entries, values = self.state.values(), known.values
         if len(entries) != len(known.entries) or not all(map(operator.is_, entries, known.entries)):
             return False
-        if sum(map(len, entries)) != len(values):
-            return False
-        if not all(map(operator.is_, chain.from_iterable(map(dict.values, entries)), values)):
+        try:
+            if sum(map(len, entries)) != len(values):
+                return False
+            if not all(map(operator.is_, chain.from_iterable(map(dict.values, entries)), values)):
+                return False
+        except TypeError:
+            # A foreign entry of the state that is no dict: not worth more than a slower step.
             return False
         try:
             for tables in known.watched:

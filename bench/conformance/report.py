@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -47,17 +45,7 @@ def document(rows: Sequence[Any], broken: Sequence[Any], device: str, not_run: i
         "not_run": not_run,
         "schema": SCHEMA,
         "provenance": provenance.collect(device).as_dict(),
-        "peers": _versions(),
     }
-
-
-def _versions() -> dict[str, str]:
-    """Installed versions of the packages that are tested."""
-    found = {}
-    for name in ("torch-optimi", "bitsandbytes", "torchao", "apex", "flag_gems"):
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 def show(output: Output, found: dict[str, Any], rows: Sequence[Any], broken: Sequence[Any]) -> None:

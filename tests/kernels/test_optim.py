@@ -366,3 +366,25 @@ def test_backward_through_stepped_parameters_fails_as_in_torch() -> None:
         package.SGD([p], lr=0.1).step()
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
+
+
+def test_foreign_state_and_unborn_parameters_do_not_disturb() -> None:
+    lazy = torch.nn.LazyLinear(3)
+    params = make_params(1)
+    optimizer = kernels.AdamW([*lazy.parameters(), *params])
+    optimizer.state["note"] = 3
+    for step in range(3):
+        give_grads(params, step)
+        if step:
+            lazy(torch.ones(2, 5)).sum().backward()
+        optimizer.step()
+        optimizer.state[f"more {step}"] = {"x": 1}
+    optimizer.share_memory()
+    assert [float(optimizer.state[p]["step"]) for p in (*lazy.parameters(), *params)] == [2.0, 2.0, 3.0]
+    assert params[0].is_shared() is False and optimizer.state[params[0]]["exp_avg"].is_shared()
+    expected = make_params(1)
+    plain = kernels.AdamW(expected)
+    for step in range(3):
+        give_grads(expected, step)
+        plain.step()
+    assert wrong(params, expected) == 0

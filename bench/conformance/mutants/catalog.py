@@ -11,10 +11,10 @@ from .mutant import Mutant
 MUTANTS: tuple[Mutant, ...] = (*ARITHMETIC, *STATE, *LAUNCH)
 
 UNKILLABLE: Mapping[str, str] = {
-    "alignment test dropped": "an unaligned 16-byte access faults on a GPU alone. There the offset layouts meet "
-    "it, and `bench static` sees what the test guards.",
-    "maximum forgets a NaN of its first operand": "equivalent in Adam: once the largest second moment is NaN, so is the "
-    "current one, and stays it.",
+    "alignment test dropped": "only a GPU faults on an unaligned 16-byte access. The offset layouts meet it there, "
+    "and `bench static` sees what the test guards.",
+    "NaN in maximum's first operand": "equivalent in Adam: once the largest second moment is NaN, so is the current "
+    "one, and stays it.",
     "chunk table kept when a size changes": "equivalent: a tensor of another size makes a new bucket with new tables.",
     "addcdiv with value 1 fused": "equivalent: q·1 + x has an exact product, so the fused and the plain sum agree.",
     "SGD's lr negated after narrowing": "equivalent: rounding to nearest is symmetric, so f(-lr) = -f(lr).",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import shutil
 import sys
 import tempfile
@@ -24,7 +25,7 @@ import kernels
 
 from ...providers.base import build_or_unsupported
 
-SOUND = Path(next(iter(kernels.__path__)))
+SOUND = Path(inspect.getfile(kernels)).parent
 _HELD: list[tempfile.TemporaryDirectory[str]] = []
 
 
