@@ -4,7 +4,7 @@ The drop-in classes take what torch.optim's take; `functional` has a step as a f
 at once; `bits` compares results.
 """
 
-from . import algorithms, bits, functional, interpreter, launch
+from . import algorithms, bits, flags, functional, interpreter, launch
 from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm, register
 from .backends import backends, fingerprint
 from .launch import resolve_backend
@@ -37,6 +37,7 @@ __all__ = [
     "backends",
     "bits",
     "fingerprint",
+    "flags",
     "functional",
     "get_algorithm",
     "interpreter",
