@@ -57,9 +57,10 @@ def run_cohorts(
         # An interrupt or a failure: the shards being written are redone on a resume, so nothing is waited for.
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
+        # Nor for the pool's thread: an interrupt may have come before it was started.
+        pool.shutdown(wait=False, cancel_futures=True)
         raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    pool.shutdown(wait=True)
 
 
 def _in_turn(
