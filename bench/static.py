@@ -33,12 +33,12 @@ def compile_variant(variant: Variant, kernel: Any = None) -> Mapping[str, Any]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from kernels import get_algorithm, launch
+    from kernels import get_algorithm, step_kernel
 
     from .conformance.inputs import TORCH_DTYPES
 
     dtype = variant.dtypes
-    constants = launch.kernel_constants(
+    constants = step_kernel.kernel_constants(
         get_algorithm(variant.algorithm).recipe(variant.recipe),
         variant.flags,
         states=variant.states,
@@ -63,9 +63,9 @@ def compile_variant(variant: Variant, kernel: Any = None) -> Mapping[str, Any]:
     signature = {**pointers, "tensors": "i32", **dict.fromkeys(constants, "constexpr")}
     # The launcher specialises on pointers that torch allocated: 16-byte aligned, but for the two scalars.
     aligned = {(index,): [["tt.divisibility", 16]] for index in range(5)}
-    source = ASTSource(kernel or launch.step_kernel, signature=signature, constexprs=constants, attrs=aligned)
+    source = ASTSource(kernel or step_kernel.step_kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", int(variant.arch.removeprefix("sm_")), 32)
-    options = {"enable_fp_fusion": False, "num_warps": launch.NUM_WARPS}
+    options = dict(step_kernel.LAUNCH_OPTIONS)
     compiled: Mapping[str, Any] = triton.compile(source, target=target, options=options).asm
     return compiled
 
@@ -73,14 +73,14 @@ def compile_variant(variant: Variant, kernel: Any = None) -> Mapping[str, Any]:
 def examine(variant: Variant, kernel: Any = None) -> dict[str, Any]:
     """Compile a variant and hold it against the limits: a row whose `verdict` is "holds" or says what is broken."""
     from kernels import flags as bits
-    from kernels import launch
+    from kernels import step_kernel
 
     from . import machine_code
 
     compiled = compile_variant(variant, kernel)
     used = machine_code.resources(compiled["cubin"])
     body = machine_code.main_body(compiled["ptx"])
-    elements = launch.BLOCK // (32 * launch.NUM_WARPS)
+    elements = step_kernel.BLOCK // (32 * int(step_kernel.LAUNCH_OPTIONS["num_warps"]))
     loads, stores, floor = _accesses(variant, elements)
     measured = 16 * (used.loads_128 + used.stores_128) / elements
     broken = []

@@ -27,7 +27,7 @@ _ROUNDS = 9
 
 def _measure(workload: StepWorkload, recipe: str, clock: Clock) -> Iterator[dict[str, Any]]:
     import kernels
-    from kernels import launch
+    from kernels import step_kernel
 
     parameters = workload.parameters(torch.device("cuda"))
     for parameter, gradient in zip(parameters, workload.gradients(torch.device("cuda")), strict=True):
@@ -35,17 +35,17 @@ def _measure(workload: StepWorkload, recipe: str, clock: Clock) -> Iterator[dict
     optimizer = getattr(kernels, workload.optimizer)(parameters, recipe=recipe, **workload.options)
     moved = workload.elements * roofline.bytes_per_element(workload.optimizer, workload.options, workload.dtype)
     samples: dict[tuple[int, int], list[int]] = {shape: [] for shape in SHAPES}
-    found = (launch.BLOCK, launch.NUM_WARPS)
+    found = (step_kernel.BLOCK, step_kernel.LAUNCH_OPTIONS)
     try:
         for turn in range(_ROUNDS + 2):
             for shape in SHAPES:
-                launch.BLOCK, launch.NUM_WARPS = shape
+                step_kernel.BLOCK, step_kernel.LAUNCH_OPTIONS = shape[0], {**found[1], "num_warps": shape[1]}
                 if turn < 2:
                     optimizer.step()
                 else:
                     samples[shape].append(clock.kernel(optimizer.step, 1e-3)[0])
     finally:
-        launch.BLOCK, launch.NUM_WARPS = found
+        step_kernel.BLOCK, step_kernel.LAUNCH_OPTIONS = found
     copy = clock.copy_gb_per_s(moved)
     for (block, warps), times in samples.items():
         gb_per_s = moved / float(np.median(times))

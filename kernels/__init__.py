@@ -4,7 +4,7 @@ The drop-in classes take what torch.optim's take; `functional` has a step as a f
 at once; `bits` compares results.
 """
 
-from . import algorithms, bits, flags, functional, interpreter, launch
+from . import algorithms, bits, flags, functional, interpreter, launch, step_kernel, tables
 from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm, register
 from .backends import backends, fingerprint
 from .launch import resolve_backend
@@ -45,4 +45,6 @@ __all__ = [
     "make_optimizer",
     "register",
     "resolve_backend",
+    "step_kernel",
+    "tables",
 ]

@@ -10,7 +10,7 @@ import tokenize
 
 import torch
 
-from . import arithmetic, flags, launch
+from . import arithmetic, flags, step_kernel
 from .algorithm import get_algorithm
 from .launch import BACKENDS, resolve_backend
 
@@ -45,10 +45,10 @@ def fingerprint(algorithm: str) -> str:
     only fills tables does not count.
     """
     rules = sys.modules[next(iter(get_algorithm(algorithm).recipes.values())).rule.fn.__module__]
-    kernel = (launch._pointer, launch._update, launch.step_kernel)
+    kernel = (step_kernel._pointer, step_kernel._update, step_kernel.step_kernel)
     sources = [inspect.getsource(module) for module in (rules, arithmetic, flags)]
     sources += [inspect.getsource(function.fn) for function in kernel]
-    sources += [inspect.getsource(launch.kernel_constants), f"{launch.BLOCK} {launch.LAUNCH_OPTIONS}"]
+    sources += [inspect.getsource(step_kernel.kernel_constants), f"{step_kernel.BLOCK} {step_kernel.LAUNCH_OPTIONS}"]
     digest = hashlib.sha256()
     for source in sources:
         digest.update(_code(source).encode())

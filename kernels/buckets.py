@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from .launch import TRITON_DTYPE, Bucket
+from .step_kernel import TRITON_DTYPE
+from .tables import Bucket
 
 DTYPES = ", ".join(str(dtype).removeprefix("torch.") for dtype in TRITON_DTYPE)
 

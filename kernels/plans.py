@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .algorithm import Row
 from .buckets import Assembly
-from .launch import Mirror, Tables
+from .tables import Mirror, Tables
 
 _SHAPE = operator.attrgetter("shape")
 _DTYPE = operator.attrgetter("dtype")

@@ -14,18 +14,11 @@ import torch
 from torch import Tensor
 
 from .algorithm import get_algorithm
-from .launch import (
-    BLOCK,
-    INTERPRETER_BLOCK,
-    Tables,
-    fitting_block,
-    lanes,
-    launch_tables,
-    reference_update,
-    resolve_backend,
-)
+from .launch import lanes, launch_tables, reference_update, resolve_backend
 from .powers import power_table
 from .reference import Context
+from .step_kernel import BLOCK
+from .tables import INTERPRETER_BLOCK, Tables, fitting_block
 
 _PIECE = 65536
 """Elements stepped together by the reference, so that its temporaries stay in cache."""

@@ -137,7 +137,7 @@ def report(runs: RunsArgument, out: OutOption = None, as_json: JsonOption = Fals
         try:
             page = write_report(runs, out)
         except PlotlyMissing as missing:
-            raise InputError("report", " ".join(map(str, runs)), str(missing)) from missing
+            raise InputError("RUN", " ".join(map(str, runs)), str(missing)) from missing
         output.table([{"page": page}])
 
 

@@ -166,24 +166,34 @@ class Observer:
         root = self._root(now, [0]) if now.step == 1 and chosen else None
         if root is None or not self._closed_form_applies():
             return {"predicted_update_norm_ratio": predicted, "update_norm_ratio_tolerance": bound}
-        base = {name: self._by_family(tensor)[:, 0] for name, tensor in (("p0", now.before), ("p1", now.params))}
+        tensors = {"p0": now.before, "p1": now.params, "grads": now.grads}
+        base = {name: self._by_family(tensor)[:, 0] for name, tensor in tensors.items()}
         updates = base["p1"].double() - base["p0"].double()
         decay = self._decoupled_decay(base["p0"])
         eps = self._per_arm("eps", [0], updates).expand(self._families, 1)
         for index in chosen:
             scale = torch.full_like(eps, self._arms[self._arm[index]].scale)
-            scaled = self._by_family(now.params)[:, self._arm[index]]
+            scaled, seen = (self._by_family(tensor)[:, self._arm[index]] for tensor in (now.params, now.grads))
             predicted[:, index] = theory.predicted_update_norm_ratio(updates, root[:, 0], eps, scale, decay=decay)
             bound[:, index] = theory.update_norm_ratio_tolerance(
-                updates, base["p1"], scaled, root[:, 0], eps, scale, decay=decay
+                updates,
+                base["p1"],
+                scaled,
+                root[:, 0],
+                eps,
+                scale,
+                grads=base["grads"],
+                arm_grads=seen,
+                decay=decay,
             )
         return {"predicted_update_norm_ratio": predicted, "update_norm_ratio_tolerance": bound}
 
     def _closed_form_applies(self) -> bool:
-        """Not where a coupled (L2) decay is part of the gradient, nor without an eps outside the root."""
+        """Not with a coupled (L2) decay in the gradient, without an eps outside the root, or where v begins above 0."""
         degrees, base = self._algorithm.degrees, self._hyper[0]
         coupled = degrees.get("weight_decay", 0) != 0 and getattr(base, "weight_decay", 0.0) != 0
-        return degrees.get("eps") == 1 and not coupled
+        begun = getattr(base, "initial_accumulator_value", 0.0) != 0
+        return degrees.get("eps") == 1 and not coupled and not begun
 
     def _decoupled_decay(self, before: Tensor) -> Tensor | None:
         """[families, n]: the part of base's update that does not come from the loss."""

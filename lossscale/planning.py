@@ -13,11 +13,14 @@ from typing import Any
 from .policies import get_policy
 from .records import Manifest
 from .spec import RunSpec
-from .studies import Grid, OptimizerSpec, Study, Value
+from .studies import Grid, OptimizerSpec, Study
 from .support.errors import InputError, check_choice, check_count, check_scale, input_errors
 
 _POWER = re.compile(r"\s*([0-9.]+)\s*(?:\^|\*\*)\s*([+-]?[0-9]+)\s*")
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-126, 2.0**127
+
+LARGEST_INITS = 1_000_000
+"""Per cell. The cohorts of a run are listed in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,9 @@ def plan(study: Study, choices: Choices) -> Manifest:
         check_count("--steps", choices.steps)
     if choices.inits is not None:
         check_count("--inits", choices.inits)
+        if choices.inits > LARGEST_INITS:
+            remedy = f"is more than a run holds; give at most {LARGEST_INITS:,}, or several runs of another --seed"
+            raise InputError("--inits", choices.inits, remedy)
     if not 0 <= choices.seed < 2**63:
         raise InputError("--seed", choices.seed, "must lie between 0 and 2^63 - 1")
     scales = tuple(dict.fromkeys(parse_scale(text) for text in choices.scales))
@@ -79,7 +85,7 @@ def plan(study: Study, choices: Choices) -> Manifest:
             _smaller(study.grid, choices),
             scales=tuple(sorted(scales)) or study.grid.scales,
             policies=policies or study.grid.policies,
-            optimizers=optimizers or study.grid.optimizers,
+            optimizers=tuple(_with_recipe(item, study.grid) for item in optimizers or study.grid.optimizers),
         )
         spec = RunSpec.of(study.name, grid, seed=choices.seed, device=device, backend=backend).as_dict()
         _check_optimizers(RunSpec.from_dict(spec))
@@ -123,30 +129,12 @@ def parse_optimizer(text: str) -> OptimizerSpec:
     """
     from kernels import ALGORITHMS
 
+    from .options import parse_options
+
     name, colon, rest = text.partition(":")
     algorithm = ALGORITHMS[check_choice("--optimizer", name, ALGORITHMS)]
-    known = {field.name for field in dataclasses.fields(algorithm.hyperparameters)}
-    options: list[tuple[str, Value]] = []
-    for part in rest.split(",") if colon else ():
-        option, _, value = part.partition("=")
-        if option not in known:
-            remedy = (
-                f"{name} has no {option!r}; after the colon give NAME=VALUE with a name of {', '.join(sorted(known))}"
-            )
-            raise InputError("--optimizer", text, remedy)
-        options.append((option, _value(value, text)))
-    return OptimizerSpec(algorithm=name, options=tuple(options))
-
-
-def _value(text: str, argument: str) -> Value:
-    words: dict[str, Value] = {"true": True, "false": False}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise InputError("--optimizer", argument, f"{text!r} is no number, true or false") from error
-    return int(value) if value.is_integer() else value
+    parts = rest.split(",") if colon else ()
+    return OptimizerSpec(algorithm=name, options=parse_options(algorithm, parts, "--optimizer", text))
 
 
 def _optimizers(grid: Grid | None, texts: tuple[str, ...]) -> tuple[OptimizerSpec, ...]:
@@ -157,6 +145,15 @@ def _optimizers(grid: Grid | None, texts: tuple[str, ...]) -> tuple[OptimizerSpe
         known = [item for item in grid.optimizers if item.algorithm == asked.algorithm] if grid else []
         chosen += known if known and ":" not in text else [asked]
     return tuple(dict.fromkeys(chosen))
+
+
+def _with_recipe(optimizer: OptimizerSpec, grid: Grid) -> OptimizerSpec:
+    """The optimizer with a recipe of its own where it lacks the grid's."""
+    from kernels import get_algorithm
+
+    algorithm = get_algorithm(optimizer.algorithm)
+    recipe = "" if grid.recipe in algorithm.recipes else algorithm.default_recipe
+    return dataclasses.replace(optimizer, recipe=recipe)
 
 
 def _smaller(grid: Grid, choices: Choices) -> Grid:
@@ -198,17 +195,16 @@ def _check_optimizers(spec: RunSpec) -> None:
     """Builds every record once: a value that the algorithm refuses shows before the run begins."""
     from kernels import get_algorithm
 
-    from .engines import arm_hyperparameters, base_hyperparameters
+    from .engines import arm_hyperparameters
+    from .options import check_finite, make_record
 
     for optimizer in spec.optimizers:
         algorithm = get_algorithm(optimizer.algorithm)
         text = f"{optimizer.algorithm}:{optimizer.text}" if optimizer.options else optimizer.algorithm
-        with input_errors("--optimizer", text):
-            base = base_hyperparameters(optimizer, spec.lr)
-            algorithm.recipe(spec.recipe if spec.recipe in algorithm.recipes else None)
+        base = make_record(algorithm, {"lr": spec.lr, **dict(optimizer.options)}, "--optimizer", text)
         for arm in spec.family:
             with input_errors("--scale", arm.scale):
-                arm_hyperparameters(algorithm, base, arm)
+                check_finite(arm_hyperparameters(algorithm, base, arm), f"--optimizer {text} --scale", arm.scale)
 
 
 def _manifest(study: Study, seed: int, device: str, spec: dict[str, Any] | None, options: dict[str, Any]) -> Manifest:

@@ -23,12 +23,11 @@ class Progress:
 
     Args:
         spec: the run's.
-        cohorts: all of them.
         left: those that this process will do; the others are there from an earlier run.
         output: where lines go. The bar goes to standard error, if that is a terminal.
     """
 
-    def __init__(self, spec: RunSpec, cohorts: Sequence[Cohort], left: Sequence[Cohort], output: Output) -> None:
+    def __init__(self, spec: RunSpec, left: Sequence[Cohort], output: Output) -> None:
         self._each = len(spec.pairings)
         self._pairs = 0
         self._total_pairs = sum(map(self._pairs_of, left))
@@ -38,7 +37,7 @@ class Progress:
         self._began = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
-        there = sum(map(self._pairs_of, cohorts)) - self._total_pairs
+        there = spec.pairs - self._total_pairs
         earlier = f"; {there:,} pairs are there already" if there else ""
         output.note(f"{spec.study}: {self._total_pairs:,} pairs of {spec.steps} steps in {len(left)} cohorts{earlier}")
 

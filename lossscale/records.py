@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -187,6 +187,20 @@ def is_whole(run: Path, cohort: Cohort, checksums: Mapping[str, str]) -> bool:
         return False
 
 
+def check_shards(run: Path, cohorts: Iterable[Cohort], argument: str = "RUN") -> None:
+    """Compares every cohort's shard with its checksum.
+
+    Raises:
+        InputError: for the first shard that is missing or damaged.
+    """
+    checksums = read_checksums(run)
+    for cohort in cohorts:
+        if not is_whole(run, cohort, checksums):
+            path = shard_path(run, cohort)
+            state = "is damaged" if path.exists() else "is missing"
+            raise InputError(argument, path, f"{state}; run the study again with --resume to redo this shard")
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -220,13 +234,7 @@ def read_cohorts(run: Path, cohorts: Sequence[Cohort], argument: str = "RUN") ->
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    checksums = read_checksums(run)
-    tables = []
-    for cohort in cohorts:
-        path = shard_path(run, cohort)
-        if not is_whole(run, cohort, checksums):
-            state = "is damaged" if path.exists() else "is missing"
-            raise InputError(argument, path, f"{state}; run the study again with --resume to redo this shard")
-        tables.append(pq.read_table(path))
+    check_shards(run, cohorts, argument)
+    tables = [pq.read_table(shard_path(run, cohort)) for cohort in cohorts]
     frame: pd.DataFrame = pa.concat_tables(tables).unify_dictionaries().to_pandas()
     return frame

@@ -16,7 +16,7 @@ from . import studies
 from .answers import LEGEND, answers, optimizer_label, scale_text, wide_rows
 from .sentences import sentences
 from .studies import Cell, Prediction, Study, is_power_of_two
-from .summary import FAILS, HOLDS, read_summary
+from .summary import FAILS, HOLDS, is_readable, read_summary
 from .support.files import write_text
 from .support.html import Section, details, figure, page, paragraph, table
 from .support.output import plain
@@ -61,7 +61,7 @@ class PlotlyMissing(ImportError):
     """The page needs plotly, and plotly is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("no page: it needs plotly; pip install plotly, then python -m lossscale report RUN")
+        super().__init__("the page needs plotly: pip install plotly, then python -m lossscale report RUN")
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
@@ -98,6 +98,7 @@ class _Run:
     """A finished run and the parts of its page."""
 
     def __init__(self, run: Path) -> None:
+        from .analysis import write_summary
         from .records import read_manifest
         from .support.errors import InputError
 
@@ -105,6 +106,10 @@ class _Run:
         self.manifest = read_manifest(run)
         try:
             self.study = studies.get(self.manifest.study)
+            if not is_readable(run):
+                if not self.manifest.finished or self.manifest.spec is None:
+                    raise ValueError("neither a summary nor what it is made from")
+                write_summary(run, self.study)
             self.summary = read_summary(run)
         except (KeyError, OSError, ValueError) as error:
             remedy = "holds no finished run; finish it with python -m lossscale run STUDY --resume"

@@ -22,6 +22,7 @@ from .support.files import make_directory, remove_leftovers
 from .support.output import Output
 
 REPORT = "report.html"
+_SHOWN = 40
 
 
 def default_directory(study: Study, choices: Choices) -> Path:
@@ -30,10 +31,11 @@ def default_directory(study: Study, choices: Choices) -> Path:
 
 
 def run_study(study: Study, choices: Choices, run: Path, output: Output) -> None:
-    """Runs the study into the directory ``run``; a run that is finished stays as it is.
+    """Runs the study into the directory ``run``; a run that is finished stays as it is, but for a lost summary.
 
     Raises:
-        InputError: for bad choices, and for a directory that holds something else; nothing has been changed then.
+        InputError: for bad choices, for a directory that holds something else and for a finished run with damaged
+            shards that is not to be resumed; nothing has been changed then.
         KeyboardInterrupt: after Ctrl-C, leaving a run that ``--resume`` continues.
     """
     manifest = plan(study, choices)
@@ -42,12 +44,21 @@ def run_study(study: Study, choices: Choices, run: Path, output: Output) -> None
     with _alone_in(run):
         # Looked at again: another process may have finished it before we were alone.
         finished = check_directory(run, manifest, resume=choices.resume)
-        if not finished:
+        spec = manifest.run_spec
+        if finished:
+            if spec is not None and not choices.resume:
+                records.check_shards(run, spec.cohorts(), "--out")
+            finished = _has_summary(run)
+            recount = not finished and spec is not None
+            if recount and not choices.resume:
+                manifest = records.read_manifest(run)  # it says where the pairs came from
+        else:
+            recount = False
+        if not finished and not recount:
             remove_leftovers(run)
             records.write_manifest(run, manifest)
-        spec = manifest.run_spec
         try:
-            if spec is not None and (choices.resume or not finished):
+            if spec is not None and (choices.resume or not (finished or recount)):
                 finished = _advance(run, spec, choices, output) and finished
             elif spec is None and not finished:
                 _execute(study, manifest, run, output)
@@ -88,7 +99,7 @@ def check_directory(run: Path, manifest: Manifest, *, resume: bool) -> bool:
 
 def _refuse_other(run: Path, found: Manifest, asked: Manifest) -> None:
     differences = [
-        f"{name} {_short(theirs)} instead of {_short(ours)}"
+        "{} {} instead of {}".format(name, *_apart(str(theirs), str(ours)))
         for name, theirs, ours in (
             ("study", found.study, asked.study),
             ("seed", found.seed, asked.seed),
@@ -107,9 +118,21 @@ def _differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator
             yield name, found.get(name), asked[name]
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def _apart(*texts: str) -> list[str]:
+    """The texts, those that are long cut to where they begin to differ."""
+    shortest = min(map(len, texts))
+    shared = next((place for place in range(shortest) if len({text[place] for text in texts}) > 1), shortest)
+    begin = max(shared - 12, 0) if max(map(len, texts)) > _SHOWN else 0
+    return [
+        f"{'…' if begin else ''}{text[begin : begin + _SHOWN]}{'…' if len(text) > begin + _SHOWN else ''}"
+        for text in texts
+    ]
+
+
+def _has_summary(run: Path) -> bool:
+    from .summary import is_readable
+
+    return is_readable(run)
 
 
 def _leftover(entry: Path) -> bool:
@@ -135,14 +158,13 @@ def _alone_in(run: Path) -> Iterator[None]:
 
 def _advance(run: Path, spec: RunSpec, choices: Choices, output: Output) -> bool:
     """Runs the cohorts whose shards are missing or damaged, and returns whether there were none."""
-    cohorts = list(spec.cohorts())
     checksums = records.read_checksums(run)
-    left = [cohort for cohort in cohorts if not records.is_whole(run, cohort, checksums)]
+    left = [cohort for cohort in spec.cohorts() if not records.is_whole(run, cohort, checksums)]
     if not left:
         return True
     make_directory(run / records.PAIRS)
     with (
-        Progress(spec, cohorts, left, output) as progress,
+        Progress(spec, left, output) as progress,
         closing(run_cohorts(run, spec, left, choices.workers)) as ended,
     ):
         for cohort, digest in ended:

@@ -103,7 +103,7 @@ class RunSpec:
         values = dict(document)
         values["networks"] = tuple(NetworkPlan(**plan) for plan in values["networks"])
         values["optimizers"] = tuple(
-            OptimizerSpec(algorithm=item["algorithm"], options=tuple((name, value) for name, value in item["options"]))
+            OptimizerSpec(**{**item, "options": tuple((name, value) for name, value in item["options"])})
             for item in values["optimizers"]
         )
         values["against"] = tuple((arm, other) for arm, other in values["against"])
@@ -116,6 +116,9 @@ class RunSpec:
         document = dataclasses.asdict(self)
         for plan in document["networks"]:
             plan["quick_inits"] = 0  # says what another run would do
+        for optimizer in document["optimizers"]:
+            if not optimizer["recipe"]:
+                del optimizer["recipe"]
         plain: dict[str, Any] = _as_lists(document)
         return plain
 
@@ -158,7 +161,7 @@ class RunSpec:
                         network=plan.network,
                         optimizer=optimizer.algorithm,
                         options=optimizer.text,
-                        recipe=self.recipe,
+                        recipe=optimizer.recipe or self.recipe,
                         policy=policy,
                     )
                     for first in range(0, plan.inits, plan.cohort_inits):

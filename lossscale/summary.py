@@ -58,6 +58,19 @@ def read_summary(run: Path) -> pd.DataFrame:
     )
 
 
+def is_readable(run: Path) -> bool:
+    """Whether the run's summary.csv is there, with the columns and verdicts that a summary has."""
+    try:
+        summary = read_summary(run)
+    except (OSError, ValueError):
+        return False
+    return (
+        tuple(summary.columns) == COLUMNS
+        and all(summary[name].dtype.kind in "if" for name in (*_NUMBERS, "scale", "step", "pairs"))
+        and bool(summary["verdict"].isin((HOLDS, FAILS, NO_PREDICTION)).all())
+    )
+
+
 def failed_predictions(run: Path) -> int:
     """How many lines of the run's summary have the verdict ``fails``."""
     return int((read_summary(run)["verdict"] == FAILS).sum())

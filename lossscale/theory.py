@@ -111,6 +111,8 @@ def update_norm_ratio_tolerance(
     eps: Tensor,
     scale: Tensor,
     *,
+    grads: Tensor,
+    arm_grads: Tensor,
     decay: Tensor | None = None,
 ) -> Tensor:
     """Bound on ``|measured / predicted - 1|`` of the update-norm ratio when an update is measured as ``p1 - p0``.
@@ -118,8 +120,16 @@ def update_norm_ratio_tolerance(
     Each stored p1 is rounded: it is off by at most ``e = ulp(p1) / 2`` (twice that with decoupled decay, which rounds
     p once more). Measured over predicted is ``|u_S + e_S| / |w (u + e)|`` with w the per-element closed form, so the
     triangle inequality bounds the deviation by ``(|e_S| + |w e|) / |w (u + e)|``, plus `ARITHMETIC` for the roundings
-    of the direction itself. Elements without a gradient (r = 0) get the same bits in both runs and drop out. A worst
-    case: typical deviations are sqrt(n) times smaller.
+    of the direction itself. Elements without a gradient (r = 0) get the same bits in both runs and drop out.
+
+    The scaled run's gradient is ``s g (1 + rho)`` and not s g where s is no power of two: backpropagation rounds
+    differently, and a sum that cancels can leave any rho. With eps fixed the first direction is ``u = g / (|g| + e)``,
+    so ``du/u = e / (|g| + e) dg/g`` with e = eps / s in units of the unscaled run. Without linearizing, rho multiplies
+    an element's update by ``(1 + rho) (r + e) / (|1 + rho| r + e)``; its distance from 1, times that element of w u, is
+    one more term of the bound. rho is measured, and 0 for s = 2**k. Where g cancelled to 0 in one run alone nothing
+    is predicted, and all that the scaled run moved there counts.
+
+    A worst case: typical deviations are sqrt(n) times smaller.
 
     Args:
         updates: as in `predicted_update_norm_ratio`.
@@ -128,6 +138,8 @@ def update_norm_ratio_tolerance(
         r: as in `predicted_update_norm_ratio`.
         eps: as in `predicted_update_norm_ratio`.
         scale: as in `predicted_update_norm_ratio`.
+        grads: [models, n], the gradients that the unscaled run's optimizer saw.
+        arm_grads: [models, n], those that the scaled run's saw.
         decay: as in `predicted_update_norm_ratio`.
 
     Returns:
@@ -137,7 +149,26 @@ def update_norm_ratio_tolerance(
     roundings = 1.0 if decay is None else 2.0
     alive = (r > 0).double()
     rounding = _norm(_half_ulp(arm_params) * alive) + _norm(ratio * _half_ulp(params) * alive)
-    return roundings * rounding / _norm(predicted) + ARITHMETIC
+    moved = arm_params.double() - (params.double() - updates.double())
+    if decay is not None:
+        predicted_by_loss, moved = predicted - decay.double(), moved - decay.double()
+    else:
+        predicted_by_loss = predicted
+    gradients = _norm(_gradient_deviation(predicted_by_loss, moved, r, eps, scale, grads, arm_grads))
+    return (roundings * rounding + gradients) / _norm(predicted) + ARITHMETIC
+
+
+def _gradient_deviation(
+    predicted: Tensor, moved: Tensor, r: Tensor, eps: Tensor, scale: Tensor, grads: Tensor, arm_grads: Tensor
+) -> Tensor:
+    """[models, n], float64: how far each element's update is off because the scaled run's gradient is not s·g."""
+    import torch
+
+    expected, seen, root, e = grads.double() * scale.double(), arm_grads.double(), r.double(), eps.double() / scale
+    factor = torch.where(expected != 0, seen / expected, torch.ones_like(seen))  # 1 + rho
+    denominator = factor.abs() * root + e
+    off = torch.where(denominator > 0, (factor * (root + e) - denominator) / denominator, torch.zeros_like(root))
+    return torch.where((expected == 0) & (seen != 0), moved, predicted * off)
 
 
 def _scaled_updates(base: Tensor, r: Tensor, eps: Tensor, scale: Tensor, decay: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,10 @@ def trajectory(run: Path, pair: str) -> list[dict[str, Any]]:
         scale, init = float(scale_text), int(init_text)
     except ValueError:
         raise _unknown(pair, spec) from None
-    key = CellKey(network=network, optimizer=name, options=options, recipe=spec.recipe, policy=policy)
+    recipes = {item.algorithm: item.recipe or spec.recipe for item in spec.optimizers}
+    key = CellKey(
+        network=network, optimizer=name, options=options, recipe=recipes.get(name, spec.recipe), policy=policy
+    )
     chosen = [cohort for cohort in spec.cohorts() if cohort.key == key and init in cohort.inits[: cohort.kept]]
     if not chosen:
         raise _unknown(pair, spec)

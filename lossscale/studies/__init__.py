@@ -37,10 +37,14 @@ def value_text(value: Value) -> str:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class OptimizerSpec:
-    """An algorithm with the hyperparameters that differ from its defaults (the learning rate is the grid's)."""
+    """An algorithm with the hyperparameters that differ from its defaults (the learning rate is the grid's).
+
+    ``recipe`` is empty where it is the grid's.
+    """
 
     algorithm: str
     options: tuple[tuple[str, Value], ...] = ()
+    recipe: str = ""
 
     @property
     def text(self) -> str:

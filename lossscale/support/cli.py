@@ -20,9 +20,21 @@ from .errors import InputError, check_choice, one_line
 DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 QuickOption = Annotated[bool, typer.Option("--quick", help="A small version that answers in seconds.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Where to write.")]
+
+
+def _place(text: str) -> Path:
+    """A path; the empty text, which Path takes for the working directory, is more likely an unset variable."""
+    if not text:
+        raise InputError("--out", "", "is empty; give a place, or leave it out for the default")
+    return Path(text)
+
+
+OutOption = Annotated[Path | None, typer.Option("--out", parser=_place, metavar="PATH", help="Where to write.")]
 
 # typer carries its own copy of click or imports click, depending on its version; both give BadParameter this base.
+_KINDS = {"integer": "whole number", "float": "number", "number": "number"}
+"""What click and pydantic call a kind of value, in plain words."""
+
 _UsageError: type[Any] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
@@ -130,11 +142,15 @@ def _usage_message(error: Any, arguments: Sequence[str], prog: str) -> str:
     """What typer found wrong with the arguments, with the value that it leaves out, and where the remedy is."""
     context = getattr(error, "ctx", None)
     text = error.format_message().rstrip(".")
+    words = error.message if isinstance(error, typer.BadParameter) else ""
+    for kind, plain in _KINDS.items():
+        if f"valid {kind}" in words:
+            words = f"is no {plain}"
     if isinstance(error, typer.BadParameter):
         options = error.param.opts if error.param is not None else []
         given = [value for option in options for value in _values(arguments, option)]
         if given:
-            text = f"{options[0]} {', '.join(given)}: {error.message.rstrip('.')}"
+            text = f"{options[0]} {', '.join(given)}: {words.rstrip('.')}"
     return f"{text}; see {context.command_path if context else prog} --help"
 
 

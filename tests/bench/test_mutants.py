@@ -18,7 +18,7 @@ BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 NO_OP = replace(
     BY_NAME["sign"],
     name="equivalent",
-    edits=(Edit(file="launch.py", inside="", old="BLOCK = 1024", new="BLOCK = 512"),),
+    edits=(Edit(file="step_kernel.py", inside="", old="BLOCK = 1024", new="BLOCK = 512"),),
 )
 
 
@@ -40,9 +40,9 @@ def test_there_are_enough_mutants_of_every_kind() -> None:
 
 
 def test_a_stale_edit_says_so() -> None:
-    with pytest.raises(ValueError, match=r"kernels/launch.py, chunk_table: found 0 times"):
-        Edit(file="launch.py", inside="chunk_table", old="no such text", new="").apply(
-            (SOUND / "launch.py").read_text()
+    with pytest.raises(ValueError, match=r"kernels/tables.py, chunk_table: found 0 times"):
+        Edit(file="tables.py", inside="chunk_table", old="no such text", new="").apply(
+            (SOUND / "tables.py").read_text()
         )
     with pytest.raises(ValueError, match="no no_such_function"):
         Edit(file="launch.py", inside="no_such_function", old="x", new="").apply("x = 1\n")

@@ -62,13 +62,13 @@ def test_static_every_recipe_has_its_list_of_operations() -> None:
     assert listed == {*operations.RECIPES}
 
 
-def _mutated_launch(tmp_path: Path, old: str, new: str) -> Any:
-    """`kernels.launch` with a piece of its text replaced, under another name."""
-    source = Path(kernels.launch.__file__).read_text()
+def _mutated_kernel(tmp_path: Path, old: str, new: str) -> Any:
+    """`kernels.step_kernel` with a piece of its text replaced, under another name."""
+    source = Path(kernels.step_kernel.__file__).read_text()
     assert source.count(old) == 1
-    path = tmp_path / "launch_mutant.py"
+    path = tmp_path / "kernel_mutant.py"
     path.write_text(source.replace(old, new))
-    spec = importlib.util.spec_from_file_location("kernels.launch_mutant", path)
+    spec = importlib.util.spec_from_file_location("kernels.kernel_mutant", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -77,14 +77,14 @@ def _mutated_launch(tmp_path: Path, old: str, new: str) -> Any:
 
 
 def test_static_a_masked_main_body_breaks_the_limit(tmp_path: Path) -> None:
-    mutant = _mutated_launch(tmp_path, "                None,\n", "                start + offset < numel,\n")
+    mutant = _mutated_kernel(tmp_path, "                None,\n", "                start + offset < numel,\n")
     row = static.examine(SHOWN, mutant.step_kernel)
     assert "0 + 0 16-byte accesses, not 8 + 6" in row["verdict"]
     assert "no main body" in row["verdict"]
 
 
 def test_static_a_lost_pointer_alignment_breaks_the_limit(tmp_path: Path) -> None:
-    mutant = _mutated_launch(tmp_path, "tl.multiple_of(s1_ptr, 16)", "s1_ptr")
+    mutant = _mutated_kernel(tmp_path, "tl.multiple_of(s1_ptr, 16)", "s1_ptr")
     assert "not 8 + 6" in static.examine(SHOWN, mutant.step_kernel)["verdict"]
 
 

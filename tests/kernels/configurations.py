@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 import kernels
-from kernels import launch
+from kernels import tables
 from kernels.algorithm import Algorithm, Recipe
-from kernels.launch import Bucket, step_bucket
+from kernels.launch import step_bucket
 from kernels.powers import power_table
+from kernels.tables import Bucket
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SIZES = (0, 1, 3, 4, 7, 31, 64, 67, 257, 1023, 1024, 1025, 2600)
@@ -184,7 +185,7 @@ def placed(values: np.ndarray, dtype: torch.dtype, offset: int) -> torch.Tensor:
 def run(seed: int, backend: str) -> dict[str, torch.Tensor]:
     """Steps of configuration ``seed`` on ``backend``: every tensor that a step may write."""
     drawn, rng = draw(seed)
-    with mock.patch.object(launch, "INTERPRETER_BLOCK", drawn.block):
+    with mock.patch.object(tables, "INTERPRETER_BLOCK", drawn.block):
         return _run_population(drawn, rng, backend) if drawn.population else _run_bucket(drawn, rng, backend)
 
 

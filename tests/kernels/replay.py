@@ -11,8 +11,9 @@ import torch
 
 import kernels
 from kernels import bits
-from kernels.launch import Bucket, step_bucket
+from kernels.launch import step_bucket
 from kernels.powers import power_table
+from kernels.tables import Bucket
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "golden.npz"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -21,7 +21,7 @@ from torch import Tensor
 from trials import Trial, corner_trials, large_trials, random_trials, recorded_trials, sharp_trials
 
 import kernels
-from kernels import bits, launch, reference
+from kernels import bits, launch, reference, tables
 from kernels.algorithms import adagrad, adam, adam_atan2, rmsprop, sgd
 from kernels.powers import power_table
 
@@ -113,7 +113,7 @@ def lane_results() -> list[Tensor]:
             launch.step_bucket(
                 recipe,
                 algorithm.flags(hyper),
-                launch.Bucket(params=[p], grads=[g], states=slots, row_of=[0]),
+                tables.Bucket(params=[p], grads=[g], states=slots, row_of=[0]),
                 rows=rows,
                 steps=torch.tensor([3.0]),
                 powers=powers.values,

@@ -9,8 +9,10 @@ import torch
 
 import kernels
 from kernels import launch
-from kernels.launch import BLOCK, Mirror, Tables, chunk_table, fitting_block, launch_tables
+from kernels.launch import launch_tables
 from kernels.powers import power_table
+from kernels.step_kernel import BLOCK
+from kernels.tables import Mirror, Tables, chunk_table, fitting_block
 
 CPU = torch.device("cpu")
 

@@ -19,9 +19,9 @@ from torch import Tensor
 import kernels
 from kernels import launch
 from kernels.algorithm import Algorithm, Recipe
-from kernels.launch import Bucket
 from kernels.powers import power_table
 from kernels.reference import Context
+from kernels.tables import Bucket
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,17 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Failing:
         (("loss-vs-lr", "--optimizer", "adam:epsilon=1"), ("adam:epsilon=1", "eps")),
         (("loss-vs-lr", "--optimizer", "adam:eps=-1"), ("adam:eps=-1",)),
         (("loss-vs-lr", "--optimizer", "adam:eps=small"), ("'small'",)),
-        (("loss-vs-lr", "--optimizer", "adam:betas=0.9"), ("adam:betas=0.9",)),
+        (("loss-vs-lr", "--optimizer", "adam:eps=-1"), ("-1; give a number from 0 on",)),
+        (("loss-vs-lr", "--optimizer", "sgd:nesterov=true"), ("give momentum above 0",)),
+        *(
+            (("loss-vs-lr", "--optimizer", f"adam:{option}"), (f"adam:{option}", "no finite float32 number; give"))
+            for option in ("eps=inf", "lr=inf", "lr=nan", "weight_decay=-inf", "lr=1e39")
+        ),
+        (("loss-vs-lr", "--optimizer", "adam:lr=1e37"), ("--scale 100", "makes lr 1e+39")),
+        (("loss-vs-lr", "--optimizer", "adam:eps=1,eps=2"), ("eps is given twice",)),
+        (("loss-vs-lr", "--optimizer", "sgd:momentum=true"), ("'true' is no number",)),
+        (("loss-vs-lr", "--optimizer", "adam:amsgrad=2"), ("give true or false",)),
+        (("loss-vs-lr", "--optimizer", "adam:betas=0.9"), ("adam:betas=0.9", "more than one number")),
         (("loss-vs-lr", "--policy", "fp99"), ("--policy fp99", "fp32")),
         (("loss-vs-lr", "--policy", "bf16-mixed"), ("--policy bf16-mixed", "give fp32")),
         *(
@@ -71,7 +81,8 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Failing:
         (("loss-vs-lr", "--scale", "1e-60"), ("--scale 1e-60", "2^-126")),
         (("loss-vs-lr", "--inits", "0"), ("--inits 0", "at least 1")),
         (("loss-vs-lr", "--steps", "0"), ("--steps 0", "at least 1")),
-        (("loss-vs-lr", "--inits", "many"), ("--inits many",)),
+        (("loss-vs-lr", "--inits", "many"), ("--inits many: is no whole number",)),
+        (("loss-vs-lr", "--inits", "999999999999"), ("--inits 999999999999", "at most 1,000,000")),
         (("loss-vs-lr", "--seed", "-1"), ("--seed -1",)),
         (("loss-vs-lr", "--device", "tpu"), ("--device tpu", "cuda")),
         (("loss-vs-lr", "--backend", "numpy"), ("--backend numpy", "reference")),
@@ -197,6 +208,58 @@ def test_damage_is_reported_and_mended(copy: Path, fails: Failing, damage: str) 
     assert main(["run", "loss-vs-lr", *SMALL, "--out", str(copy), "--resume"]) == 0
     assert contents(copy / records.PAIRS) == before
     assert main(["show", str(copy), "--pair", PAIR]) == 0
+
+
+@pytest.mark.parametrize("damage", ["flip", "checksums"])
+def test_a_finished_run_with_a_damaged_shard_is_not_printed(copy: Path, fails: Failing, damage: str) -> None:
+    shard = sorted((copy / records.PAIRS).glob("*.parquet"))[0]
+    if damage == "flip":
+        data = bytearray(shard.read_bytes())
+        data[-100] ^= 1
+        shard.write_bytes(data)
+    else:
+        (copy / records.CHECKSUMS).unlink()
+    message = fails("run", "loss-vs-lr", *SMALL, "--out", copy)
+    assert "parquet: is damaged; run the study again with --resume" in message
+    assert damage == "checksums" or str(shard) in message
+
+
+@pytest.mark.parametrize(
+    ("damage", "resume"), [("missing", ()), ("empty", ("--resume",)), ("column", ("--resume",)), ("value", ())]
+)
+def test_a_lost_summary_is_made_again(copy: Path, damage: str, resume: tuple[str, ...]) -> None:
+    before = contents(copy)
+    summary = copy / records.SUMMARY
+    text = summary.read_text()
+    damages = {"empty": "", "column": text.replace("scale", "scales", 1), "value": text.replace(",holds", ",x", 1)}
+    if damage == "missing":
+        summary.unlink()
+    else:
+        summary.write_text(damages[damage])
+    command = ["report", str(copy)] if not resume else ["run", "loss-vs-lr", *SMALL, "--out", str(copy), *resume]
+    assert main(command) == 0
+    assert contents(copy)[records.SUMMARY] == before[records.SUMMARY]
+    summary.unlink()
+    assert main(["run", "loss-vs-lr", *SMALL, "--out", str(copy)]) == 0
+    assert contents(copy) == before
+
+
+def test_the_first_difference_of_two_runs_is_shown(fails: Failing, finished: Path) -> None:
+    message = fails("run", "loss-vs-lr", *SMALL, "--optimizer", "adam:eps=0.5,amsgrad=true", "--out", finished)
+    theirs, ours = message.partition("optimizers ")[2].partition("; give")[0].split(" instead of ")
+    assert theirs == "…s', 0.001]]}]" and ours.startswith("…s', 0.001]]}, {'algorithm'")
+
+
+def test_out_may_not_be_empty(fails: Failing) -> None:
+    assert "--out '': is empty" in fails("run", "loss-vs-lr", "--out", "")
+
+
+def test_an_optimizer_without_the_recipe_of_the_grid_has_its_own(tmp_path: Path) -> None:
+    command = ["--optimizer", "adam_atan2", "--scale", "4", "--inits", "1", "--steps", "2", "--device", "cpu"]
+    for _ in range(2):
+        assert main(["run", "loss-vs-lr", *command, "--out", str(tmp_path)]) == 0
+    assert {key.recipe for key, _ in records.iter_cells(tmp_path)} == {"native"}
+    assert main(["show", str(tmp_path), "--pair", "mlp-6-6-1/adam_atan2/fp32/loss:base/4/0"]) == 0
 
 
 def test_show(finished: Path, capsys: pytest.CaptureFixture[str], fails: Failing) -> None:

@@ -170,3 +170,21 @@ def test_engine_leaves_threads_alone() -> None:
     assert torch.get_num_threads() == threads
     assert {len(column) for column in columns.values()} == {len(columns["step"])}
     assert columns["init"].dtype == np.int32
+
+
+def test_the_bound_covers_a_gradient_that_cancels() -> None:
+    """In initialisation 24 one gradient is 2.8e-9, a tenth of the one under ten times the loss 3.2e-9."""
+    spec = dataclasses.replace(
+        spec_of("mlp-64-32-10", OptimizerSpec(algorithm="adam"), inits=26, size=2),
+        scales=(10.0, 16.0, 100.0),
+        arms=("base", "loss"),
+        against=(),
+        checkpoints=(1,),
+    )
+    pairs = run(spec, 12)
+    pairs = pairs[pairs["init"] == 24].set_index("scale")
+    error = (pairs["update_norm_ratio"] / pairs["predicted_update_norm_ratio"] - 1).abs()
+    tolerance = pairs["update_norm_ratio_tolerance"]
+    assert (error <= tolerance).all(), (error, tolerance)
+    assert error[10.0] > 1e-5 and tolerance[10.0] < 1e-3
+    assert tolerance[16.0] < 5e-6  # a power of two rounds nothing: the bound stays tight

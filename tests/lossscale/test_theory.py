@@ -60,23 +60,30 @@ def _adam_step(p: np.ndarray, g: np.ndarray, eps: float, lr: float = 0.01) -> np
 
 @pytest.mark.parametrize("eps", [1e-8, 1e-3])
 @pytest.mark.parametrize("scale", [1e-3, 0.5, 7.0, 1e4])
-def test_norm_ratio_of_a_brute_force_step_lies_within_the_bound(eps: float, scale: float) -> None:
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+def test_norm_ratio_of_a_brute_force_step_lies_within_the_bound(eps: float, scale: float, spread: float) -> None:
     generator = np.random.default_rng(3)
     p = generator.uniform(-0.4, 0.4, (5, 64)).astype(np.float32)
     g = (10.0 ** generator.uniform(-7, -1, (5, 64)) * generator.choice([-1, 0, 1], (5, 64))).astype(np.float32)
-    base, scaled = _adam_step(p, g, eps), _adam_step(p, np.float32(scale) * g, eps)
+    arm_g = np.float32(scale) * g * (1 + spread * generator.normal(size=g.shape)).astype(np.float32)
+    base, scaled = _adam_step(p, g, eps), _adam_step(p, arm_g, eps)
     updates = base.astype(np.float64) - p
     measured = np.linalg.norm(scaled.astype(np.float64) - p, axis=1) / np.linalg.norm(updates, axis=1)
     column = torch.ones(5, 1, dtype=torch.float64)
     shared = (torch.from_numpy(np.abs(g)).double(), eps * column, scale * column)
     predicted = theory.predicted_update_norm_ratio(torch.from_numpy(updates), *shared).numpy()
     bound = theory.update_norm_ratio_tolerance(
-        torch.from_numpy(updates), torch.from_numpy(base), torch.from_numpy(scaled), *shared
+        torch.from_numpy(updates),
+        torch.from_numpy(base),
+        torch.from_numpy(scaled),
+        *shared,
+        grads=torch.from_numpy(g),
+        arm_grads=torch.from_numpy(arm_g),
     ).numpy()
     error = np.abs(measured / predicted - 1)
     assert (error <= bound).all(), (error, bound)
     # The bound is of use: an eps that is wrong by a tenth is told apart wherever eps matters at all.
-    if eps == 1e-3:
+    if eps == 1e-3 and not spread:
         wrong = theory.predicted_update_norm_ratio(
             torch.from_numpy(updates), shared[0], 1.1 * shared[1], shared[2]
         ).numpy()
@@ -99,5 +106,21 @@ def test_elements_without_gradient_do_not_loosen_the_bound() -> None:
     one = torch.ones(1, 1)
     small = torch.tensor([[0.3, 0.3]])
     large = torch.tensor([[0.3, 3e5]])
-    bounds = [theory.update_norm_ratio_tolerance(updates, p, p, r, 1e-8 * one, 2 * one).item() for p in (small, large)]
+    grads = {"grads": r, "arm_grads": 2 * r}
+    bounds = [
+        theory.update_norm_ratio_tolerance(updates, p, p, r, 1e-8 * one, 2 * one, **grads).item()
+        for p in (small, large)
+    ]
     assert bounds[0] == bounds[1] < 1e-5
+
+
+def test_a_gradient_that_cancels_in_one_run_alone_counts_in_full() -> None:
+    updates, params = torch.tensor([[-1e-2, 0.0]]).double(), torch.tensor([[0.25, 0.25]])
+    arm = params.clone()
+    arm[0, 1] += 0.0078125
+    r, one = torch.tensor([[0.1, 0.0]]), torch.ones(1, 1)
+    grads = {"grads": r, "arm_grads": torch.tensor([[1.0, 1e-9]])}
+    found = theory.update_norm_ratio_tolerance(updates, params, arm, r, 1e-8 * one, 10 * one, **grads).item()
+    assert 0.78 < found < 0.79
+    exact = {"grads": r, "arm_grads": torch.tensor([[1.0, 0.0]])}
+    assert theory.update_norm_ratio_tolerance(updates, params, params, r, 1e-8 * one, 10 * one, **exact).item() < 5e-6

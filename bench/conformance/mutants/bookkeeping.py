@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from .mutant import Edit, Mutant
 
-_LAUNCH, _ADAGRAD = "launch.py", "algorithms/adagrad.py"
+_ADAGRAD = "algorithms/adagrad.py"
+# What surrounds a launch, by the function or class that holds it; anything else is in launch.py.
+_FILES = {
+    **dict.fromkeys(("step_kernel", "_update", "_pointer", "kernel_constants"), "step_kernel.py"),
+    **dict.fromkeys(("Bucket", "Mirror", "Tables", "chunk_table", "fitting_block"), "tables.py"),
+}
 
 
 def _state(
@@ -30,7 +35,10 @@ def _launch(
     recipe: str = "foreach",
     far: bool = False,
 ) -> Mutant:
-    made = tuple(Edit(file=_LAUNCH, inside=inside, old=old, new=new) for inside, old, new in edits)
+    made = tuple(
+        Edit(file=_FILES.get(inside.split(".")[0], "launch.py"), inside=inside, old=old, new=new)
+        for inside, old, new in edits
+    )
     return Mutant(name=name, fault=fault, kind="launch", optimizer=optimizer, recipe=recipe, edits=made, far=far)
 
 

@@ -21,21 +21,21 @@ def far_step(package: ModuleType) -> torch.Tensor:
     Returns:
         The stepped parameter; with 64-bit offsets it is p - g.
     """
-    launch: Any = package.launch
+    kernel: Any = package.step_kernel
     p, g = torch.linspace(1, 2, 4000), torch.linspace(-1, 1, 4000)
     shift = _CHUNKS * _BLOCK
     host = np.array(
         [[shift + p.numel()], [0], *([t.data_ptr() - shift * t.element_size()] for t in (p, g))],
         np.int64,
     )
-    chunks = launch.chunk_table(np.array([p.numel()]), _BLOCK)
+    chunks = package.tables.chunk_table(np.array([p.numel()]), _BLOCK)
     chunks[:, 1] += _CHUNKS
     recipe = package.get_algorithm("sgd").recipe("foreach")
-    constants = launch.kernel_constants(
+    constants = kernel.kernel_constants(
         recipe, 0, states=0, dtypes=(torch.float32, torch.float32, torch.float32, None), block=_BLOCK
     )
     row = torch.tensor([[0.0, 0.0, 1.0, -1.0, 1.0]], dtype=torch.float64)
     nothing = torch.zeros(1)
     arguments = (torch.from_numpy(host), torch.from_numpy(chunks), row, nothing, nothing, nothing, nothing, 1)
-    package.interpreter.launch(launch.step_kernel, (len(chunks), 1, 1), arguments, constants)
+    package.interpreter.launch(kernel.step_kernel, (len(chunks), 1, 1), arguments, constants)
     return p

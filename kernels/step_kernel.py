@@ -1,0 +1,260 @@
+"""The one step kernel: loads a chunk of a tensor, applies a rule, stores it; and what it is specialised for.
+
+Which rule, which options, which states and dtypes are compile-time constants. What changes during training is data in
+tables. `launch.py` launches it.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from .algorithm import Recipe
+from .arithmetic import round_to
+
+BLOCK = 1024
+"""Elements per program on a GPU: 8 per thread at 4 warps, two 16-byte accesses a tensor in float32 and one in bf16.
+
+H100, Triton 3.6, one tensor of 2^26 (`bench tune`): within 1% of the best shape for every kernel tried.
+"""
+LAUNCH_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+"""Compiler options of `step_kernel`. Without fp fusion ``a * b + c`` stays two roundings."""
+
+TRITON_DTYPE = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+
+Dtypes = tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype | None]
+"""Of parameters, gradients, states, and the low-precision copy if there is one."""
+
+
+@triton.jit
+def _pointer(table, column: tl.constexpr, tensors, tensor, dtype: tl.constexpr):
+    return tl.load(table + column * tensors + tensor).to(tl.pointer_type(dtype))
+
+
+@triton.jit
+def _update(
+    p_ptr,
+    g_ptr,
+    s0_ptr,
+    s1_ptr,
+    s2_ptr,
+    copy_ptr,
+    offset,
+    mask,
+    position,
+    lane_path,
+    row,
+    step,
+    powers_ptr,
+    grad_scale_ptr,
+    RULE: tl.constexpr,
+    FLAGS: tl.constexpr,
+    UNSCALE: tl.constexpr,
+    LANES: tl.constexpr,
+    DEVICE_STEP: tl.constexpr,
+    STATES: tl.constexpr,
+    PARAM: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+    COPY: tl.constexpr,
+):
+    """Load one block, apply the rule, store it; ``mask`` None is the main body with 16-byte accesses."""
+    p = tl.load(p_ptr + offset, mask=mask).to(tl.float32)
+    g = tl.load(g_ptr + offset, mask=mask).to(tl.float32)
+    s0 = p
+    s1 = p
+    s2 = p
+    if STATES & 1:
+        s0 = tl.load(s0_ptr + offset, mask=mask).to(tl.float32)
+    if STATES & 2:
+        s1 = tl.load(s1_ptr + offset, mask=mask).to(tl.float32)
+    if STATES & 4:
+        s2 = tl.load(s2_ptr + offset, mask=mask).to(tl.float32)
+    if DEVICE_STEP:
+        # Scalars that hang on the step are a chain of loads: all large loads are issued before anything waits for them.
+        # H100, Triton 3.6, fused AdamW bf16 at 2^26: 0.974 of a copy's rate, 0.946 without.
+        tl.debug_barrier()
+    if UNSCALE == "divide":
+        # The fused kernels go on with the unrounded quotient; only what is written back is rounded.
+        g = tl.div_rn(g, tl.load(grad_scale_ptr) + tl.zeros_like(g))
+        tl.store(g_ptr + offset, g.to(GRAD), mask=mask)
+    if UNSCALE == "multiply":
+        # GradScaler.unscale_: float32 of the double reciprocal, one product, rounded to the gradient's dtype.
+        scale = tl.load(grad_scale_ptr).to(tl.float64)
+        g = round_to(g * (tl.full((), 1.0, tl.float64) / scale).to(tl.float32), GRAD)
+        tl.store(g_ptr + offset, g.to(GRAD), mask=mask)
+    lane = 0
+    if LANES:
+        # Position in the four-fold unrolled loop of torch's kernels; 4-7 on the path for unaligned tensors.
+        lane = tl.where(lane_path == 0, position % 4, 4 + position // 512 % 4)
+    p, s0, s1, s2 = RULE(p, g, s0, s1, s2, row, step, powers_ptr, lane, FLAGS, PARAM)
+    tl.store(p_ptr + offset, p.to(PARAM), mask=mask)
+    if STATES & 1:
+        tl.store(s0_ptr + offset, s0.to(STATE), mask=mask)
+    if STATES & 2:
+        tl.store(s1_ptr + offset, s1.to(STATE), mask=mask)
+    if STATES & 4:
+        tl.store(s2_ptr + offset, s2.to(STATE), mask=mask)
+    if COPY is not None:
+        tl.store(copy_ptr + offset, p.to(COPY), mask=mask)
+
+
+@triton.jit(do_not_specialize=["tensors"], do_not_specialize_on_alignment=["grad_scale_ptr", "found_inf_ptr"])
+def step_kernel(
+    table_ptr,
+    chunks_ptr,
+    rows_ptr,
+    steps_ptr,
+    powers_ptr,
+    grad_scale_ptr,
+    found_inf_ptr,
+    tensors,
+    RULE: tl.constexpr,
+    FLAGS: tl.constexpr,
+    UNSCALE: tl.constexpr,
+    FOUND_INF: tl.constexpr,
+    LANES: tl.constexpr,
+    DEVICE_STEP: tl.constexpr,
+    STATES: tl.constexpr,
+    PARAM: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+    COPY: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program steps one chunk of one tensor.
+
+    table (int64, [columns, tensors]): numel, row, address of p, g, then of each state present and of the copy.
+    chunks (int32, [chunks, 2]): tensor and block number. rows (float64, [rows, COLUMNS]). steps (float32, [tensors]).
+    """
+    run = True
+    if FOUND_INF:
+        run = tl.load(found_inf_ptr) != 1.0
+    if run:
+        chunk = tl.program_id(0).to(tl.int64)
+        tensor = tl.load(chunks_ptr + 2 * chunk).to(tl.int64)
+        start = tl.load(chunks_ptr + 2 * chunk + 1).to(tl.int64) * BLOCK
+        numel = tl.load(table_ptr + tensor)
+        row = rows_ptr + tl.load(table_ptr + tensors + tensor) * COLUMNS
+        step = tl.load(steps_ptr + tensor)
+
+        p_ptr = _pointer(table_ptr, 2, tensors, tensor, PARAM)
+        g_ptr = _pointer(table_ptr, 3, tensors, tensor, GRAD)
+        addresses = p_ptr.to(tl.int64) | g_ptr.to(tl.int64)
+        s0_ptr = p_ptr
+        s1_ptr = p_ptr
+        s2_ptr = p_ptr
+        copy_ptr = p_ptr
+        if STATES & 1:
+            s0_ptr = _pointer(table_ptr, 4, tensors, tensor, STATE)
+            addresses = addresses | s0_ptr.to(tl.int64)
+        if STATES & 2:
+            s1_ptr = _pointer(table_ptr, 4 + (STATES & 1), tensors, tensor, STATE)
+            addresses = addresses | s1_ptr.to(tl.int64)
+        if STATES & 4:
+            s2_ptr = _pointer(table_ptr, 4 + (STATES & 1) + (STATES & 2) // 2, tensors, tensor, STATE)
+            addresses = addresses | s2_ptr.to(tl.int64)
+        lane_path = 0
+        if LANES:
+            four_elements: tl.constexpr = 4 * (PARAM.primitive_bitwidth // 8)
+            lane_path = (addresses % four_elements + numel % 4).to(tl.int32)
+        if COPY is not None:
+            copy_ptr = _pointer(
+                table_ptr, 4 + (STATES & 1) + (STATES & 2) // 2 + (STATES & 4) // 4, tensors, tensor, COPY
+            )
+            addresses = addresses | copy_ptr.to(tl.int64)
+
+        # Scalar bases advanced in 64 bits, offsets inside the block in 32.
+        p_ptr += start
+        g_ptr += start
+        s0_ptr += start
+        s1_ptr += start
+        s2_ptr += start
+        copy_ptr += start
+        offset = tl.arange(0, BLOCK)
+        position = (start % 65536).to(tl.int32) + offset
+        if (start + BLOCK <= numel) & (addresses % 16 == 0):
+            _update(
+                tl.multiple_of(p_ptr, 16),
+                tl.multiple_of(g_ptr, 16),
+                tl.multiple_of(s0_ptr, 16),
+                tl.multiple_of(s1_ptr, 16),
+                tl.multiple_of(s2_ptr, 16),
+                tl.multiple_of(copy_ptr, 16),
+                offset,
+                None,
+                position,
+                lane_path,
+                row,
+                step,
+                powers_ptr,
+                grad_scale_ptr,
+                RULE,
+                FLAGS,
+                UNSCALE,
+                LANES,
+                DEVICE_STEP,
+                STATES,
+                PARAM,
+                GRAD,
+                STATE,
+                COPY,
+            )
+        else:
+            _update(
+                p_ptr,
+                g_ptr,
+                s0_ptr,
+                s1_ptr,
+                s2_ptr,
+                copy_ptr,
+                offset,
+                start + offset < numel,
+                position,
+                lane_path,
+                row,
+                step,
+                powers_ptr,
+                grad_scale_ptr,
+                RULE,
+                FLAGS,
+                UNSCALE,
+                LANES,
+                DEVICE_STEP,
+                STATES,
+                PARAM,
+                GRAD,
+                STATE,
+                COPY,
+            )
+
+
+def kernel_constants(
+    recipe: Recipe,
+    flags: int,
+    *,
+    states: int,
+    dtypes: Dtypes,
+    scaled: bool = False,
+    found_inf: bool = False,
+    block: int = BLOCK,
+) -> dict[str, object]:
+    """The compile-time arguments of `step_kernel`, in its order; ``states`` has bit k set where state k is kept."""
+    param, grad, state, copy = dtypes
+    return {
+        "RULE": recipe.rule,
+        "FLAGS": flags,
+        "UNSCALE": recipe.unscale if scaled else "",
+        "FOUND_INF": found_inf,
+        "LANES": recipe.lanes,
+        "DEVICE_STEP": recipe.device_step,
+        "STATES": states,
+        "PARAM": TRITON_DTYPE[param],
+        "GRAD": TRITON_DTYPE[grad],
+        "STATE": TRITON_DTYPE[state],
+        "COPY": TRITON_DTYPE[copy] if copy is not None else None,
+        "COLUMNS": len(recipe.columns),
+        "BLOCK": block,
+    }
