@@ -69,20 +69,25 @@ class Assembly:
                 grads[place] = dense
         self.bucket.grads = grads
 
-    def load(self, *, scaled: bool) -> None:
-        """Fill the stand-ins, before a step.
+    def check(self, *, scaled: bool) -> None:
+        """Refuse what a step could not write back, before any bucket is stepped.
 
         Raises:
-            ValueError: if the step must write to a gradient (``scaled``) whose elements share memory.
+            ValueError: with ``scaled``, for a gradient whose elements share memory.
         """
+        if scaled:
+            for place in self.grad_stand_ins:
+                source = self.sources[place]
+                if not _separate(source):
+                    raise ValueError(
+                        f"grad of strides {source.stride()}: its elements share memory, so it cannot be unscaled in "
+                        "place; give grad.clone()"
+                    )
+
+    def load(self) -> None:
+        """Fill the stand-ins, before a step."""
         for place, dense in self.grad_stand_ins.items():
-            source = self.sources[place]
-            if scaled and not _separate(source):
-                raise ValueError(
-                    f"grad of strides {source.stride()}: its elements share memory, so it cannot be unscaled in place; "
-                    "give grad.clone()"
-                )
-            dense.copy_(source)
+            dense.copy_(self.sources[place])
         for source, dense in self.stand_ins:
             dense.copy_(source)
 

@@ -86,10 +86,13 @@ def step_(
         _check(member, record, backend)
     check_apart(params)
     counts = _counts(step, len(params))
-    for assembly in assemble(members):
+    assemblies = list(assemble(members))
+    for assembly in assemblies:
+        assembly.check(scaled=grad_scale is not None)
+    for assembly in assemblies:
         numbers = counts[assembly.positions] if isinstance(counts, Tensor) else counts
         rows, steps = _rows(record, chosen, hyperparameters, assembly, numbers, first)
-        assembly.load(scaled=grad_scale is not None)
+        assembly.load()
         step_bucket(
             chosen,
             flags,

@@ -44,6 +44,8 @@ class StepOptimizer(Optimizer):
     """Base of the drop-ins; subclasses are made by `make_optimizer`."""
 
     algorithm: ClassVar[Algorithm]
+    _fixed: ClassVar[tuple[str, ...]] = ()
+    """Hyperparameters that this class's constructor does not offer."""
 
     def __init__(
         self, params: Any, defaults: dict[str, Any], *, recipe: str, backend: str, master_weights: bool = False
@@ -119,8 +121,9 @@ class StepOptimizer(Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
-            # They say what runs here, whatever wrote the checkpoint.
+            # They say what runs here, whatever wrote the checkpoint; and AdamW's decay stays decoupled, as in torch.
             group.update(own)
+            group.update({name: self.defaults[name] for name in self._fixed})
         if self.__dict__.get("_loading") is not None and self._master_weights:
             self._restore_precision(self._loading)
         for entry in self.state.values():
@@ -175,6 +178,8 @@ class StepOptimizer(Optimizer):
         if found_inf is not None and len(plans) > 1:
             # GradScaler adds up the flags of all devices; the kernels ask for 1.
             found_inf = (found_inf != 0).float()
+        for plan in plans:
+            plan.assembly.check(scaled=grad_scale is not None)
         try:
             for plan in plans:
                 self._step_plan(plan, hypers, grad_scale, found_inf)
@@ -211,10 +216,10 @@ class StepOptimizer(Optimizer):
     def _step_plan(self, plan: Plan, hypers: list[Any], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         recipe, bucket = self.recipe, plan.bucket
         scaled = grad_scale is not None
-        plan.assembly.load(scaled=scaled)
+        plan.assembly.load()
         plan.steps.add_(1)
-        rows = self._send_rows(plan, hypers)
         try:
+            rows = self._send_rows(plan, hypers)
             launch.step_bucket(
                 recipe,
                 plan.flags,
@@ -227,7 +232,7 @@ class StepOptimizer(Optimizer):
                 backend=self._backend,
                 tables=plan.tables,
             )
-        except LayoutChanged:
+        except Exception:
             plan.steps.sub_(1)
             raise
         plan.assembly.store(scaled=scaled)
@@ -326,7 +331,10 @@ class StepOptimizer(Optimizer):
             if len(self._hypers) > 256:
                 self._hypers.clear()
             values = dict(zip(self.algorithm.hyperparameter_names, key, strict=True))
-            self._hypers[key] = self.algorithm.hyperparameters(**values)
+            # As in torch, ranges are checked where an optimizer is made: a scheduler may step past zero.
+            record: Any = object.__new__(self.algorithm.hyperparameters)
+            vars(record).update(values)
+            self._hypers[key] = record
         return self._hypers[key]
 
     def _torch_class(self) -> str:
@@ -444,7 +452,9 @@ class StepOptimizer(Optimizer):
         device = self._step_device(params[0])
         if self.algorithm.stateful_step:
             entries = [self.state[p] for p in params]
-            steps = torch.stack([entry["step"].detach().to(device, torch.float32).reshape(()) for entry in entries])
+            steps = torch.stack(
+                [torch.as_tensor(e["step"]).detach().to(device, torch.float32).reshape(()) for e in entries]
+            )
             for entry, view in zip(entries, steps.unbind(0), strict=True):
                 entry["step"] = view
         else:
@@ -526,5 +536,11 @@ def make_optimizer(algorithm: Algorithm, *, module: str = "kernels") -> type[Ste
     return type(
         algorithm.title,
         (StepOptimizer,),
-        {"__init__": __init__, "__doc__": doc, "algorithm": algorithm, "__module__": module},
+        {
+            "__init__": __init__,
+            "__doc__": doc,
+            "__module__": module,
+            "algorithm": algorithm,
+            "_fixed": tuple(name for name in algorithm.hyperparameter_names if name not in signature.parameters),
+        },
     )

@@ -212,9 +212,8 @@ def _describe(
     where = int(bitwise.unequal(mine[name], other[name]).nonzero()[0])
 
     def bits(arrays: dict[str, torch.Tensor]) -> dict[str, str]:
-        return {
-            key: bitwise.as_hex(value, where) for key, value in arrays.items() if key != "step" and where < len(value)
-        }
+        shown = {key: value for key, value in arrays.items() if key != "step" or name == "step"}
+        return {key: bitwise.as_hex(value, where) for key, value in shown.items() if where < len(value)}
 
     return {
         "mismatching_bits": sum(bitwise.count_bits(mine[n], other[n]) for n in order),

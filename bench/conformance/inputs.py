@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -73,12 +74,25 @@ def make_gradients(case: Case, step: int, device: torch.device) -> list[torch.Te
     return _split(flat, case, device, gradients=True)
 
 
+# What later groups have of their own besides lr, decay and momentum: an optimizer must read all of it per group.
+_OTHERS: Mapping[str, Mapping[str, Any]] = {
+    "SGD": {},
+    "Adam": {"betas": (0.8, 0.97), "eps": 1e-5},
+    "AdamW": {"betas": (0.8, 0.97), "eps": 1e-5},
+    "RMSprop": {"alpha": 0.95, "eps": 1e-5},
+    "Adagrad": {"lr_decay": 0.02, "eps": 1e-5},
+}
+
+
 def make_groups(case: Case, parameters: list[torch.Tensor]) -> list[dict[str, Any]]:
-    """Parameter groups of the case: one, or several whose lr and weight decay differ from the constructor's."""
+    """Parameter groups of the case: one, or several whose hyperparameters differ from the constructor's."""
     if case.groups == 1:
         return [{"params": parameters}]
     groups: list[dict[str, Any]] = [{"params": parameters[i :: case.groups]} for i in range(case.groups)]
     for index, group in enumerate(groups[1:], start=1):
         group["lr"] = float(case.options["lr"]) / (1 + index)
         group["weight_decay"] = 0.01 * index
+        group.update(_OTHERS[case.optimizer])
+        if case.options.get("momentum"):
+            group["momentum"] = 0.5 * float(case.options["momentum"])
     return groups

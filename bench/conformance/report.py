@@ -95,8 +95,8 @@ def sentence(row: Any) -> str:
         return f"{head}: {row.detail}"
     name = first["quantity"]
     return (
-        f"{head}: step {first['step']}, {name}[{first['index']}] is {first['provider'][name]}, "
-        f"{row.against} has {first['against'][name]}, up to {row.max_ulp} ulp"
+        f"{head}: step {first['step']}, {name}[{first['index']}] is {first['provider'].get(name, '?')}, "
+        f"{row.against} has {first['against'].get(name, '?')}, up to {row.max_ulp} ulp"
     )
 
 

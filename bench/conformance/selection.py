@@ -38,7 +38,8 @@ def _possible(options: Mapping[str, Any], dtype: str, layout: str, values: str, 
     if happening in ("equivariance", "anti-equivariance"):
         # Scaled runs repeat each other while nothing overflows or turns subnormal: not in fp16, and ordinary values.
         return values == "normal" and dtype != "fp16" and steps <= 3
-    if happening != "plain" and steps < 2:
+    if happening != "plain" and steps < (3 if happening == "schedule" else 2):
+        # A schedule lowers the learning rate after the second step.
         return False
     if happening in ("scaled", "overflow") and values == "special":
         return False

@@ -207,11 +207,16 @@ class UserClass:
         if not module or not name:
             raise ValueError("give module:Class")
         try:
-            made = getattr(importlib.import_module(module), name)
+            imported = importlib.import_module(module)
         except ImportError as error:
             raise ValueError(f"cannot be imported: {error}; is its directory on PYTHONPATH?") from error
-        except AttributeError as error:
-            raise ValueError(f"{module} has no {name}") from error
+        except (Exception, SystemExit) as error:
+            # Whatever a user's module does when it is imported is that module's to mend.
+            reason = str(error).splitlines()[0] if str(error) else ""
+            raise ValueError(f"cannot be imported: {type(error).__name__}: {reason}; mend {module} first") from error
+        if not hasattr(imported, name):
+            raise ValueError(f"{module} has no {name}")
+        made = getattr(imported, name)
         if not (isinstance(made, type) and issubclass(made, torch.optim.Optimizer)):
             raise ValueError(f"{name} is not a subclass of torch.optim.Optimizer")
         return made

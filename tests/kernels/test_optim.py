@@ -334,16 +334,6 @@ def test_switches_that_are_refused_say_why() -> None:
     assert kernels.Adam(params, fused=True, capturable=True).recipe.name == "fused"
 
 
-def test_hyperparameters_out_of_range_in_mid_run_are_refused() -> None:
-    params = make_params(1)
-    optimizer = kernels.SGD(params, lr=0.1)
-    give_grads(params, 0)
-    optimizer.param_groups[0]["lr"] = -1.0
-    with pytest.raises(ValueError, match=r"Invalid learning rate: -1\.0"):
-        optimizer.step()
-    assert wrong(params, make_params(1)) == 0
-
-
 def test_refresh_sends_changed_hyperparameters_without_a_step() -> None:
     params = make_params()
     optimizer = kernels.SGD(params, lr=0.1)
@@ -388,3 +378,56 @@ def test_foreign_state_and_unborn_parameters_do_not_disturb() -> None:
         give_grads(expected, step)
         plain.step()
     assert wrong(params, expected) == 0
+
+
+@pytest.mark.parametrize("module", [torch.optim, kernels])
+def test_adam_checkpoint_leaves_the_decay_of_adamw_decoupled(module: Any) -> None:
+    p = torch.nn.Parameter(torch.ones(64))
+    source = module.Adam([p], lr=0.1, weight_decay=0.5)
+    p.grad = torch.full((64,), 0.01)
+    source.step()
+    ends = []
+    for target in (torch.optim.AdamW, kernels.AdamW):
+        q = torch.nn.Parameter(torch.ones(64))
+        optimizer = target([q], lr=0.1, weight_decay=0.5)
+        optimizer.load_state_dict(copy.deepcopy(source.state_dict()))
+        for _ in range(3):
+            q.grad = torch.full((64,), 0.01)
+            optimizer.step()
+        ends.append(q.detach())
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-6)
+
+
+def test_a_schedule_may_step_past_zero() -> None:
+    ends = []
+    for module in (torch.optim, kernels):
+        p = torch.nn.Parameter(torch.ones(3))
+        optimizer = module.SGD([p], lr=0.1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 - epoch / 2)
+        for _ in range(5):
+            p.grad = torch.ones(3)
+            optimizer.step()
+            schedule.step()
+        ends.append(p.detach())
+    assert torch.equal(*ends)
+
+
+def test_a_refused_step_changes_no_bucket() -> None:
+    a, b = torch.nn.Parameter(torch.ones(4)), torch.nn.Parameter(torch.ones(4).half())
+    optimizer = kernels.AdamW([b, a], lr=0.1, fused=True)
+    b.grad, a.grad = torch.ones(4).half(), torch.ones(1).expand(4)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(2.0), torch.tensor(0.0)
+    with pytest.raises(ValueError, match="cannot be unscaled"):
+        optimizer.step()
+    assert torch.equal(b.detach(), torch.ones(4).half())
+    assert float(optimizer.state[b]["step"]) == 0.0
+
+
+def test_a_step_replaced_by_a_number_is_taken() -> None:
+    p = torch.nn.Parameter(torch.ones(4))
+    optimizer = kernels.Adam([p])
+    for step in (1, 8):
+        p.grad = torch.ones(4)
+        optimizer.step()
+        assert float(optimizer.state[p]["step"]) == step
+        optimizer.state[p]["step"] = 7
