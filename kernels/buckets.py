@@ -180,7 +180,7 @@ def check_state(param: Tensor, name: str, state: Any) -> None:
 
     Raises:
         TypeError: for a value that is no tensor of float32, bfloat16 or float16.
-        ValueError: for another shape or device.
+        ValueError: for another shape or device, or elements that share memory.
     """
     if not isinstance(state, Tensor) or state.layout is not torch.strided or state.dtype not in TRITON_DTYPE:
         found = state.dtype if isinstance(state, Tensor) else type(state).__name__
@@ -189,6 +189,11 @@ def check_state(param: Tensor, name: str, state: Any) -> None:
         raise ValueError(
             f"state {name!r} of shape {tuple(state.shape)} on {state.device}: its parameter has shape "
             f"{tuple(param.shape)} on {param.device}; convert the state with the parameter, or clear it"
+        )
+    if not _separate(state):
+        raise ValueError(
+            f"state {name!r} of strides {state.stride()}: its elements share memory, so it cannot be written; "
+            "give its .clone()"
         )
 
 

@@ -136,3 +136,10 @@ def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="optimizer 'lion': no such algorithm"):
         functional.step_("lion", None, p, g, {})
     assert wrong(p, tensors(1)) == 0
+
+
+def test_a_state_that_shares_memory_is_refused_before_anything_changes() -> None:
+    p = torch.ones(3)
+    with pytest.raises(ValueError, match="share memory"):
+        kernels.functional.sgd_([p], [torch.ones(3)], [torch.zeros(1).expand(3)], lr=0.1, momentum=0.9)
+    assert torch.equal(p, torch.ones(3))
