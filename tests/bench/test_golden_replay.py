@@ -48,7 +48,14 @@ def test_a_recording_is_read_back_and_replays(tmp_path: Path) -> None:
     assert cases and not refused
     golden.write(tmp_path / "golden.npz", cases, arrays, {"device": "cpu"})
     again = golden.load(tmp_path / "golden.npz")
-    assert {row["outcome"] for row in golden.replay(again, CPU)} == {"identical"}
+    # torch's CPU fused SGD reads 16-bit momentum past its end (docs/findings.md): its bits do not repeat.
+    sound = [
+        k
+        for k, case in enumerate(again.cases)
+        if (case["optimizer"], case["recipe"]) != ("SGD", "fused") or case["dtype"] == "fp32"
+    ]
+    assert sound
+    assert {row["outcome"] for row in golden.replay(again, CPU, sound)} == {"identical"}
     assert again.cases[0]["optimizer"] in golden.STATES
 
 
