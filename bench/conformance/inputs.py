@@ -81,6 +81,7 @@ _OTHERS: Mapping[str, Mapping[str, Any]] = {
     "AdamW": {"betas": (0.8, 0.97), "eps": 1e-5},
     "RMSprop": {"alpha": 0.95, "eps": 1e-5},
     "Adagrad": {"lr_decay": 0.02, "eps": 1e-5},
+    "AdamAtan2": {"betas": (0.8, 0.97)},
 }
 
 
@@ -92,7 +93,7 @@ def make_groups(case: Case, parameters: list[torch.Tensor]) -> list[dict[str, An
     for index, group in enumerate(groups[1:], start=1):
         group["lr"] = float(case.options["lr"]) / (1 + index)
         group["weight_decay"] = 0.01 * index
-        group.update(_OTHERS[case.optimizer])
+        group.update(_OTHERS.get(case.optimizer, {}))
         if case.options.get("momentum"):
             group["momentum"] = 0.5 * float(case.options["momentum"])
     return groups
