@@ -199,7 +199,7 @@ RECIPES: Mapping[tuple[str, str], tuple[Line, ...]] = {
 UNSCALE: Mapping[str, Line] = {
     "": Line(),
     "divide": Line(ops={"div": 1}, scalar={"add": 1}),
-    "multiply": Line(ops={"mul": 1, "round": 1}, scalar={"mul64": 1, "add64": 1, "div64": 1}),
+    "multiply": Line(ops={"mul": 1, "round": 1}, scalar={"div": 1}),
 }
 
 

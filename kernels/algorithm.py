@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .powers import PowerTable
@@ -46,6 +47,7 @@ class Recipe:
             ``(p, s0, s1, s2)`` in float32.
         reference: the same in tensor operations, with the same arguments and result.
         row: ``row(hyper, step, first, powers)``: the host scalars, in double; ``first`` before the first update.
+        mixed_row: the same where float32 parameters keep bfloat16 or float16 states, if they are others there.
         columns: the names of the row's entries.
         unscale: how a grad_scale is taken out: ``divide`` as torch's fused kernels do (the unrounded gradient is used),
             ``multiply`` by float32(1/scale) and round, as ``GradScaler.unscale_`` does.
@@ -64,6 +66,17 @@ class Recipe:
     lanes: bool = False
     device_step: bool = False
     double: bool = False
+    mixed_row: Callable[[Any, float, bool, PowerTable], Row] | None = None
+
+    def row_for(self, dtypes: tuple[torch.dtype | None, ...]) -> Callable[[Any, float, bool, PowerTable], Row]:
+        """The function of the host scalars for tensors of these dtypes.
+
+        Args:
+            dtypes: of parameters, gradients, states and copies, as `Bucket.dtypes` has them.
+        """
+        param, _, state, _ = dtypes
+        mixed = param == torch.float32 and state != torch.float32
+        return self.mixed_row if mixed and self.mixed_row is not None else self.row
 
 
 @dataclass(frozen=True, kw_only=True)

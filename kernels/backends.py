@@ -7,8 +7,10 @@ import inspect
 import io
 import sys
 import tokenize
+from types import ModuleType
 
 import torch
+import triton.language as tl
 
 from . import arithmetic, flags, step_kernel
 from .algorithm import get_algorithm
@@ -38,16 +40,25 @@ def _code(source: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
+def _triton_code(module: ModuleType) -> list[str]:
+    """The Triton functions of a module and the constants they use, by name."""
+    found = []
+    for name, value in sorted(vars(module).items()):
+        if isinstance(value, tl.constexpr):
+            found.append(f"{name} = {value.value!r}")
+        elif hasattr(value, "fn") and value.fn.__module__ == module.__name__:
+            found.append(inspect.getsource(value.fn))
+    return found
+
+
 def fingerprint(algorithm: str) -> str:
     """Hash of what decides the algorithm's machine code, without comments: a result with another is stale.
 
-    Its rules' file, the arithmetic, the flags, the step kernel and how it is specialised and launched; host code that
-    only fills tables does not count.
+    The Triton functions of its file, of the arithmetic and of the step kernel, the flags, and how the kernel is
+    specialised and launched; host code that only fills tables does not count.
     """
     rules = sys.modules[next(iter(get_algorithm(algorithm).recipes.values())).rule.fn.__module__]
-    kernel = (step_kernel._pointer, step_kernel._update, step_kernel.step_kernel)
-    sources = [inspect.getsource(module) for module in (rules, arithmetic, flags)]
-    sources += [inspect.getsource(function.fn) for function in kernel]
+    sources = [code for module in (rules, arithmetic, flags, step_kernel) for code in _triton_code(module)]
     sources += [inspect.getsource(step_kernel.kernel_constants), f"{step_kernel.BLOCK} {step_kernel.LAUNCH_OPTIONS}"]
     digest = hashlib.sha256()
     for source in sources:

@@ -151,7 +151,8 @@ def _rows(
         distinct, inverse = np.unique(known, return_inverse=True)
         row_of = np.broadcast_to(inverse, (count,)).astype(np.int64)
     bucket.row_of = row_of
-    rows = [recipe.row(hyper, float(number), first, powers) for number in distinct]
+    row = recipe.row_for(bucket.dtypes)
+    rows = [row(hyper, float(number), first, powers) for number in distinct]
     if isinstance(numbers, float):
         steps = torch.full((count,), numbers, dtype=torch.float32, device=device)
     else:

@@ -185,8 +185,7 @@ def flatten(tensor: Tensor) -> Tensor:
 
 def lanes(tensors: list[Tensor], element: Tensor) -> Tensor:
     """The lane of each of the first tensor's elements: `step_kernel`'s, from the same addresses."""
-    size = tensors[0].element_size()
-    aligned = tensors[0].numel() % 4 == 0 and all(t.data_ptr() % (4 * size) == 0 for t in tensors)
+    aligned = tensors[0].numel() % 4 == 0 and all(t.data_ptr() % (4 * t.element_size()) == 0 for t in tensors)
     return element % 4 if aligned else 4 + element % 65536 // 512 % 4
 
 

@@ -255,7 +255,8 @@ class StepOptimizer(Optimizer):
                 )
             numbers = plan.steps.numpy(force=True)
         keys, plan.bucket.row_of = plan.rows_of(numbers)
-        rows = [recipe.row(hypers[group], number, first, powers) for group, number, first in keys]
+        row = recipe.row_for(plan.bucket.dtypes)
+        rows = [row(hypers[group], number, first, powers) for group, number, first in keys]
         if plan.rows.device is None or rows != plan.sent_rows:
             plan.sent_rows = rows
             return plan.rows.send(np.array(rows, np.float64), device)

@@ -1,9 +1,18 @@
-"""The bias corrections of torch's fused Adam: ``1 - powf(beta, step)`` in float32, as tables.
+"""The bias corrections that a rule reads from the device by step, as tables.
 
-CUDA's powf is not correctly rounded, so the corrections cannot be computed from a formula elsewhere. On a GPU torch's
-own elementwise pow fills the table; on the CPU it is the recording ``bias_corrections.npz`` (ten betas, 20,000 steps).
-For a beta or a step outside the recording the CPU uses the float32 rounding of the double value, which can differ from
-a GPU by an ulp: `PowerTable.unrecorded` names those betas.
+Three kinds, each a float32 array whose element t - 1 belongs to step t:
+
+- `place`: ``1 - powf(beta, t)`` in float32, of torch's fused and capturable Adam. CUDA's powf is not correctly rounded,
+  so no formula gives it elsewhere. On a GPU torch's own elementwise pow fills the table; on the CPU it is the recording
+  ``bias_corrections.npz`` (ten betas, 20,000 steps). For a beta or a step outside the recording the CPU uses the
+  float32 rounding of the double value, which can differ from a GPU by an ulp: `PowerTable.unrecorded` names them.
+- `place_double`: ``1 - pow(beta, t)`` in double, narrowed once, of torch's mixed fused Adam (torch >= 2.13, float32
+  parameters with bfloat16 states).
+- `place_double_root`: for ``sqrt(1 - pow(beta, t))`` of that kernel, taken in double and narrowed once to r. The table
+  holds r·r rounded to float32, whose correctly rounded root is r again, so that one rule serves both kernels.
+
+Narrowing hides the last bits of a double pow: for the ten recorded betas and 0.99999 no entry of the double tables
+changes if the pow is off by four ulp either way (CUDA's bound is two), so a CPU's are those of a GPU.
 
 A table ends at the first step with beta^step <= 2^-25, from where 1 - beta^step rounds to 1. float32 step counters stop
 at 2^24, so no table is longer.
@@ -13,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import math
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +41,13 @@ def _recorded() -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
-def _length(beta32: float) -> int:
-    """Steps until the power rounds away against 1, with a margin for powf's error."""
-    if beta32 <= 0.0:
+def _length(beta: float) -> int:
+    """Steps until the power rounds away against 1, with a margin for the power's error."""
+    if beta <= 0.0:
         return 1
-    if beta32 >= 1.0:
+    if beta >= 1.0:
         return _LIMIT
-    return min(_LIMIT, math.ceil(25 * math.log(2) / -math.log(beta32)) + 2)
+    return min(_LIMIT, math.ceil(25 * math.log(2) / -math.log(beta)) + 2)
 
 
 def _on_cpu(beta: float, length: int) -> tuple[np.ndarray, bool]:
@@ -56,24 +66,35 @@ class PowerTable:
 
     Attributes:
         values: float32 tensor; a rule reads it at ``offset + step - 1``.
-        unrecorded: betas whose CPU table is not wholly recorded from a GPU.
+        unrecorded: betas whose CPU table of powf is not wholly recorded from a GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.values = torch.zeros(1, dtype=torch.float32, device=device)
         self.unrecorded: set[float] = set()
-        self._places: dict[float, tuple[float, float]] = {}
+        self._places: dict[tuple[str, float], tuple[float, float]] = {}
 
     def place(self, beta: float) -> tuple[float, float]:
-        """Offset and length of the table of ``beta``, built at its first use."""
-        if beta not in self._places:
-            table = self._table(beta)
-            self._places[beta] = (float(self.values.numel()), float(table.numel()))
-            self.values = torch.cat([self.values, table])
-        return self._places[beta]
+        """Offset and length of the table of ``1 - powf(beta, t)``, built at its first use."""
+        return self._place("powf", beta)
 
-    def _table(self, beta: float) -> Tensor:
+    def place_double(self, beta: float) -> tuple[float, float]:
+        """The same of ``1 - pow(beta, t)``, formed in double."""
+        return self._place("pow", beta)
+
+    def place_double_root(self, beta: float) -> tuple[float, float]:
+        """The same of the float32 numbers whose root is ``sqrt(1 - pow(beta, t))``, formed in double."""
+        return self._place("root", beta)
+
+    def _place(self, kind: str, beta: float) -> tuple[float, float]:
+        if (kind, beta) not in self._places:
+            table = self._powf(beta) if kind == "powf" else self._double(beta, root=kind == "root")
+            self._places[kind, beta] = (float(self.values.numel()), float(table.numel()))
+            self.values = torch.cat([self.values, table])
+        return self._places[kind, beta]
+
+    def _powf(self, beta: float) -> Tensor:
         beta32 = float(np.float32(beta))
         length = _length(beta32)
         if self.device.type == "cuda":
@@ -83,6 +104,16 @@ class PowerTable:
         if not whole:
             self.unrecorded.add(beta)
         return torch.from_numpy(np.ascontiguousarray(table)).to(self.device)
+
+    def _double(self, beta: float, *, root: bool) -> Tensor:
+        length = _length(beta)
+        if self.device.type == "cuda":
+            correction = 1 - torch.pow(beta, torch.arange(1, length + 1, dtype=torch.float64, device=self.device))
+            return correction.sqrt_().float().square_() if root else correction.float()
+        # Scalar pow and numpy's root round alike on every CPU; vectorised pow and torch's root do not.
+        exact = 1 - np.fromiter(map(math.pow, repeat(beta), range(1, length + 1)), np.float64, length)
+        narrowed = np.sqrt(exact).astype(np.float32) ** 2 if root else exact.astype(np.float32)
+        return torch.from_numpy(narrowed).to(self.device)
 
 
 @functools.cache

@@ -80,9 +80,10 @@ def _update(
         g = tl.div_rn(g, tl.load(grad_scale_ptr) + tl.zeros_like(g))
         tl.store(g_ptr + offset, g.to(GRAD), mask=mask)
     if UNSCALE == "multiply":
-        # GradScaler.unscale_: float32 of the double reciprocal, one product, rounded to the gradient's dtype.
-        scale = tl.load(grad_scale_ptr).to(tl.float64)
-        g = round_to(g * (tl.full((), 1.0, tl.float64) / scale).to(tl.float32), GRAD)
+        # GradScaler.unscale_: the reciprocal, one product, rounded to the gradient's dtype. torch takes the reciprocal
+        # in double and narrows it: for every float32 that is the float32 quotient, which needs no double registers.
+        inverse = tl.div_rn(tl.full((), 1.0, tl.float32), tl.load(grad_scale_ptr))
+        g = round_to(g * inverse, GRAD)
         tl.store(g_ptr + offset, g.to(GRAD), mask=mask)
     lane = 0
     if LANES:
@@ -142,24 +143,32 @@ def step_kernel(
 
         p_ptr = _pointer(table_ptr, 2, tensors, tensor, PARAM)
         g_ptr = _pointer(table_ptr, 3, tensors, tensor, GRAD)
-        addresses = p_ptr.to(tl.int64) | g_ptr.to(tl.int64)
+        states_at = 0
         s0_ptr = p_ptr
         s1_ptr = p_ptr
         s2_ptr = p_ptr
         copy_ptr = p_ptr
         if STATES & 1:
             s0_ptr = _pointer(table_ptr, 4, tensors, tensor, STATE)
-            addresses = addresses | s0_ptr.to(tl.int64)
+            states_at = states_at | s0_ptr.to(tl.int64)
         if STATES & 2:
             s1_ptr = _pointer(table_ptr, 4 + (STATES & 1), tensors, tensor, STATE)
-            addresses = addresses | s1_ptr.to(tl.int64)
+            states_at = states_at | s1_ptr.to(tl.int64)
         if STATES & 4:
             s2_ptr = _pointer(table_ptr, 4 + (STATES & 1) + (STATES & 2) // 2, tensors, tensor, STATE)
-            addresses = addresses | s2_ptr.to(tl.int64)
+            states_at = states_at | s2_ptr.to(tl.int64)
+        addresses = p_ptr.to(tl.int64) | g_ptr.to(tl.int64) | states_at
         lane_path = 0
         if LANES:
-            four_elements: tl.constexpr = 4 * (PARAM.primitive_bitwidth // 8)
-            lane_path = (addresses % four_elements + numel % 4).to(tl.int32)
+            # torch asks every address to be a multiple of four of its own elements: all counted in the widest dtype's.
+            param_bits: tl.constexpr = PARAM.primitive_bitwidth
+            grad_bits: tl.constexpr = GRAD.primitive_bitwidth
+            state_bits: tl.constexpr = STATE.primitive_bitwidth
+            wide: tl.constexpr = param_bits if param_bits > grad_bits else grad_bits
+            widest: tl.constexpr = wide if wide > state_bits else state_bits
+            scaled = p_ptr.to(tl.int64) * (widest // param_bits) | g_ptr.to(tl.int64) * (widest // grad_bits)
+            scaled = scaled | states_at * (widest // state_bits)
+            lane_path = (scaled % (widest // 2) + numel % 4).to(tl.int32)
         if COPY is not None:
             copy_ptr = _pointer(
                 table_ptr, 4 + (STATES & 1) + (STATES & 2) // 2 + (STATES & 4) // 4, tensors, tensor, COPY

@@ -227,6 +227,13 @@ def _fused_row(hyper: AdamHyperparameters, step: float, first: bool, powers: Pow
     return (*head, *powers.place(beta1), *powers.place(beta2))
 
 
+def _fused_mixed_row(hyper: AdamHyperparameters, step: float, first: bool, powers: PowerTable) -> Row:
+    """Of float32 parameters with bfloat16 states: there torch takes the bias corrections from a double pow."""
+    beta1, beta2 = hyper.betas
+    head = (hyper.lr, beta1, beta2, hyper.eps, hyper.weight_decay)
+    return (*head, *powers.place_double(beta1), *powers.place_double_root(beta2))
+
+
 @triton.jit
 def _ema_fused(average, x, beta):
     """beta·average + (1 - beta)·x as torch's kernel contracts it: the inner product x - beta·x is one fma."""
@@ -369,6 +376,7 @@ def _recipes(title: str) -> dict[str, Recipe]:
             rule=_adam_fused,
             reference=_fused_reference,
             row=_fused_row,
+            mixed_row=_fused_mixed_row,
             columns=("lr", "beta1", "beta2", "eps", "weight_decay", *_TABLES),
             unscale="divide",
             lanes=True,

@@ -211,11 +211,13 @@ def _run_bucket(drawn: Configuration, rng: np.random.Generator, backend: str) ->
     grads: list[torch.Tensor] = []
     for t in range(1, drawn.steps + 1):
         grads = make(drawn.grad, 1)
-        rows = [drawn.recipe.row(hyper, float(start + t), start + t == 1, powers) for hyper, start in distinct]
+        bucket = Bucket(params=params, grads=grads, states=states, row_of=row_of, copies=copies)
+        row = drawn.recipe.row_for(bucket.dtypes)
+        rows = [row(hyper, float(start + t), start + t == 1, powers) for hyper, start in distinct]
         step_bucket(
             drawn.recipe,
             algorithm.flags(drawn.hypers[0]),
-            Bucket(params=params, grads=grads, states=states, row_of=row_of, copies=copies),
+            bucket,
             rows=torch.tensor(rows, dtype=torch.float64),
             steps=torch.tensor([float(start + t) for _, start in pairs]),
             powers=powers.values,

@@ -90,3 +90,17 @@ def test_unrecorded_betas_are_rounded_from_double_and_named() -> None:
         assert _length(float(np.float32(exact))) in (1, 2**24)
     table.place(0.0)
     assert table.unrecorded == {0.77}
+
+
+def test_a_float32_quotient_is_the_narrowed_double_reciprocal() -> None:
+    """What unscaling kernels rely on; once tried on all 2^32 scales."""
+    significands = np.arange(2**23, dtype=np.uint32)
+    every = (significands | np.uint32(exponent << 23) for exponent in (0, 1, 127, 253))
+    some = (significands[::4099] | np.uint32(exponent << 23) for exponent in range(256))
+    for patterns in (*every, *some):
+        for scale in (patterns.view(np.float32), (patterns | np.uint32(1 << 31)).view(np.float32)):
+            numbers = scale[~np.isnan(scale)]
+            with np.errstate(all="ignore"):
+                double = (1.0 / numbers.astype(np.float64)).astype(np.float32)
+                single = np.float32(1.0) / numbers
+            assert np.array_equal(single.view(np.uint32), double.view(np.uint32))

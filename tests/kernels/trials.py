@@ -31,6 +31,7 @@ class Trial:
     Attributes:
         recipe, context, grad_scale: its arguments.
         scalars: arguments (hyperparameters, step, first) of the recipe's row.
+        row_name: of the function that made the row.
         before, after: parameter, gradient and states.
         recorded: whether ``after`` are bits of torch's own CUDA kernels.
     """
@@ -39,6 +40,7 @@ class Trial:
     context: Context
     grad_scale: Tensor | None
     scalars: tuple[Any, float, bool]
+    row_name: str
     before: list[Tensor | None]
     after: list[Tensor | None]
     recorded: bool
@@ -66,31 +68,36 @@ def _unlike(a: Tensor | None, b: Tensor) -> bool:
 @contextmanager
 def _recording(into: list[Trial], *, recorded: bool) -> Iterator[None]:
     """While this is open, every update of the reference backend is kept with the arguments of its host scalars."""
-    made_by: dict[tuple[str, tuple[float, ...]], tuple[Any, float, bool]] = {}
+    made_by: dict[tuple[str, tuple[float, ...]], tuple[str, tuple[Any, float, bool]]] = {}
     update = launch.reference_update
 
     def noted(recipe: Recipe) -> Recipe:
-        def row(hyper: Any, step: float, first: bool, powers: Any) -> tuple[float, ...]:
-            values = tuple(map(float, recipe.row(hyper, step, first, powers)))
-            made_by[recipe.name, values] = (hyper, step, first)
-            return values
+        def noting(made: Callable[..., tuple[float, ...]]) -> Callable[..., tuple[float, ...]]:
+            def row(hyper: Any, step: float, first: bool, powers: Any) -> tuple[float, ...]:
+                values = tuple(map(float, made(hyper, step, first, powers)))
+                made_by[recipe.name, values] = made.__name__, (hyper, step, first)
+                return values
 
-        return dataclasses.replace(recipe, row=row)
+            return row
+
+        mixed = None if recipe.mixed_row is None else noting(recipe.mixed_row)
+        return dataclasses.replace(recipe, row=noting(recipe.row), mixed_row=mixed)
 
     def kept(
         recipe: Recipe, context: Context, p: Tensor, g: Tensor, states: Any, scale: Any = None, copy: Any = None
     ) -> None:
         before = [None if x is None else x.clone() for x in (p, g, *states)]
         update(recipe, context, p, g, states, scale, copy)
-        scalars = made_by.get((recipe.name, tuple(context.row.flatten().tolist())))
-        if context.row.dim() == 1 and scalars is not None and p.numel():
+        made = made_by.get((recipe.name, tuple(context.row.flatten().tolist())))
+        if context.row.dim() == 1 and made is not None and p.numel():
             after = [None if x is None else x.clone() for x in (p, g, *states)]
             into.append(
                 Trial(
                     recipe=recipe,
                     context=context,
                     grad_scale=scale,
-                    scalars=scalars,
+                    scalars=made[1],
+                    row_name=made[0],
                     before=before,
                     after=after,
                     recorded=recorded,
@@ -135,20 +142,22 @@ class _Choice:
     dtype: torch.dtype
     taken: float
     scale: float | None
+    state: torch.dtype
 
     def step(self, *tensors: Tensor | None) -> Tensor:
         """The stepped parameter, from parameter, gradient and states."""
         powers = power_table(torch.device("cpu"))
         # Looked up again, so that a recorder set up meanwhile sees it.
         recipe = self.algorithm.recipes[self.recipe.name]
-        row = recipe.row(self.hyper, self.taken + 1, self.taken == 0, powers)
         p, g, *states = (None if x is None else x.clone() for x in tensors)
         assert p is not None
         assert g is not None
+        bucket = Bucket(params=[p], grads=[g], states=[None if x is None else [x] for x in states], row_of=[0])
+        row = recipe.row_for(bucket.dtypes)(self.hyper, self.taken + 1, self.taken == 0, powers)
         launch.step_bucket(
             recipe,
             self.algorithm.flags(self.hyper),
-            Bucket(params=[p], grads=[g], states=[None if x is None else [x] for x in states], row_of=[0]),
+            bucket,
             rows=torch.tensor([row], dtype=torch.float64),
             steps=torch.tensor([self.taken + 1]),
             powers=powers.values,
@@ -166,7 +175,7 @@ def _made_trials(choices: Iterable[_Choice], values: Callable[[int], Tensor], *,
     found: list[Trial] = []
     with _recording(found, recorded=False):
         for choice in choices:
-            p, g, *states = (values(k).to(choice.dtype) for k in range(5))
+            p, g, *states = (values(k).to(choice.dtype if k < 2 else choice.state) for k in range(5))
             names = choice.algorithm.state_names(choice.hyper)
             kept: list[Tensor | None] = [None, None, None]
             for k, state in enumerate(choice.algorithm.states):
@@ -226,7 +235,17 @@ def _choices(
                     hyper = dataclasses.replace(hyper, lr=1.0, weight_decay=0.97)
                 dtype, scale = turns[k // 2 % len(turns)]
                 taken = float(rng.choice([0, 3, 9, 40, 999]))
-                yield _Choice(algorithm=algorithm, recipe=recipe, hyper=hyper, dtype=dtype, taken=taken, scale=scale)
+                # Mixed dtypes where the recipe has host scalars of their own.
+                mixed = recipe.mixed_row is not None and dtype == torch.float32 and k // (2 * len(turns)) % 2 == 1
+                yield _Choice(
+                    algorithm=algorithm,
+                    recipe=recipe,
+                    hyper=hyper,
+                    dtype=dtype,
+                    taken=taken,
+                    scale=scale,
+                    state=torch.bfloat16 if mixed else dtype,
+                )
 
 
 def _numbers(hyper: Any) -> list[float]:
