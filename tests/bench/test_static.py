@@ -44,6 +44,15 @@ def test_static_float32_adam_moves_28_bytes_per_element() -> None:
     assert (row["verdict"], row["bytes"], row["accesses"]) == ("holds", 28, "8 + 6")
 
 
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_static_unscaling_with_every_state_and_decay_spills_nothing(arch: str) -> None:
+    # The tightest kernel: Triton 3.6.0 spilled here when the reciprocal of the scale was taken in double.
+    flags = kernels.flags.DECAY.value | kernels.flags.AMSGRAD.value | kernels.flags.SCALED.value
+    tight = replace(SHOWN, flags=flags, states=7, dtypes=reachable.UNIFORM[1], scaled=True, arch=arch)
+    assert tight in EVERYTHING
+    assert static.examine(tight)["verdict"] == "holds"
+
+
 def test_static_variants_reach_every_recipe_option_and_dtype() -> None:
     assert len(EVERYTHING) > 2000
     rules = {(v.algorithm, v.recipe) for v in EVERYTHING}

@@ -5,11 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import triton.language as tl
 from configurations import draw, run
 
 import kernels
 from bench import roofline, static
-from kernels import bits
+from kernels import arithmetic, bits, step_kernel
+from kernels.algorithms import adam as adam_rules
+from kernels.algorithms import adam_atan2 as atan2_rules
 
 
 @pytest.fixture
@@ -81,6 +84,23 @@ def test_bytes_are_counted_and_machine_code_has_a_fingerprint(lion: kernels.Algo
     assert roofline.bytes_per_element("Lion", {}, "fp32") == 20
     assert roofline.bytes_per_element("Lion", {}, "bf16") == 10
     assert kernels.fingerprint("lion") != kernels.fingerprint("adam")
+
+
+def test_a_fingerprint_follows_what_becomes_machine_code_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fingerprints() -> tuple[str, ...]:
+        return tuple(map(kernels.fingerprint, ("adam", "adam_atan2")))
+
+    adam, atan2 = fingerprints()
+    monkeypatch.setattr(adam_rules, "_fused_row", lambda *arguments: ())
+    assert fingerprints() == (adam, atan2)
+    with monkeypatch.context() as patch:
+        patch.setattr(atan2_rules, "_C3", tl.constexpr(0.5))
+        assert fingerprints()[0] == adam and fingerprints()[1] != atan2
+    changes = ((adam_rules, "_ema_fused", adam_rules._adam_moments), (arithmetic, "mul", arithmetic.div))
+    for module, name, other in (*changes, (step_kernel, "BLOCK", 512)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, other)
+            assert fingerprints()[0] != adam
 
 
 def test_the_compiler_has_its_rows(lion: kernels.Algorithm) -> None:
