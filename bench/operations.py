@@ -135,7 +135,8 @@ RECIPES: Mapping[tuple[str, str], tuple[Line, ...]] = {
     ("adam", "foreach-capturable"): (
         *_MOMENTS,
         Line(scalar=_plus(_ONE, {"mul": 1, "div": 1, "sqrt": 1, "round": 2})),
-        _block("div"),
+        *_BY_SCALAR,
+        _ROUNDED,
         _block("add_scalar"),
         _block("div"),
         _block("addcdiv, value 1"),

@@ -129,7 +129,8 @@ def _adam_foreach_capturable(p, g, m, v, vmax, row, step, powers, lane, FLAGS: t
     minus_step_size = tl.div_rn(tl.full((), 1.0, tl.float32), bc1 * ops.scalar(row, 5))
     root = tl.sqrt_rn(ops.bias_correction(powers, row, 9, step))
     # 0-dim float32 tensors are cast to the parameter's dtype before they meet it.
-    d = ops.add_scalar(ops.div(d, ops.round_to(root, DTYPE), DTYPE), ops.scalar(row, 4), DTYPE)
+    d = ops.round_to(ops.div_by_scalar(d, ops.round_to(root, DTYPE), DTYPE), DTYPE)
+    d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE)
     d = ops.div(d, ops.round_to(minus_step_size, DTYPE), DTYPE)
     return ops.addcdiv(p, m, d, 1.0, DTYPE), m, v, vmax
 
