@@ -165,7 +165,8 @@ RECIPES: Mapping[tuple[str, str], tuple[Line, ...]] = {
     ("adam", "cpu-fused"): (
         _FUSED_L2,
         Line(ops={"mul": 1}, when=DECOUPLED),
-        _LERP_UNROUNDED,
+        # The nearer end's weight is chosen before the one fma.
+        Line(ops={"add": 1, "fma": 1}, scalar={"add": 1}),
         Line(ops={"mul": 2, "fma": 1}),
         Line(ops={"div": 1, "sqrt": 1, "add": 1}),
         Line(ops={"mul": 1, "div": 1, "add": 1}),
@@ -199,7 +200,7 @@ RECIPES: Mapping[tuple[str, str], tuple[Line, ...]] = {
 
 UNSCALE: Mapping[str, Line] = {
     "": Line(),
-    "divide": Line(ops={"div": 1}, scalar={"add": 1}),
+    "divide": Line(ops={"div": 1}),
     "multiply": Line(ops={"mul": 1, "round": 1}, scalar={"div": 1}),
 }
 

@@ -65,7 +65,7 @@ def compile_variant(variant: Variant, kernel: Any = None) -> Mapping[str, Any]:
     aligned = {(index,): [["tt.divisibility", 16]] for index in range(5)}
     source = ASTSource(kernel or step_kernel.step_kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", int(variant.arch.removeprefix("sm_")), 32)
-    options = dict(step_kernel.LAUNCH_OPTIONS)
+    options = dict(step_kernel.launch_options(variant.states, scaled=variant.scaled))
     compiled: Mapping[str, Any] = triton.compile(source, target=target, options=options).asm
     return compiled
 

@@ -59,7 +59,8 @@ def fingerprint(algorithm: str) -> str:
     """
     rules = sys.modules[next(iter(get_algorithm(algorithm).recipes.values())).rule.fn.__module__]
     sources = [code for module in (rules, arithmetic, flags, step_kernel) for code in _triton_code(module)]
-    sources += [inspect.getsource(step_kernel.kernel_constants), f"{step_kernel.BLOCK} {step_kernel.LAUNCH_OPTIONS}"]
+    sources += [inspect.getsource(function) for function in (step_kernel.kernel_constants, step_kernel.launch_options)]
+    sources.append(f"{step_kernel.BLOCK} {step_kernel.LAUNCH_OPTIONS}")
     digest = hashlib.sha256()
     for source in sources:
         digest.update(_code(source).encode())

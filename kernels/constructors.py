@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,8 +84,7 @@ def _check_tensors(values: Mapping[str, Any], *, eager: bool) -> None:
     """The rules of torch for hyperparameters given as tensors."""
     unsupported = eager and values["foreach"] and not values["capturable"]
     betas = values.get("betas", ())
-    kinds = {Tensor if isinstance(beta, Tensor) else type(beta) for beta in betas}
-    if eager and kinds not in ({float}, {Tensor}):
+    if eager and not any(all(isinstance(beta, kind) for beta in betas) for kind in (float, Tensor)):
         raise ValueError("betas must be either both floats or both Tensors")
     given = {"lr": values["lr"], **{f"betas[{k}]": beta for k, beta in enumerate(betas)}}
     for name, value in given.items():
@@ -96,10 +96,11 @@ def _check_tensors(values: Mapping[str, Any], *, eager: bool) -> None:
             raise ValueError(f"Tensor {name} must be 1-element")
 
 
-def _read(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A hyperparameter as plain numbers: tensors and numpy's scalars are read, betas become a tuple."""
     if isinstance(value, (tuple, list)):
-        return tuple(map(_read, value))
-    return value.item() if isinstance(value, Tensor) else value
+        return tuple(map(plain, value))
+    return value.item() if isinstance(value, (Tensor, np.generic)) else value
 
 
 def hyperparameters(algorithm: Algorithm, values: Mapping[str, Any]) -> Any:
@@ -109,7 +110,7 @@ def hyperparameters(algorithm: Algorithm, values: Mapping[str, Any]) -> Any:
         ValueError: for a value out of range, in torch's words.
     """
     names = algorithm.hyperparameter_names
-    return algorithm.hyperparameters(**{name: _read(values[name]) for name in names})
+    return algorithm.hyperparameters(**{name: plain(values[name]) for name in names})
 
 
 def choose_recipe(algorithm: Algorithm, recipe: str | None, values: Mapping[str, Any]) -> str:

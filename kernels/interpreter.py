@@ -16,16 +16,23 @@ import torch
 import triton
 import triton.language as tl
 
+from . import reference
+
 ACTIVE: bool = bool(triton.knobs.runtime.interpret)
 """Whether this process interprets kernels: TRITON_INTERPRET was set when they were decorated."""
 
 
 def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """a·b + c rounded once. float32: the sum is rounded to odd in float64, then narrowed; float64: torch's fma."""
+    """a·b + c rounded once. float32: the sum is rounded to odd in float64, then narrowed; float64: the reference's fma.
+
+    Raises:
+        RuntimeError: for float64 where torch has no hardware fma.
+        TypeError: for other dtypes.
+    """
     a, b, c = np.broadcast_arrays(a, b, c)
     if c.dtype == np.float64:
-        operands = (torch.from_numpy(np.ascontiguousarray(x)) for x in (c, a, b))
-        return torch.addcmul(*operands).numpy().reshape(c.shape)
+        operands = (torch.from_numpy(np.ascontiguousarray(x)) for x in (a, b, c))
+        return reference.fma(*operands).numpy().reshape(c.shape)
     if c.dtype != np.float32:
         raise TypeError(f"fma of {c.dtype}: rules compute in float32 or float64")
     product = a.astype(np.float64) * b.astype(np.float64)

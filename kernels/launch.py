@@ -105,8 +105,9 @@ def launch_tables(
     if interpreter.ACTIVE:
         interpreter.launch(step_kernel.step_kernel, grid, arguments, constants)
         return
+    options = step_kernel.launch_options(states, scaled=scaled)
     with torch.cuda.device(addresses.device):
-        compiled = step_kernel.step_kernel[grid](*arguments, **constants, **step_kernel.LAUNCH_OPTIONS)
+        compiled = step_kernel.step_kernel[grid](*arguments, **constants, **options)
     # The recipe is kept with its entry, so that no other object takes over its id.
     _COMPILED[key] = (compiled, tuple(constants.values()), recipe)
 

@@ -8,7 +8,7 @@ and groups.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain, repeat
 from typing import Any, ClassVar
 
@@ -21,20 +21,13 @@ from torch.optim import Optimizer
 from . import launch
 from .algorithm import Algorithm, Recipe
 from .buckets import Assembly, Member, assemble, check_apart, check_grad, check_param, check_state, same_order
-from .constructors import bind_constructor, choose_recipe, constructor_signature, hyperparameters, switches
+from .constructors import bind_constructor, choose_recipe, constructor_signature, hyperparameters, plain, switches
 from .plans import Known, LayoutChanged, Plan, WatchedTables, grad_layouts
 from .powers import power_table
 
 _PLAIN = frozenset({float, int, bool})
 MASTER = "master_param"
 """Name of the float32 master weights among a parameter's state."""
-
-
-def _number(value: Any) -> Any:
-    """A hyperparameter as plain numbers: tensors are read, betas become a tuple."""
-    if isinstance(value, (tuple, list)):
-        return tuple(map(_number, value))
-    return value.item() if isinstance(value, Tensor) else value
 
 
 _GRAD = operator.attrgetter("grad")
@@ -57,6 +50,7 @@ class StepOptimizer(Optimizer):
         self._known: Known | None = None
         self._hypers: dict[Any, Any] = {}
         self._loading: dict[str, Any] | None = None
+        self._new_states: list[tuple[Tensor, str]] = []
         super().__init__(params, defaults)
         # In-kernel unscaling equals torch's fused kernels; others leave it to GradScaler.unscale_, as torch does.
         self._step_supports_amp_scaling = recipe in ("fused", "cpu-fused")
@@ -141,7 +135,7 @@ class StepOptimizer(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps defaults, state and param_groups; the plans are rebuilt from them.
         kept = ("_recipe_name", "_backend", "_master_weights", "_step_supports_amp_scaling")
-        fresh: dict[str, Any] = {"_plans": None, "_known": None, "_hypers": {}, "_loading": None}
+        fresh: dict[str, Any] = {"_plans": None, "_known": None, "_hypers": {}, "_loading": None, "_new_states": []}
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}, **fresh}
 
     @torch.no_grad()
@@ -171,25 +165,31 @@ class StepOptimizer(Optimizer):
             if float(found_inf) != 0.0:
                 return loss
             found_inf = None
-        if not holds:
-            self._plans = None
-            self._plans = self._make_plans(hypers)
-        plans = self._plans or ()
-        if found_inf is not None and len(plans) > 1:
-            # GradScaler adds up the flags of all devices; the kernels ask for 1.
-            found_inf = (found_inf != 0).float()
-        for plan in plans:
-            plan.assembly.check(scaled=grad_scale is not None)
+        self._new_states.clear()
+        plans: list[Plan] = []
+        stepped = 0
         try:
+            if not holds:
+                self._plans = None
+                self._plans = self._make_plans(hypers)
+            plans = self._plans or []
+            for plan in plans:
+                plan.assembly.check(scaled=grad_scale is not None)
+            if found_inf is not None and len(plans) > 1:
+                # GradScaler adds up the flags of all devices; the kernels ask for 1.
+                found_inf = (found_inf != 0).float()
             for plan in plans:
                 self._step_plan(plan, hypers, grad_scale, found_inf)
+                stepped += 1
         except LayoutChanged:
             # Nothing was launched for this bucket and those behind it.
-            before = plans[: plans.index(plan)]
-            done = chain.from_iterable(earlier.owners for earlier in before)
+            done = chain.from_iterable(earlier.owners for earlier in plans[:stepped])
             self._plans = None
             for plan in self._make_plans(hypers, done=frozenset(map(id, done))):
                 self._step_plan(plan, hypers, grad_scale, found_inf)
+        except Exception:
+            self._take_back(chain.from_iterable(plan.owners for plan in plans[:stepped]))
+            raise
         return loss
 
     def refresh(self) -> None:
@@ -204,6 +204,21 @@ class StepOptimizer(Optimizer):
             for value in entry.values() if isinstance(entry, dict) else ():
                 if isinstance(value, Tensor):
                     value.share_memory_()  # type: ignore[no-untyped-call]
+
+    def _take_back(self, stepped: Iterable[Tensor]) -> None:
+        """Remove the states that a refused step has created: a first update stays the first.
+
+        Args:
+            stepped: parameters that were updated all the same.
+        """
+        done = frozenset(map(id, stepped))
+        for p, name in self._new_states:
+            if id(p) not in done:
+                self.state[p].pop(name, None)
+                if not self.state[p]:
+                    del self.state[p]
+        if self._new_states:
+            self._plans = None
 
     # -- one bucket --------------------------------------------------------------------------------------------------
 
@@ -326,7 +341,7 @@ class StepOptimizer(Optimizer):
     def _hyper(self, group: dict[str, Any]) -> Any:
         key = tuple(map(group.__getitem__, self.algorithm.hyperparameter_names))
         if not _PLAIN.issuperset(map(type, key)):
-            key = tuple(map(_number, key))
+            key = tuple(map(plain, key))
         if key not in self._hypers:
             # Schedules bring ever new values: keep few.
             if len(self._hypers) > 256:
@@ -360,13 +375,16 @@ class StepOptimizer(Optimizer):
         first = any(entry.get(name) is None for name in names)
         if self.algorithm.stateful_step and "step" not in entry:
             entry["step"] = torch.tensor(0.0, dtype=torch.float32, device=self._step_device(p))
+            self._new_states.append((p, "step"))
         target = self._target(p)
         if target is not p and entry.get(MASTER) is None:
             entry[MASTER] = p.detach().to(torch.float32, memory_format=torch.preserve_format)
+            self._new_states.append((p, MASTER))
         for name in names if target is p else (MASTER, *names):
             if entry.get(name) is None:
                 fill = self.algorithm.fill(self._initial)
                 entry[name] = torch.full_like(target, fill, memory_format=torch.preserve_format)
+                self._new_states.append((p, name))
             self._fit_state(p, name, entry)
         return first
 

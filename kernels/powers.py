@@ -36,9 +36,14 @@ _LIMIT = 2**24
 
 
 @functools.cache
-def _recorded() -> dict[str, np.ndarray]:
+def _recorded() -> dict[float, np.ndarray]:
+    """The recording by beta as powf takes it: narrowed to float32."""
     with np.load(BIAS_CORRECTIONS) as archive:
-        return {name: archive[name] for name in archive.files}
+        return {_narrowed(float(name)): archive[name] for name in archive.files}
+
+
+def _narrowed(beta: float) -> float:
+    return float(np.float32(beta))
 
 
 def _length(beta: float) -> int:
@@ -50,12 +55,11 @@ def _length(beta: float) -> int:
     return min(_LIMIT, math.ceil(25 * math.log(2) / -math.log(beta)) + 2)
 
 
-def _on_cpu(beta: float, length: int) -> tuple[np.ndarray, bool]:
-    """The table of a beta and whether all of it was recorded from CUDA's powf."""
-    recorded = _recorded().get(repr(beta), np.empty(0, np.float32))[:length]
+def _on_cpu(beta32: float, length: int) -> tuple[np.ndarray, bool]:
+    """The table of a narrowed beta and whether all of it was recorded from CUDA's powf."""
+    recorded = _recorded().get(beta32, np.empty(0, np.float32))[:length]
     if recorded.size == length:
         return recorded, True
-    beta32 = float(np.float32(beta))
     steps = np.arange(recorded.size + 1, length + 1, dtype=np.float64)
     power = np.power(beta32, steps).astype(np.float32)
     return np.concatenate([recorded, np.float32(1.0) - power]), beta32 in (0.0, 1.0)
@@ -74,18 +78,24 @@ class PowerTable:
         self.values = torch.zeros(1, dtype=torch.float32, device=device)
         self.unrecorded: set[float] = set()
         self._places: dict[tuple[str, float], tuple[float, float]] = {}
+        self._whole: dict[float, bool] = {}
 
     def place(self, beta: float) -> tuple[float, float]:
         """Offset and length of the table of ``1 - powf(beta, t)``, built at its first use."""
-        return self._place("powf", beta)
+        # Keyed by what powf sees, so that every spelling of a beta (a tensor's value, numpy's) has the same table.
+        beta32 = _narrowed(beta)
+        found = self._place("powf", beta32)
+        if self.device.type != "cuda" and not self._whole[beta32]:
+            self.unrecorded.add(float(beta))
+        return found
 
     def place_double(self, beta: float) -> tuple[float, float]:
         """The same of ``1 - pow(beta, t)``, formed in double."""
-        return self._place("pow", beta)
+        return self._place("pow", float(beta))
 
     def place_double_root(self, beta: float) -> tuple[float, float]:
         """The same of the float32 numbers whose root is ``sqrt(1 - pow(beta, t))``, formed in double."""
-        return self._place("root", beta)
+        return self._place("root", float(beta))
 
     def _place(self, kind: str, beta: float) -> tuple[float, float]:
         if (kind, beta) not in self._places:
@@ -94,15 +104,12 @@ class PowerTable:
             self.values = torch.cat([self.values, table])
         return self._places[kind, beta]
 
-    def _powf(self, beta: float) -> Tensor:
-        beta32 = float(np.float32(beta))
+    def _powf(self, beta32: float) -> Tensor:
         length = _length(beta32)
         if self.device.type == "cuda":
             steps = torch.arange(1, length + 1, dtype=torch.float32, device=self.device)
             return 1 - torch.pow(beta32, steps)
-        table, whole = _on_cpu(beta, length)
-        if not whole:
-            self.unrecorded.add(beta)
+        table, self._whole[beta32] = _on_cpu(beta32, length)
         return torch.from_numpy(np.ascontiguousarray(table)).to(self.device)
 
     def _double(self, beta: float, *, root: bool) -> Tensor:

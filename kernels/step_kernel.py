@@ -6,6 +6,8 @@ tables. `launch.py` launches it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -20,6 +22,16 @@ H100, Triton 3.6, one tensor of 2^26 (`bench tune`): within 1% of the best shape
 """
 LAUNCH_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 """Compiler options of `step_kernel`. Without fp fusion ``a * b + c`` stays two roundings."""
+
+
+def launch_options(states: int, *, scaled: bool) -> dict[str, Any]:
+    """`LAUNCH_OPTIONS` for a kernel that keeps ``states`` (a bit mask) and takes out a scale, or not.
+
+    Left alone, Triton 3.6's assembler keeps some of the smallest scaled kernels to 40 registers, which their division
+    exceeds, and spills an address. A bound far above what they need makes it count again: 40 to 72 registers, no spill.
+    """
+    return {**LAUNCH_OPTIONS, "maxnreg": 128} if scaled and not states else LAUNCH_OPTIONS
+
 
 TRITON_DTYPE = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -77,7 +89,7 @@ def _update(
         tl.debug_barrier()
     if UNSCALE == "divide":
         # The fused kernels go on with the unrounded quotient; only what is written back is rounded.
-        g = tl.div_rn(g, tl.load(grad_scale_ptr) + tl.zeros_like(g))
+        g = tl.div_rn(g, tl.load(grad_scale_ptr))
         tl.store(g_ptr + offset, g.to(GRAD), mask=mask)
     if UNSCALE == "multiply":
         # GradScaler.unscale_: the reciprocal, one product, rounded to the gradient's dtype. torch takes the reciprocal

@@ -308,6 +308,13 @@ def _fused_reference(p: Tensor, g: Tensor, m: Tensor, v: Tensor, vmax: Tensor, a
 
 
 @triton.jit
+def _lerp_cpu(x, end, weight):
+    """Lerp as torch has it on the CPU: weight - 1 is subtracted in this order, which shows in a zero at weight 1."""
+    near = tl.abs(weight) < 0.5
+    return tl.fma(tl.where(near, weight, weight - 1.0), end - x, tl.where(near, x, end))
+
+
+@triton.jit
 def _adam_cpu_fused(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
     decay = ops.scalar(row, 0)
     if FLAGS & MAXIMIZE:
@@ -317,7 +324,7 @@ def _adam_cpu_fused(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constex
             p = p * decay
         else:
             g = tl.fma(p, decay, g)
-    m = ops.lerp(m, g, ops.scalar(row, 1), tl.float32)
+    m = _lerp_cpu(m, g, ops.scalar(row, 1))
     v = tl.fma(ops.scalar(row, 3) * g, g, v * ops.scalar(row, 2))
     if FLAGS & AMSGRAD:
         vmax = ops.maximum(vmax, v)
@@ -326,6 +333,11 @@ def _adam_cpu_fused(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constex
         d = tl.sqrt_rn(v)
     d = tl.div_rn(d, ops.scalar(row, 5)) + ops.scalar(row, 4)
     return p + tl.div_rn(ops.scalar(row, 6) * m, d), m, v, vmax
+
+
+def _lerp_cpu_reference(x: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+    near = weight.abs() < 0.5
+    return ref.fma(torch.where(near, weight, weight - 1), end - x, torch.where(near, x, end))
 
 
 def _cpu_fused_reference(
@@ -339,7 +351,7 @@ def _cpu_fused_reference(
             p = p * decay
         else:
             g = ref.fma(p, decay, g)
-    m = ref.lerp(m, g, one_minus_beta1, torch.float32)
+    m = _lerp_cpu_reference(m, g, one_minus_beta1)
     v = ref.fma(one_minus_beta2 * g, g, v * beta2)
     if at.has(AMSGRAD):
         vmax = ref.maximum(vmax, v)

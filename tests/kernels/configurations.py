@@ -24,7 +24,7 @@ BIG = (65535, 65536, 65537, 66600, 131075)
 """Around the lane pattern's period and the interpreter's block."""
 STARTS = (0, 0, 0, 9, 999, 19_998, 30_000, 172_900, 2**24 - 2)
 """Steps taken before: on both sides of the recorded and the whole bias-correction tables, and of float32's integers."""
-SCALES = (2.0**16, 3000.0, 0.3, 2.0**-20, 2.0**127, 2.0**-140, -8.0, 0.0, float("inf"), float("nan"))
+SCALES = (2.0**16, 3000.0, 0.3, 2.0**-20, 2.0**127, 2.0**-140, -8.0, 0.0, -0.0, float("inf"), float("nan"))
 KINDS = ("normal", "wide", "subnormal", "huge", "ties", "special")
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3e38, 6e-8, 65504.0, 2.0**60, -(2.0**60), 1.0])
 
@@ -112,7 +112,7 @@ def draw(seed: int) -> tuple[Configuration, np.random.Generator]:
     ), rng
 
 
-_BETAS = (0.0, 1e-9, 0.3, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.123)
+_BETAS = (0.0, 1e-9, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.123)
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "lr": (1e-3, 0.05, 1.0, 0.0, 7e-6, 1e30, 1e-40),
     "betas": tuple((a, b) for a in _BETAS for b in _BETAS),

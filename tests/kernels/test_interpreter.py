@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from kernels import interpreter
+from kernels import interpreter, reference
 
 rng = np.random.default_rng(0)
+needs_fma64 = pytest.mark.skipif(
+    not reference.addcmul_is_fma("cpu", torch.float64), reason="torch's addcmul rounds twice on this CPU"
+)
 
 
 def _round_float32(x: Fraction) -> np.float32:
@@ -51,6 +54,24 @@ def test_fma_rounds_once() -> None:
     assert np.array_equal(np.abs(got).view(np.uint32), np.abs(np.array(exact, np.float32)).view(np.uint32))
     twice = a * b + c
     assert (twice != got).sum() > 100, "the operands do not tell one rounding from two"
+
+
+@needs_fma64
+def test_fma_rounds_once_in_double_too() -> None:
+    a, b = (rng.standard_normal(3000) * np.exp2(rng.integers(-40, 40, 3000)) for _ in range(2))
+    c = -a * b * rng.choice([1, 1 + 2**-52, 2, 0.5], 3000)
+    got = interpreter.fma(a, b, c)
+    # Python rounds the quotient of two integers once.
+    operands = zip(a.tolist(), b.tolist(), c.tolist(), strict=True)
+    exact = [float(Fraction(x) * Fraction(y) + Fraction(z)) for x, y, z in operands]
+    assert np.array_equal(got, np.array(exact))
+    assert (a * b + c != got).sum() > 100, "the operands do not tell one rounding from two"
+
+
+def test_fma_in_double_is_refused_where_torch_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "addcmul_is_fma", lambda device, dtype: False)
+    with pytest.raises(RuntimeError, match="ATEN_CPU_CAPABILITY"):
+        interpreter.fma(*[np.ones(1)] * 3)
 
 
 def test_fma_keeps_signed_zero_and_nonfinite_values() -> None:

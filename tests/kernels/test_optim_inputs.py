@@ -309,6 +309,41 @@ def test_state_that_does_not_fit_is_refused() -> None:
         broken("exp_avg", torch.zeros(8, dtype=torch.bfloat16))()
 
 
+@pytest.mark.parametrize("master_weights", [False, True])
+@pytest.mark.parametrize("reason", ["expanded gradient", "another's state", "overlapping", "launch"])
+def test_a_refused_first_step_leaves_no_trace(
+    reason: str, master_weights: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtype = torch.bfloat16 if master_weights else torch.float32
+    storage = torch.ones(24, dtype=dtype)
+    a, b = Param(storage[:16].view(4, 4)), Param(storage[8:] if reason == "overlapping" else torch.ones(8, dtype=dtype))
+    optimizer = kernels.SGD(
+        [a, b], lr=1.0, momentum=0.9, dampening=0.5, recipe="fused", backend="reference", master_weights=master_weights
+    )
+    a.grad, b.grad = torch.ones_like(a), torch.ones_like(b)
+    with monkeypatch.context() as patch:
+        if reason == "expanded gradient":
+            a.grad = torch.ones((), dtype=dtype).expand(4, 4)
+            optimizer.grad_scale = torch.tensor(1.0)
+        elif reason == "another's state":
+            optimizer.state[b]["momentum_buffer"] = torch.zeros(3)
+        elif reason == "launch":
+            patch.setattr(kernels.launch, "step_bucket", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises((ValueError, ZeroDivisionError)):
+            optimizer.step()
+    assert a not in optimizer.state
+    if reason == "another's state":
+        assert list(optimizer.state.pop(b)) == ["momentum_buffer"]
+    assert not optimizer.state
+    assert bool((a == 1).all())
+    if reason == "overlapping":
+        b.data = b.data.clone()
+    a.grad = torch.ones_like(a)
+    optimizer.step()
+    # The first update takes the gradient as it is: later ones are dampened.
+    assert bool((a == 0).all()) and bool((b == 0).all())
+
+
 def test_converted_model_is_seen() -> None:
     model = torch.nn.Linear(8, 8)
     optimizer = kernels.Adam(model.parameters())

@@ -78,6 +78,19 @@ def test_recorded_tables_are_what_the_cpu_reads() -> None:
     assert table.unrecorded == {0.9999}
 
 
+def test_every_spelling_of_a_beta_has_its_recorded_table() -> None:
+    with np.load(BIAS_CORRECTIONS) as archive:
+        betas = sorted(map(float, archive.files))
+    plain = PowerTable(torch.device("cpu"))
+    expected = [plain.place(beta) for beta in betas]
+    for spelled in (np.float64, np.float32, lambda beta: torch.tensor(beta).item()):
+        table = PowerTable(torch.device("cpu"))
+        assert [table.place(spelled(beta)) for beta in betas] == expected
+        assert bits.mismatches(table.values, plain.values) == 0
+        # And whoever asks later in the process gets the same.
+        assert [table.place(beta) for beta in betas] == expected
+
+
 def test_unrecorded_betas_are_rounded_from_double_and_named() -> None:
     table = PowerTable(torch.device("cpu"))
     offset, length = (int(x) for x in table.place(0.77))

@@ -53,6 +53,8 @@ def _ident(case: tuple[str, str, dict[str, Any]]) -> str:
 def _values(size: int, seed: int, kind: str) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(size, generator=generator)
+    if kind == "zeros":
+        x = x * torch.tensor([0.0, -0.0, 1.0])[torch.randint(0, 3, (size,), generator=generator)]
     if kind == "wide":
         x = x * torch.exp2(torch.randint(-30, 30, (size,), generator=generator).float())
     return x
@@ -88,7 +90,7 @@ def _run(case: tuple[str, str, dict[str, Any]], dtype: torch.dtype, kind: str, s
 
 @pytest.mark.parametrize("case", CASES, ids=map(_ident, CASES))
 def test_recipe_equals_torch_on_the_cpu(case: tuple[str, str, dict[str, Any]]) -> None:
-    for kind in ("normal", "wide"):
+    for kind in ("normal", "wide", "zeros"):
         _run(case, torch.float32, kind, None)
 
 
@@ -103,7 +105,7 @@ def test_grad_scale_is_taken_out_as_torch_does_on_the_cpu(name: str, scale: floa
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
 def test_fused_adam_equals_torch_in_16_bits_on_the_cpu(name: str, dtype: torch.dtype) -> None:
     for options, scale in itertools.product(OPTIONS[name], (None, 3000.0)):
-        _run((name, "cpu-fused", options), dtype, "normal", scale)
+        _run((name, "cpu-fused", options), dtype, "zeros" if scale is None else "normal", scale)
 
 
 def test_gradients_are_left_alone_where_foreach_sgd_writes_into_them() -> None:

@@ -187,7 +187,7 @@ def _made_trials(choices: Iterable[_Choice], values: Callable[[int], Tensor], *,
     return found
 
 
-def corner_trials(each: int = 14) -> list[Trial]:
+def corner_trials(each: int = 24) -> list[Trial]:
     """Every recipe under random options on every triple of special values in parameter, gradient and first state."""
     rng = np.random.default_rng(5)
     count = len(SPECIAL)

@@ -138,7 +138,7 @@ STATE: tuple[Mutant, ...] = (
 )
 
 _STORE = "tl.store(g_ptr + offset, g.to(GRAD), mask=mask)"
-_DIVIDE = "g = tl.div_rn(g, tl.load(grad_scale_ptr) + tl.zeros_like(g))"
+_DIVIDE = "g = tl.div_rn(g, tl.load(grad_scale_ptr))"
 
 LAUNCH: tuple[Mutant, ...] = (
     _launch(
@@ -153,14 +153,14 @@ LAUNCH: tuple[Mutant, ...] = (
     _launch(
         "grad-scale-multiplied",
         "gradients are multiplied by grad_scale",
-        ("_update", _DIVIDE, "g = g * (tl.load(grad_scale_ptr) + tl.zeros_like(g))"),
+        ("_update", _DIVIDE, "g = g * tl.load(grad_scale_ptr)"),
         optimizer="Adam",
         recipe="fused",
     ),
     _launch(
         "grad-scale-by-reciprocal",
         "gradients are multiplied by 1 / grad_scale where torch divides",
-        ("_update", _DIVIDE, "g = g * tl.div_rn(tl.zeros_like(g) + 1.0, tl.load(grad_scale_ptr) + tl.zeros_like(g))"),
+        ("_update", _DIVIDE, "g = g * tl.div_rn(tl.full((), 1.0, tl.float32), tl.load(grad_scale_ptr))"),
         optimizer="Adam",
         recipe="fused",
     ),
@@ -266,7 +266,7 @@ LAUNCH: tuple[Mutant, ...] = (
     _launch(
         "lanes-of-the-aligned-path",
         "unaligned tensors are contracted like aligned ones",
-        ("step_kernel", "lane_path = (addresses % four_elements + numel % 4).to(tl.int32)", "lane_path = 0"),
+        ("step_kernel", "lane_path = (scaled % (widest // 2) + numel % 4).to(tl.int32)", "lane_path = 0"),
         optimizer="Adam",
         recipe="fused",
     ),
