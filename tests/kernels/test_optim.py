@@ -420,7 +420,7 @@ def test_a_refused_step_changes_no_bucket() -> None:
     with pytest.raises(ValueError, match="cannot be unscaled"):
         optimizer.step()
     assert torch.equal(b.detach(), torch.ones(4).half())
-    assert float(optimizer.state[b]["step"]) == 0.0
+    assert not optimizer.state
 
 
 def test_a_step_replaced_by_a_number_is_taken() -> None:
