@@ -73,9 +73,11 @@ class Assembly:
         """Refuse what a step could not write back, before any bucket is stepped.
 
         Raises:
-            ValueError: with ``scaled``, for a gradient whose elements share memory.
+            ValueError: with ``scaled``, for a gradient whose elements share memory, or made in inference mode.
         """
         if scaled:
+            if any(map(Tensor.is_inference, self.sources)) and not torch.is_inference_mode_enabled():
+                raise ValueError("grad made in inference mode: it cannot be unscaled in place; give grad.clone()")
             for place in self.grad_stand_ins:
                 source = self.sources[place]
                 if not _separate(source):

@@ -100,7 +100,10 @@ def plain(value: Any) -> Any:
     """A hyperparameter as plain numbers: tensors and numpy's scalars are read, betas become a tuple."""
     if isinstance(value, (tuple, list)):
         return tuple(map(plain, value))
-    return value.item() if isinstance(value, (Tensor, np.generic)) else value
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+        return plain(value) if isinstance(value, list) else value
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def hyperparameters(algorithm: Algorithm, values: Mapping[str, Any]) -> Any:

@@ -111,6 +111,7 @@ class StepOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._plans = None
+        self._new_states = []
         own = switches(self.recipe, self.defaults)
         for group in self.param_groups:
             for name, value in self.defaults.items():
@@ -187,7 +188,8 @@ class StepOptimizer(Optimizer):
             self._plans = None
             for plan in self._make_plans(hypers, done=frozenset(map(id, done))):
                 self._step_plan(plan, hypers, grad_scale, found_inf)
-        except Exception:
+        except BaseException:
+            # An interrupt too: it comes while a first kernel compiles.
             self._take_back(chain.from_iterable(plan.owners for plan in plans[:stepped]))
             raise
         return loss
@@ -247,7 +249,7 @@ class StepOptimizer(Optimizer):
                 backend=self._backend,
                 tables=plan.tables,
             )
-        except Exception:
+        except BaseException:
             plan.steps.sub_(1)
             raise
         plan.assembly.store(scaled=scaled)
@@ -370,6 +372,8 @@ class StepOptimizer(Optimizer):
 
     def _init_state(self, p: Tensor, hyper: Any) -> bool:
         """Create what is missing of a parameter's state; True before its first update."""
+        if p not in self.state:
+            self._new_states.append((p, ""))
         entry = self.state[p]
         names = self.algorithm.state_names(hyper)
         first = any(entry.get(name) is None for name in names)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,10 @@ def values(*shape: int, seed: int = 1) -> torch.Tensor:
 
 def wrong(a: list[Any], b: list[Any]) -> int:
     return sum(bits.mismatches(x.detach(), y.detach()) for x, y in zip(a, b, strict=True))
+
+
+def interrupted(*arguments: Any, **keywords: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def expanded_from(p: Param) -> torch.Tensor:
@@ -310,7 +315,9 @@ def test_state_that_does_not_fit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("master_weights", [False, True])
-@pytest.mark.parametrize("reason", ["expanded gradient", "another's state", "overlapping", "launch"])
+@pytest.mark.parametrize(
+    "reason", ["expanded gradient", "inference", "another's state", "overlapping", "launch", "interrupt"]
+)
 def test_a_refused_first_step_leaves_no_trace(
     reason: str, master_weights: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,11 +332,17 @@ def test_a_refused_first_step_leaves_no_trace(
         if reason == "expanded gradient":
             a.grad = torch.ones((), dtype=dtype).expand(4, 4)
             optimizer.grad_scale = torch.tensor(1.0)
+        elif reason == "inference":
+            optimizer.grad_scale = torch.tensor(1.0)
+            with torch.inference_mode():
+                b.grad = torch.ones_like(b)
         elif reason == "another's state":
             optimizer.state[b]["momentum_buffer"] = torch.zeros(3)
         elif reason == "launch":
             patch.setattr(kernels.launch, "step_bucket", lambda *args, **kwargs: 1 / 0)
-        with pytest.raises((ValueError, ZeroDivisionError)):
+        elif reason == "interrupt":
+            patch.setattr(kernels.launch, "step_bucket", interrupted)
+        with pytest.raises((ValueError, ZeroDivisionError, KeyboardInterrupt)):
             optimizer.step()
     assert a not in optimizer.state
     if reason == "another's state":
@@ -338,10 +351,45 @@ def test_a_refused_first_step_leaves_no_trace(
     assert bool((a == 1).all())
     if reason == "overlapping":
         b.data = b.data.clone()
-    a.grad = torch.ones_like(a)
+    a.grad, b.grad = torch.ones_like(a), torch.ones_like(b)
     optimizer.step()
     # The first update takes the gradient as it is: later ones are dampened.
     assert bool((a == 0).all()) and bool((b == 0).all())
+
+
+def test_a_refused_step_without_states_leaves_no_entry() -> None:
+    p = Param(torch.ones(4))
+    optimizer = kernels.SGD([p], lr=1.0, recipe="fused")
+    optimizer.grad_scale, p.grad = torch.tensor(1.0), torch.ones(()).expand(4)
+    with pytest.raises(ValueError, match="share memory"):
+        optimizer.step()
+    assert optimizer.state_dict()["state"] == {}
+
+
+@pytest.mark.parametrize("lr", [np.float64(0.5), np.array(0.5), np.float32(0.5), torch.tensor(0.5)], ids=repr)
+def test_hyperparameters_may_be_numpy_numbers(lr: Any) -> None:
+    for options in ({"lr": lr}, {"lr": 0.1}):
+        p = _with_grad(Param(torch.ones(4)))
+        optimizer = kernels.SGD([p], **options)
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.step()
+        expected = _with_grad(Param(torch.ones(4)))
+        kernels.SGD([expected], lr=0.5).step()
+        assert bits.mismatches(p.detach(), expected.detach()) == 0
+
+
+@pytest.mark.parametrize(
+    "betas", [np.array([0.8, 0.99]), (np.float64(0.8), np.float64(0.99))], ids=["array", "scalars"]
+)
+def test_betas_may_be_numpy_numbers(betas: Any) -> None:
+    stepped = []
+    for given in (betas, (0.8, 0.99)):
+        p = _with_grad(Param(values(40)))
+        optimizer = kernels.Adam([p], betas=given, fused=True)
+        optimizer.step()
+        optimizer.step()
+        stepped.append(p)
+    assert wrong(*([p] for p in stepped)) == 0
 
 
 def test_converted_model_is_seen() -> None:
