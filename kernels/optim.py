@@ -136,7 +136,7 @@ class StepOptimizer(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps defaults, state and param_groups; the plans are rebuilt from them.
         kept = ("_recipe_name", "_backend", "_master_weights", "_step_supports_amp_scaling")
-        fresh: dict[str, Any] = {"_plans": None, "_known": None, "_hypers": {}, "_loading": None, "_new_states": []}
+        fresh: dict[str, Any] = {"_plans": None, "_known": None, "_hypers": {}, "_loading": None}
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}, **fresh}
 
     @torch.no_grad()

@@ -65,6 +65,7 @@ class OptimizerConformance:
         else:
             row = run_case(conformance_case, provider, provider if conformance_case.power else reference, on)
         if row.outcome in ("unsupported", "no reference", "missing"):
+            # Not a verdict on the optimizer: it has no such option, or there is nothing to hold it against.
             pytest.skip(row.detail)
         if row.outcome not in ("identical", "close"):
             pytest.fail(sentence(row), pytrace=False)

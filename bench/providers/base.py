@@ -36,5 +36,6 @@ def build_or_unsupported(make: Any, groups: list[dict[str, Any]], options: Mappi
     try:
         optimizer: torch.optim.Optimizer = make(groups, **options)
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        # The ways in which packages refuse an option. Any other exception is a fault and keeps its traceback.
         raise Unsupported(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
     return optimizer

@@ -25,6 +25,7 @@ FOREACH = TorchOptim(implementation="foreach")
 EXAMPLES = "tests.bench.example_optimizers"
 
 if os.environ.get("TRITON_INTERPRET") == "1":
+    # The suite starts interpreting and compiling workers as its providers need them, from a process that compiles.
     pytest.skip("starts its own workers", allow_module_level=True)
 
 

@@ -17,6 +17,7 @@ from bench.__main__ import main
 from bench.pairwise import cover, pairs_of
 
 if os.environ.get("TRITON_INTERPRET") == "1":
+    # Triton decides when a kernel is decorated: a process that interprets cannot compile. `make test` runs both.
     pytest.skip("kernels are compiled here", allow_module_level=True)
 
 EVERYTHING = reachable.variants()
