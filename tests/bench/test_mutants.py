@@ -10,7 +10,8 @@ import torch
 from bench.__main__ import main
 from bench.conformance.mutants import MUTANTS, UNKILLABLE, Edit, Mutant
 from bench.conformance.mutants import run as mutants_run
-from bench.conformance.mutants.mutant import SOUND, load
+from bench.conformance.mutants.mutant import SOUND, edited, load
+from bench.conformance.mutants.place import find, sources
 from bench.conformance.mutants.tolerance import STYLES, accepted
 from bench.conformance.mutants.trial import run_trial, trial_cases
 
@@ -18,16 +19,15 @@ BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 NO_OP = replace(
     BY_NAME["sign"],
     name="equivalent",
-    edits=(Edit(file="step_kernel.py", inside="", old="BLOCK = 1024", new="BLOCK = 512"),),
+    edits=(Edit(inside="BLOCK", old="1024", new="512"),),
 )
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_edit_finds_its_text(mutant: Mutant) -> None:
-    texts: dict[str, str] = {}
-    for edit in mutant.edits:
-        texts[edit.file] = edit.apply(texts.get(edit.file) or (SOUND / edit.file).read_text())
-        compile(texts[edit.file], edit.file, "exec")
+    for name, text in edited(mutant).items():
+        assert text != (SOUND / name).read_text()
+        compile(text, name, "exec")
     assert mutant.place.startswith("kernels/")
 
 
@@ -40,12 +40,32 @@ def test_there_are_enough_mutants_of_every_kind() -> None:
 
 
 def test_a_stale_edit_says_so() -> None:
-    with pytest.raises(ValueError, match=r"kernels/tables.py, chunk_table: found 0 times"):
-        Edit(file="tables.py", inside="chunk_table", old="no such text", new="").apply(
-            (SOUND / "tables.py").read_text()
-        )
-    with pytest.raises(ValueError, match="no no_such_function"):
-        Edit(file="launch.py", inside="no_such_function", old="x", new="").apply("x = 1\n")
+    with pytest.raises(ValueError, match=r"kernels/\S*tables.py, chunk_table: found 0 times"):
+        Edit(inside="chunk_table", old="no such text", new="").apply(sources(SOUND))
+    with pytest.raises(ValueError, match="no_such_function: nothing has that name"):
+        Edit(inside="no_such_function", old="x", new="").apply(sources(SOUND))
+
+
+def test_a_name_means_one_place_wherever_its_file_is() -> None:
+    files = {
+        "a/one.py": "def f():\n    return 1\n\n\nclass C:\n    def g(self):\n        return 2\n",
+        "b/two.py": "def f():\n    return 3\n\n\nLIMIT: int = 4\n",
+        "b/__init__.py": "def start():\n    return 5\n",
+    }
+
+    def text_of(name: str) -> str:
+        place = find(files, name)
+        return files[place.file][place.start : place.end]
+
+    assert text_of("one.f") == text_of("a.one.f") == "def f():\n    return 1\n"
+    assert text_of("two.f") == "def f():\n    return 3\n"
+    assert text_of("C.g") == text_of("one.C.g") == "    def g(self):\n        return 2\n"
+    assert (text_of("LIMIT"), text_of("b.start")) == ("LIMIT: int = 4\n", files["b/__init__.py"])
+    with pytest.raises(ValueError, match=r"f: in a/one.py, b/two.py: name its module too"):
+        find(files, "f")
+    for name in ("c.one.f", "g", "b.f", "a.one"):
+        with pytest.raises(ValueError, match="nothing has that name"):
+            find(files, name)
 
 
 def test_a_mutant_is_a_package_of_its_own() -> None:

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from .mutant import Edit, Mutant
 
-_ADAM, _SGD = "algorithms/adam.py", "algorithms/sgd.py"
-_RMSPROP, _ADAGRAD = "algorithms/rmsprop.py", "algorithms/adagrad.py"
-_OPS = "arithmetic.py"
-
 
 def _adam(
     name: str, fault: str, *edits: tuple[str, str, str], optimizer: str = "Adam", recipe: str = "foreach"
 ) -> Mutant:
-    made = tuple(Edit(file=_ADAM, inside=inside, old=old, new=new) for inside, old, new in edits)
+    made = tuple(Edit(inside=f"adam.{inside}", old=old, new=new) for inside, old, new in edits)
     return Mutant(name=name, fault=fault, optimizer=optimizer, recipe=recipe, edits=made)
 
 
 def _ops(name: str, fault: str, inside: str, old: str, new: str, *, optimizer: str, recipe: str = "foreach") -> Mutant:
-    edit = Edit(file=_OPS, inside=inside, old=old, new=new)
+    edit = Edit(inside=f"arithmetic.{inside}", old=old, new=new)
     return Mutant(name=name, fault=fault, optimizer=optimizer, recipe=recipe, edits=(edit,))
 
 
 def _sgd(name: str, fault: str, old: str, new: str, *, inside: str = "_sgd_eager", recipe: str = "foreach") -> Mutant:
-    edit = Edit(file=_SGD, inside=inside, old=old, new=new)
+    edit = Edit(inside=f"sgd.{inside}", old=old, new=new)
     return Mutant(name=name, fault=fault, optimizer="SGD", recipe=recipe, edits=(edit,))
 
 
@@ -339,8 +335,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         optimizer="RMSprop",
         edits=(
             Edit(
-                file=_RMSPROP,
-                inside="_rmsprop",
+                inside="rmsprop._rmsprop",
                 old="d = ops.sqrt(v, DTYPE)",
                 new="d = ops.sqrt(ops.add_scalar(v, eps, DTYPE), DTYPE)",
             ),
@@ -352,8 +347,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         optimizer="RMSprop",
         edits=(
             Edit(
-                file=_RMSPROP,
-                inside="_rmsprop",
+                inside="rmsprop._rmsprop",
                 old="ops.addcmul(v, mean, mean, -1.0, DTYPE)",
                 new="ops.addcmul(v, mean, ops.negate(mean), 1.0, DTYPE)",
             ),
@@ -363,7 +357,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         name="lr-decay-off-by-one",
         fault="Adagrad's lr_decay counts the current step",
         optimizer="Adagrad",
-        edits=(Edit(file=_ADAGRAD, inside="_eager_row", old="(step - 1) * hyper", new="step * hyper"),),
+        edits=(Edit(inside="adagrad._eager_row", old="(step - 1) * hyper", new="step * hyper"),),
     ),
     Mutant(
         name="adagrad-in-float32",
@@ -372,8 +366,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         recipe="fused",
         edits=(
             Edit(
-                file=_ADAGRAD,
-                inside="_adagrad_fused",
+                inside="adagrad._adagrad_fused",
                 old="tl.sqrt_rn(total).to(tl.float64) + eps",
                 new="(tl.sqrt_rn(total) + eps.to(tl.float32)).to(tl.float64)",
             ),

@@ -4,13 +4,6 @@ from __future__ import annotations
 
 from .mutant import Edit, Mutant
 
-_ADAGRAD = "algorithms/adagrad.py"
-# What surrounds a launch, by the function or class that holds it; anything else is in launch.py.
-_FILES = {
-    **dict.fromkeys(("step_kernel", "_update", "_pointer", "kernel_constants"), "step_kernel.py"),
-    **dict.fromkeys(("Bucket", "Mirror", "Tables", "chunk_table", "fitting_block"), "tables.py"),
-}
-
 
 def _state(
     name: str,
@@ -21,9 +14,8 @@ def _state(
     *,
     optimizer: str,
     recipe: str = "foreach",
-    file: str = "optim.py",
 ) -> Mutant:
-    edit = Edit(file=file, inside=inside, old=old, new=new)
+    edit = Edit(inside=inside, old=old, new=new)
     return Mutant(name=name, fault=fault, kind="state", optimizer=optimizer, recipe=recipe, edits=(edit,))
 
 
@@ -35,10 +27,7 @@ def _launch(
     recipe: str = "foreach",
     far: bool = False,
 ) -> Mutant:
-    made = tuple(
-        Edit(file=_FILES.get(inside.split(".")[0], "launch.py"), inside=inside, old=old, new=new)
-        for inside, old, new in edits
-    )
+    made = tuple(Edit(inside=inside, old=old, new=new) for inside, old, new in edits)
     return Mutant(name=name, fault=fault, kind="launch", optimizer=optimizer, recipe=recipe, edits=made, far=far)
 
 
@@ -103,7 +92,6 @@ STATE: tuple[Mutant, ...] = (
         "if not same_order(member.grad, like):",
         "if False:",
         optimizer="Adam",
-        file="buckets.py",
     ),
     _state(
         "options-of-the-first-group",
@@ -128,8 +116,7 @@ STATE: tuple[Mutant, ...] = (
         optimizer="Adagrad",
         edits=(
             Edit(
-                file=_ADAGRAD,
-                inside="",
+                inside="ADAGRAD",
                 old="fill=lambda hyper: float(hyper.initial_accumulator_value)",
                 new="fill=lambda hyper: 0.0",
             ),
@@ -174,7 +161,7 @@ LAUNCH: tuple[Mutant, ...] = (
     _launch(
         "found-inf-ignored",
         "a step that overflowed is taken",
-        ("step_kernel", "run = tl.load(found_inf_ptr) != 1.0", "run = tl.load(found_inf_ptr) != 2.0"),
+        ("step_kernel.step_kernel", "run = tl.load(found_inf_ptr) != 1.0", "run = tl.load(found_inf_ptr) != 2.0"),
         optimizer="Adam",
         recipe="fused",
     ),
@@ -225,7 +212,7 @@ LAUNCH: tuple[Mutant, ...] = (
         "32-bit-offset",
         "the offset of a chunk overflows at 2^31 elements",
         (
-            "step_kernel",
+            "step_kernel.step_kernel",
             "start = tl.load(chunks_ptr + 2 * chunk + 1).to(tl.int64) * BLOCK",
             "start = (tl.load(chunks_ptr + 2 * chunk + 1) * BLOCK).to(tl.int64)",
         ),
@@ -249,24 +236,24 @@ LAUNCH: tuple[Mutant, ...] = (
     _launch(
         "mask-off-by-one",
         "the last element of a partial chunk is left out",
-        ("step_kernel", "start + offset < numel", "start + offset < numel - 1"),
+        ("step_kernel.step_kernel", "start + offset < numel", "start + offset < numel - 1"),
     ),
     _launch(
         "first-tensor-length",
         "every tensor is taken to be as long as the first",
-        ("step_kernel", "numel = tl.load(table_ptr + tensor)", "numel = tl.load(table_ptr)"),
+        ("step_kernel.step_kernel", "numel = tl.load(table_ptr + tensor)", "numel = tl.load(table_ptr)"),
     ),
     _launch(
         "first-tensor-step",
         "every tensor is taken to be at the first one's step",
-        ("step_kernel", "step = tl.load(steps_ptr + tensor)", "step = tl.load(steps_ptr)"),
+        ("step_kernel.step_kernel", "step = tl.load(steps_ptr + tensor)", "step = tl.load(steps_ptr)"),
         optimizer="Adam",
         recipe="fused",
     ),
     _launch(
         "lanes-of-the-aligned-path",
         "unaligned tensors are contracted like aligned ones",
-        ("step_kernel", "lane_path = (scaled % (widest // 2) + numel % 4).to(tl.int32)", "lane_path = 0"),
+        ("step_kernel.step_kernel", "lane_path = (scaled % (widest // 2) + numel % 4).to(tl.int32)", "lane_path = 0"),
         optimizer="Adam",
         recipe="fused",
     ),

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .place import module_of
+
 _BLOCK = 1024
 _CHUNKS = 2**31 // _BLOCK + 3
 
@@ -21,14 +23,14 @@ def far_step(package: ModuleType) -> torch.Tensor:
     Returns:
         The stepped parameter; with 64-bit offsets it is p - g.
     """
-    kernel: Any = package.step_kernel
+    kernel: Any = module_of(package, "kernel_constants")
     p, g = torch.linspace(1, 2, 4000), torch.linspace(-1, 1, 4000)
     shift = _CHUNKS * _BLOCK
     host = np.array(
         [[shift + p.numel()], [0], *([t.data_ptr() - shift * t.element_size()] for t in (p, g))],
         np.int64,
     )
-    chunks = package.tables.chunk_table(np.array([p.numel()]), _BLOCK)
+    chunks = module_of(package, "chunk_table").chunk_table(np.array([p.numel()]), _BLOCK)
     chunks[:, 1] += _CHUNKS
     recipe = package.get_algorithm("sgd").recipe("foreach")
     constants = kernel.kernel_constants(
@@ -37,5 +39,5 @@ def far_step(package: ModuleType) -> torch.Tensor:
     row = torch.tensor([[0.0, 0.0, 1.0, -1.0, 1.0]], dtype=torch.float64)
     nothing = torch.zeros(1)
     arguments = (torch.from_numpy(host), torch.from_numpy(chunks), row, nothing, nothing, nothing, nothing, 1)
-    package.interpreter.launch(kernel.step_kernel, (len(chunks), 1, 1), arguments, constants)
+    module_of(package, "interpreter.launch").launch(kernel.step_kernel, (len(chunks), 1, 1), arguments, constants)
     return p

@@ -6,7 +6,6 @@ optimizer's bookkeeping. The edited copy is imported as a package of its own bes
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import inspect
 import shutil
@@ -24,6 +23,7 @@ import torch
 import kernels
 
 from ...providers.base import build_or_unsupported
+from .place import find, sources
 
 SOUND = Path(inspect.getfile(kernels)).parent
 _HELD: list[tempfile.TemporaryDirectory[str]] = []
@@ -31,54 +31,39 @@ _HELD: list[tempfile.TemporaryDirectory[str]] = []
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """A replacement in one file of `kernels`.
+    """A replacement in one function of `kernels`, wherever its file is.
 
     Attributes:
-        file: its path inside the package.
-        inside: the function or class that holds the text, or "" for the whole file.
+        inside: dotted name of the function, class or constant that holds the text (`place.find`).
         old: text that must be there exactly once.
         new: what takes its place.
     """
 
-    file: str
     inside: str
     old: str
     new: str
 
-    def apply(self, source: str) -> str:
-        """The file's text after the edit.
+    def apply(self, files: Mapping[str, str]) -> tuple[str, str]:
+        """The file that is edited, out of the package's (`place.sources`), and its text after the edit.
 
         Raises:
-            ValueError: if the text is not there once: the mutant is out of date.
+            ValueError: if the function or the text is not there once: the mutant is out of date.
         """
-        start, end = _span(source, self.inside)
-        if source.count(self.old, start, end) != 1:
-            found = source.count(self.old, start, end)
-            raise ValueError(f"kernels/{self.file}, {self.inside or 'whole file'}: found {found} times: {self.old!r}")
-        at = source.index(self.old, start, end)
-        return source[:at] + self.new + source[at + len(self.old) :]
+        file, at = self._find(files)
+        return file, files[file][:at] + self.new + files[file][at + len(self.old) :]
 
-    def line(self, source: str) -> int:
-        """Line number of the edit."""
-        start, end = _span(source, self.inside)
-        return source.count("\n", 0, source.index(self.old, start, end)) + 1
+    def line(self, files: Mapping[str, str]) -> tuple[str, int]:
+        """File and line number of the edit."""
+        file, at = self._find(files)
+        return file, files[file].count("\n", 0, at) + 1
 
-
-def _span(source: str, name: str) -> tuple[int, int]:
-    """Where a function or class (dotted for a method) stands in the text."""
-    if not name:
-        return 0, len(source)
-    body: list[Any] = ast.parse(source).body
-    node: Any = None
-    for part in name.split("."):
-        named = [n for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == part]
-        if not named:
-            raise ValueError(f"no {name} in this file")
-        node = named[0]
-        body = node.body
-    lines = source.splitlines(keepends=True)
-    start = sum(map(len, lines[: node.lineno - 1]))
-    return start, start + sum(map(len, lines[node.lineno - 1 : node.end_lineno]))
+    def _find(self, files: Mapping[str, str]) -> tuple[str, int]:
+        place = find(files, self.inside)
+        text = files[place.file]
+        count = text.count(self.old, place.start, place.end)
+        if count != 1:
+            raise ValueError(f"kernels/{place.file}, {self.inside}: found {count} times: {self.old!r}")
+        return place.file, text.index(self.old, place.start, place.end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +93,18 @@ class Mutant:
     def place(self) -> str:
         """File, line and function of its first edit."""
         edit = self.edits[0]
-        line = edit.line((SOUND / edit.file).read_text(encoding="utf-8"))
-        return f"kernels/{edit.file}:{line}" + (f" {edit.inside}" if edit.inside else "")
+        file, line = edit.line(sources(SOUND))
+        return f"kernels/{file}:{line} {edit.inside}"
+
+
+def edited(mutant: Mutant) -> dict[str, str]:
+    """The files of `kernels` that the mutant changes, with its edits made one after the other."""
+    files = sources(SOUND)
+    changed = {}
+    for edit in mutant.edits:
+        file, text = edit.apply(files)
+        changed[file] = files[file] = text
+    return changed
 
 
 @cache
@@ -121,11 +116,10 @@ def load(mutant: Mutant) -> ModuleType:
     _HELD.append(held)
     root = Path(held.name) / name
     shutil.copytree(SOUND, root, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
-    for table in SOUND.glob("*.npz"):
-        (root / table.name).symlink_to(table)
-    for edit in mutant.edits:
-        path = root / edit.file
-        path.write_text(edit.apply(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for table in SOUND.rglob("*.npz"):
+        (root / table.relative_to(SOUND)).symlink_to(table)
+    for file, text in edited(mutant).items():
+        (root / file).write_text(text, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(name, root / "__init__.py", submodule_search_locations=[str(root)])
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
