@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 
-from kernels import launch
+from kernels.backends import dispatch as launch
 
 
 @contextlib.contextmanager

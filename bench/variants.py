@@ -43,7 +43,7 @@ class Variant:
 
     Attributes:
         algorithm, recipe: names in the registry of `kernels`.
-        flags: bit mask of `kernels.flags`, SCALED included where a grad_scale is given.
+        flags: bit mask of `kernels.rounding.flags`, SCALED included where a grad_scale is given.
         states: bit k is set where state k is kept.
         dtypes: of the tensors.
         scaled: whether a grad_scale is taken out in the kernel.

@@ -4,13 +4,16 @@ The drop-in classes take what torch.optim's take; `functional` has a step as a f
 at once; `bits` compares results.
 """
 
-from . import algorithms, bits, flags, functional, interpreter, launch, step_kernel, tables
+from . import algorithms, backends, bits, functional, launch, rounding
 from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm, register
-from .backends import backends, fingerprint
-from .launch import resolve_backend
+from .backends import available_backends, interpreter, resolve_backend
+from .fingerprint import fingerprint
+from .launch import step_kernel, tables
 from .optim import StepOptimizer, make_optimizer
 from .population import Population
-from .powers import BIAS_CORRECTIONS
+from .rounding import flags
+from .rounding.dtypes import DTYPES
+from .rounding.powers import BIAS_CORRECTIONS
 
 SGD = make_optimizer(ALGORITHMS["sgd"])
 Adam = make_optimizer(ALGORITHMS["adam"])
@@ -22,6 +25,7 @@ AdamAtan2 = make_optimizer(ALGORITHMS["adam_atan2"])
 __all__ = [
     "ALGORITHMS",
     "BIAS_CORRECTIONS",
+    "DTYPES",
     "SGD",
     "Adagrad",
     "Adam",
@@ -34,6 +38,7 @@ __all__ = [
     "State",
     "StepOptimizer",
     "algorithms",
+    "available_backends",
     "backends",
     "bits",
     "fingerprint",
@@ -45,6 +50,7 @@ __all__ = [
     "make_optimizer",
     "register",
     "resolve_backend",
+    "rounding",
     "step_kernel",
     "tables",
 ]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .powers import PowerTable
+from .rounding.powers import PowerTable
 
 Row = tuple[float, ...]
 """The host scalars of one (hyperparameters, step): doubles, exactly those that torch hands to its kernels."""
@@ -91,7 +91,7 @@ class Algorithm:
         states: its state tensors, in the order the rules take them.
         hyperparameter_degrees: degree of each hyperparameter under loss scaling, or a function of the record where it
             depends on another of them.
-        flags: hyperparameters to the bit mask of `kernels.flags`.
+        flags: hyperparameters to the bit mask of `kernels.rounding.flags`.
         recipes: by name; the first is the default.
         fill: initial value of every state element.
         stateful_step: whether torch keeps a ``step`` tensor per parameter.

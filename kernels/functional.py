@@ -34,9 +34,10 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from .algorithm import Algorithm, Recipe, get_algorithm
-from .buckets import Assembly, Member, assemble, check_apart, check_grad, check_param, check_state
-from .launch import resolve_backend, step_bucket
-from .powers import power_table
+from .backends import resolve_backend, step_bucket
+from .launch.buckets import Assembly, Member, assemble
+from .launch.checks import check_apart, check_grad, check_param, check_state
+from .rounding.powers import power_table
 
 Step = float | Sequence[float] | Tensor
 

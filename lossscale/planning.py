@@ -179,11 +179,11 @@ def _resolve(choices: Choices) -> tuple[str, str]:
     """The device, and the backend that is used on it."""
     import torch
 
-    from kernels import backends, resolve_backend
+    from kernels import available_backends, resolve_backend
 
     from .support.cli import resolve_device
 
-    check_choice("--backend", choices.backend, ("auto", *backends()))
+    check_choice("--backend", choices.backend, ("auto", *available_backends()))
     device = resolve_device(choices.device)
     if choices.backend == "interpreter" and device == "cpu":
         return device, choices.backend  # in workers of its own

@@ -33,7 +33,7 @@ class Ours:
             return ""
         if self.backend == "triton" and device.type != "cuda":
             return "the triton backend needs CUDA tensors"
-        return str(kernels.backends().get(self.backend, f"no backend called {self.backend!r}"))
+        return str(kernels.available_backends().get(self.backend, f"no backend called {self.backend!r}"))
 
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """The drop-in with `recipe=` and `backend=`."""

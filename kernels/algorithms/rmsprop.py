@@ -10,11 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import arithmetic as ops
-from .. import reference as ref
 from ..algorithm import Algorithm, Recipe, Row, State, register
-from ..flags import CENTERED, DECAY, MAXIMIZE, MOMENTUM, mask
-from ..powers import PowerTable
+from ..rounding import arithmetic as ops
+from ..rounding import reference as ref
+from ..rounding.flags import CENTERED, DECAY, MAXIMIZE, MOMENTUM, mask
+from ..rounding.powers import PowerTable
 
 
 @dataclass(frozen=True, kw_only=True)

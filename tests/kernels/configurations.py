@@ -14,9 +14,9 @@ import torch
 import kernels
 from kernels import tables
 from kernels.algorithm import Algorithm, Recipe
-from kernels.launch import step_bucket
-from kernels.powers import power_table
-from kernels.tables import Bucket
+from kernels.backends import step_bucket
+from kernels.launch.buckets import Bucket
+from kernels.rounding.powers import power_table
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SIZES = (0, 1, 3, 4, 7, 31, 64, 67, 257, 1023, 1024, 1025, 2600)

@@ -8,9 +8,9 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import Algorithm, Recipe, State, register
-from kernels import arithmetic as ops
-from kernels import reference as ref
-from kernels.flags import DECAY, MAXIMIZE, mask
+from kernels.rounding import arithmetic as ops
+from kernels.rounding import reference as ref
+from kernels.rounding.flags import DECAY, MAXIMIZE, mask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import torch
 
 import kernels
 from kernels import bits
-from kernels.launch import step_bucket
-from kernels.powers import power_table
-from kernels.tables import Bucket
+from kernels.backends import step_bucket
+from kernels.launch.buckets import Bucket
+from kernels.rounding.powers import power_table
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "golden.npz"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

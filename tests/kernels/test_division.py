@@ -6,7 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels import arithmetic, bits, interpreter
+from kernels import bits, interpreter
+from kernels.rounding import arithmetic
 
 pytestmark = pytest.mark.interpreter
 

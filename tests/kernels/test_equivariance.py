@@ -9,9 +9,9 @@ from torch import Tensor
 
 import kernels
 from kernels import bits
-from kernels.launch import step_bucket
-from kernels.powers import power_table
-from kernels.tables import Bucket
+from kernels.backends import step_bucket
+from kernels.launch.buckets import Bucket
+from kernels.rounding.powers import power_table
 
 POWERS = (4, -4, 10, -10, 20, -20)
 WIDTH = 256

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from kernels import interpreter, reference
+from kernels import interpreter
+from kernels.rounding import reference
 
 rng = np.random.default_rng(0)
 needs_fma64 = pytest.mark.skipif(

@@ -21,9 +21,12 @@ from torch import Tensor
 from trials import Trial, corner_trials, large_trials, random_trials, recorded_trials, sharp_trials
 
 import kernels
-from kernels import bits, launch, reference, tables
+from kernels import bits
 from kernels.algorithms import adagrad, adam, adam_atan2, rmsprop, sgd
-from kernels.powers import power_table
+from kernels.backends import dispatch, tensor_ops
+from kernels.launch.buckets import Bucket
+from kernels.rounding import reference
+from kernels.rounding.powers import power_table
 
 SEEDS = range(300)
 MODULES = {module.__name__: module for module in (sgd, adam, rmsprop, adagrad, adam_atan2)}
@@ -106,10 +109,10 @@ def lane_results() -> list[Tensor]:
             p, g, *states = (placed(np.abs(rng.standard_normal(size)), torch.float32, offset) for _ in range(5))
             kept = algorithm.state_names(hyper)
             slots = [[x] if k < len(kept) else None for k, x in enumerate(states)]
-            launch.step_bucket(
+            dispatch.step_bucket(
                 recipe,
                 algorithm.flags(hyper),
-                tables.Bucket(params=[p], grads=[g], states=slots, row_of=[0]),
+                Bucket(params=[p], grads=[g], states=slots, row_of=[0]),
                 rows=rows,
                 steps=torch.tensor([3.0]),
                 powers=powers.values,
@@ -148,16 +151,16 @@ def kills_update(functions: Functions, mutant: Mutant) -> Trial | None:
 
 
 def test_every_step_of_taking_out_a_scale_is_load_bearing() -> None:
-    functions = Functions(launch, ["reference_update"], blocks="", dtype="p.dtype")
-    check(list(functions.mutants(rows={})), functools.partial(kills_update, functions), "launch.reference_update")
+    functions = Functions(tensor_ops, ["reference_update"], blocks="", dtype="p.dtype")
+    check(list(functions.mutants(rows={})), functools.partial(kills_update, functions), "tensor_ops.reference_update")
 
 
 def test_every_lane_of_the_fused_kernels_is_load_bearing() -> None:
-    functions = Functions(launch, ["lanes"], blocks="", dtype="")
+    functions = Functions(tensor_ops, ["lanes"], blocks="", dtype="")
     right = lane_results()
 
     def kills_lanes(mutant: Mutant) -> bool:
-        with mock.patch.object(launch, "lanes", functions.namespace(mutant.code)["lanes"]):
+        with mock.patch.object(tensor_ops, "lanes", functions.namespace(mutant.code)["lanes"]):
             return any(bits.mismatches(a, b) for a, b in zip(lane_results(), right, strict=True))
 
-    check(list(functions.mutants(rows={})), kills_lanes, "launch.lanes")
+    check(list(functions.mutants(rows={})), kills_lanes, "tensor_ops.lanes")

@@ -10,7 +10,7 @@ from configurations import placed
 
 import kernels
 from kernels import bits, functional, interpreter
-from kernels.powers import BIAS_CORRECTIONS, PowerTable, _length, power_table
+from kernels.rounding.powers import BIAS_CORRECTIONS, PowerTable, _length, power_table
 
 BETAS = (*map(float, np.load(BIAS_CORRECTIONS).files), 0.77, 0.99999)
 TORCH = tuple(map(int, torch.__version__.split(".")[:2]))

@@ -10,9 +10,10 @@ from configurations import draw, run
 
 import kernels
 from bench import roofline, static
-from kernels import arithmetic, bits, step_kernel
+from kernels import bits, step_kernel
 from kernels.algorithms import adam as adam_rules
 from kernels.algorithms import adam_atan2 as atan2_rules
+from kernels.rounding import arithmetic
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 import torch
 from test_interpreter import _operands, _round_float32
 
-from kernels import bits, reference
-from kernels.powers import BIAS_CORRECTIONS, PowerTable, _length
+from kernels import bits
+from kernels.rounding import reference
+from kernels.rounding.powers import BIAS_CORRECTIONS, PowerTable, _length
 
 needs_fma = pytest.mark.skipif(
     not reference.addcmul_is_fma("cpu", torch.float32), reason="torch's addcmul rounds twice on this CPU"

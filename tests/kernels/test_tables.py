@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import kernels
-from kernels import launch
-from kernels.launch import launch_tables
-from kernels.powers import power_table
-from kernels.step_kernel import BLOCK
-from kernels.tables import Mirror, Tables, chunk_table, fitting_block
+from kernels.backends import dispatch
+from kernels.backends.triton import launch_tables
+from kernels.launch.step_kernel import BLOCK
+from kernels.launch.tables import Mirror, Tables, chunk_table, fitting_block
+from kernels.rounding.powers import power_table
 
 CPU = torch.device("cpu")
 
@@ -156,8 +156,8 @@ def test_a_step_sends_what_changed_and_nothing_else(
     name: str, sent: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tables of real steps, with the launch left out."""
-    monkeypatch.setattr(launch, "launch_tables", lambda *args, **options: None)
-    monkeypatch.setattr(launch, "resolve_backend", lambda backend, device: "triton")
+    monkeypatch.setattr(dispatch, "launch_tables", lambda *args, **options: None)
+    monkeypatch.setattr(dispatch, "resolve_backend", lambda backend, device: "triton")
     params = [torch.nn.Parameter(torch.zeros(n)) for n in (3, 0, 70)]
     optimizer = getattr(kernels, name)(params, lr=0.1, recipe="fused")
     for p in params:

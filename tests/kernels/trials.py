@@ -17,16 +17,16 @@ from replay import load_cases, replay
 from torch import Tensor
 
 import kernels
-from kernels import launch
 from kernels.algorithm import Algorithm, Recipe
-from kernels.powers import power_table
-from kernels.reference import Context
-from kernels.tables import Bucket
+from kernels.backends import dispatch, tensor_ops
+from kernels.launch.buckets import Bucket
+from kernels.rounding.powers import power_table
+from kernels.rounding.reference import Context
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A call of `kernels.launch.reference_update` and what it left.
+    """A call of `kernels.backends.tensor_ops.reference_update` and what it left.
 
     Attributes:
         recipe, context, grad_scale: its arguments.
@@ -54,7 +54,7 @@ class Trial:
             scalars = torch.tensor(row(*self.scalars, powers), dtype=torch.float64)
             context = dataclasses.replace(context, row=scalars, powers=powers.values)
         recipe = dataclasses.replace(self.recipe, reference=reference)
-        (update or launch.reference_update)(recipe, context, p, g, states, self.grad_scale)
+        (update or tensor_ops.reference_update)(recipe, context, p, g, states, self.grad_scale)
         return any(_unlike(a, b) for a, b in zip((p, g, *states), self.after, strict=True) if b is not None)
 
 
@@ -69,7 +69,7 @@ def _unlike(a: Tensor | None, b: Tensor) -> bool:
 def _recording(into: list[Trial], *, recorded: bool) -> Iterator[None]:
     """While this is open, every update of the reference backend is kept with the arguments of its host scalars."""
     made_by: dict[tuple[str, tuple[float, ...]], tuple[str, tuple[Any, float, bool]]] = {}
-    update = launch.reference_update
+    update = tensor_ops.reference_update
 
     def noted(recipe: Recipe) -> Recipe:
         def noting(made: Callable[..., tuple[float, ...]]) -> Callable[..., tuple[float, ...]]:
@@ -108,7 +108,7 @@ def _recording(into: list[Trial], *, recorded: bool) -> Iterator[None]:
         for algorithm in kernels.ALGORITHMS.values():
             noted_recipes = {name: noted(recipe) for name, recipe in algorithm.recipes.items()}
             stack.enter_context(mock.patch.dict(algorithm.recipes, noted_recipes))
-        stack.enter_context(mock.patch.object(launch, "reference_update", kept))
+        stack.enter_context(mock.patch.object(tensor_ops, "reference_update", kept))
         yield
 
 
@@ -154,7 +154,7 @@ class _Choice:
         assert g is not None
         bucket = Bucket(params=[p], grads=[g], states=[None if x is None else [x] for x in states], row_of=[0])
         row = recipe.row_for(bucket.dtypes)(self.hyper, self.taken + 1, self.taken == 0, powers)
-        launch.step_bucket(
+        dispatch.step_bucket(
             recipe,
             self.algorithm.flags(self.hyper),
             bucket,

@@ -24,9 +24,9 @@ class Context:
     Attributes:
         row: host scalars, float64, [columns] for one tensor or [columns, models, 1] for a population.
         step: float32 step number, after the increment; 0-dim or [models, 1].
-        powers: float32 bias-correction tables (`kernels.powers`).
+        powers: float32 bias-correction tables (`kernels.rounding.powers`).
         lane: position in the unrolled loop of torch's fused kernels, 0-3 on its aligned path and 4-7 on the other.
-        flags: bit mask of `kernels.flags`.
+        flags: bit mask of `kernels.rounding.flags`.
         dtype: the parameter's dtype, to which eager recipes round after every operation.
     """
 
@@ -38,7 +38,7 @@ class Context:
     dtype: torch.dtype
 
     def has(self, flag: tl.constexpr) -> bool:
-        """Whether an option of `kernels.flags` is on."""
+        """Whether an option of `kernels.rounding.flags` is on."""
         return bool(self.flags & flag.value)
 
 

@@ -1,4 +1,4 @@
-"""What a launch reads: buckets of tensors, and their address and chunk tables kept on the device.
+"""What a launch reads: the address and chunk tables of a bucket, kept on the device.
 
 The addresses, sizes and row numbers of a bucket's tensors are one int64 table, its chunks one int32 table, so any
 number of tensors and groups is one launch.
@@ -6,7 +6,6 @@ number of tensors and groups is one launch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,50 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .step_kernel import Dtypes
-
 INTERPRETER_BLOCK = 65536
 """The interpreter runs a program as whole numpy arrays: wide blocks cost less."""
-
-
-@dataclass(kw_only=True)
-class Bucket:
-    """Tensors of one launch: same device, dtypes and options.
-
-    Attributes:
-        params, grads: dense tensors; ``grads[i]`` has the strides of ``params[i]``.
-        states: up to three lists like ``params``, None where the options keep no such state.
-        row_of: number of each tensor's row of host scalars.
-        copies: low-precision copies of the parameters written in the same launch, or None.
-    """
-
-    params: list[Tensor]
-    grads: list[Tensor]
-    states: list[list[Tensor] | None]
-    row_of: Sequence[int] | np.ndarray
-    copies: list[Tensor] | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where all of its tensors live."""
-        return self.params[0].device
-
-    @property
-    def dtypes(self) -> Dtypes:
-        """Dtypes of parameters, gradients, states (the parameters' if there is none) and copies."""
-        kept = [state for state in self.states if state]
-        param = self.params[0].dtype
-        return (
-            param,
-            self.grads[0].dtype,
-            kept[0][0].dtype if kept else param,
-            self.copies[0].dtype if self.copies else None,
-        )
-
-    def columns(self) -> list[list[Tensor]]:
-        """The tensor lists in the order of the address table."""
-        lists = [self.params, self.grads, *(state for state in self.states if state is not None)]
-        return [*lists, self.copies] if self.copies is not None else lists
 
 
 def fitting_block(numels: np.ndarray) -> int:

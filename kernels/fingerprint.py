@@ -1,4 +1,4 @@
-"""Which backends run here, and the hash of what decides an algorithm's machine code."""
+"""The hash of what decides an algorithm's machine code."""
 
 from __future__ import annotations
 
@@ -9,25 +9,11 @@ import sys
 import tokenize
 from types import ModuleType
 
-import torch
 import triton.language as tl
 
-from . import arithmetic, flags, step_kernel
 from .algorithm import get_algorithm
-from .launch import BACKENDS, resolve_backend
-
-
-def backends() -> dict[str, str]:
-    """Backend name to "" where it can be used in this process, else the reason why not."""
-    reasons = {}
-    for name in BACKENDS:
-        device = torch.device("cuda" if name == "triton" else "cpu")
-        try:
-            resolve_backend(name, device)
-            reasons[name] = "" if device.type == "cpu" or torch.cuda.is_available() else "no CUDA device"
-        except ValueError as error:
-            reasons[name] = str(error)
-    return reasons
+from .launch import step_kernel
+from .rounding import arithmetic, flags
 
 
 def _code(source: str) -> str:

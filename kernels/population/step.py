@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .algorithm import get_algorithm
-from .launch import lanes, launch_tables, reference_update, resolve_backend
-from .powers import power_table
-from .reference import Context
-from .step_kernel import BLOCK
-from .tables import INTERPRETER_BLOCK, Tables, fitting_block
+from ..algorithm import get_algorithm
+from ..backends.dispatch import resolve_backend
+from ..backends.tensor_ops import lanes, reference_update
+from ..backends.triton import launch_tables
+from ..launch.step_kernel import BLOCK
+from ..launch.tables import INTERPRETER_BLOCK, Tables, fitting_block
+from ..rounding.powers import power_table
+from ..rounding.reference import Context
 
 _PIECE = 65536
 """Elements stepped together by the reference, so that its temporaries stay in cache."""

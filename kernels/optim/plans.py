@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .algorithm import Row
-from .buckets import Assembly
-from .tables import Mirror, Tables
+from ..algorithm import Row
+from ..launch.buckets import Assembly
+from ..launch.tables import Mirror, Tables
 
 _SHAPE = operator.attrgetter("shape")
 _DTYPE = operator.attrgetter("dtype")

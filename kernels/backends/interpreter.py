@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from . import reference
+from ..rounding import reference
 
 ACTIVE: bool = bool(triton.knobs.runtime.interpret)
 """Whether this process interprets kernels: TRITON_INTERPRET was set when they were decorated."""

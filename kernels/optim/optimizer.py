@@ -18,12 +18,14 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 
-from . import launch
-from .algorithm import Algorithm, Recipe
-from .buckets import Assembly, Member, assemble, check_apart, check_grad, check_param, check_state, same_order
+from .. import backends
+from ..algorithm import Algorithm, Recipe
+from ..launch.buckets import Assembly, Member, assemble
+from ..launch.checks import check_apart, check_grad, check_param, check_state, same_order
+from ..launch.rows import host_rows
+from ..rounding.powers import power_table
 from .constructors import bind_constructor, choose_recipe, constructor_signature, hyperparameters, plain, switches
 from .plans import Known, LayoutChanged, Plan, WatchedTables, grad_layouts
-from .powers import power_table
 
 _PLAIN = frozenset({float, int, bool})
 MASTER = "master_param"
@@ -237,7 +239,7 @@ class StepOptimizer(Optimizer):
         plan.steps.add_(1)
         try:
             rows = self._send_rows(plan, hypers)
-            launch.step_bucket(
+            backends.step_bucket(
                 recipe,
                 plan.flags,
                 bucket,
@@ -272,8 +274,7 @@ class StepOptimizer(Optimizer):
                 )
             numbers = plan.steps.numpy(force=True)
         keys, plan.bucket.row_of = plan.rows_of(numbers)
-        row = recipe.row_for(plan.bucket.dtypes)
-        rows = [row(hypers[group], number, first, powers) for group, number, first in keys]
+        rows = host_rows(recipe, plan.bucket.dtypes, ((hypers[k], number, first) for k, number, first in keys), powers)
         if plan.rows.device is None or rows != plan.sent_rows:
             plan.sent_rows = rows
             return plan.rows.send(np.array(rows, np.float64), device)
@@ -368,7 +369,7 @@ class StepOptimizer(Optimizer):
                 )
         for p in group["params"]:
             check_param(p, instead=self._torch_class())
-            launch.resolve_backend(self._backend, p.device)
+            backends.resolve_backend(self._backend, p.device)
 
     def _init_state(self, p: Tensor, hyper: Any) -> bool:
         """Create what is missing of a parameter's state; True before its first update."""
@@ -448,7 +449,7 @@ class StepOptimizer(Optimizer):
 
     def _check_for_step(self, p: Tensor, grad: Tensor) -> None:
         check_param(p, instead=self._torch_class())
-        launch.resolve_backend(self._backend, p.device)
+        backends.resolve_backend(self._backend, p.device)
         check_grad(p, grad, self.algorithm.title)
 
     def _member(self, p: Tensor, hyper: Any) -> Member:
@@ -507,7 +508,7 @@ class StepOptimizer(Optimizer):
         watched = [
             plan.tables
             for plan in plans
-            if plan.assembly.stand_ins or launch.resolve_backend(self._backend, plan.bucket.device) == "reference"
+            if plan.assembly.stand_ins or backends.resolve_backend(self._backend, plan.bucket.device) == "reference"
         ]
         return Known(
             params=everything,

@@ -1,7 +1,7 @@
 """The one step kernel: loads a chunk of a tensor, applies a rule, stores it; and what it is specialised for.
 
 Which rule, which options, which states and dtypes are compile-time constants. What changes during training is data in
-tables. `launch.py` launches it.
+tables. `kernels.backends.triton` launches it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .algorithm import Recipe
-from .arithmetic import round_to
+from ..algorithm import Recipe
+from ..rounding.arithmetic import round_to
+from ..rounding.dtypes import BY_TORCH
 
 BLOCK = 1024
 """Elements per program on a GPU: 8 per thread at 4 warps, two 16-byte accesses a tensor in float32 and one in bf16.
@@ -32,8 +33,6 @@ def launch_options(states: int, *, scaled: bool) -> dict[str, Any]:
     """
     return {**LAUNCH_OPTIONS, "maxnreg": 128} if scaled and not states else LAUNCH_OPTIONS
 
-
-TRITON_DTYPE = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 Dtypes = tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype | None]
 """Of parameters, gradients, states, and the low-precision copy if there is one."""
@@ -272,10 +271,10 @@ def kernel_constants(
         "LANES": recipe.lanes,
         "DEVICE_STEP": recipe.device_step,
         "STATES": states,
-        "PARAM": TRITON_DTYPE[param],
-        "GRAD": TRITON_DTYPE[grad],
-        "STATE": TRITON_DTYPE[state],
-        "COPY": TRITON_DTYPE[copy] if copy is not None else None,
+        "PARAM": BY_TORCH[param].triton,
+        "GRAD": BY_TORCH[grad].triton,
+        "STATE": BY_TORCH[state].triton,
+        "COPY": BY_TORCH[copy].triton if copy is not None else None,
         "COLUMNS": len(recipe.columns),
         "BLOCK": block,
     }

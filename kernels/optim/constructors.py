@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .algorithm import Algorithm, Recipe
+from ..algorithm import Algorithm, Recipe
 
 _OURS: Mapping[str, Any] = {"recipe": None, "backend": "auto", "master_weights": False}
 _SWITCHES = ("foreach", "fused", "capturable")

@@ -1,0 +1,125 @@
+"""What executes a rule: the choice of a backend, and one bucket's step on it."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..algorithm import Recipe
+from ..launch import step_kernel
+from ..launch.buckets import Bucket
+from ..launch.tables import Tables, fitting_block
+from ..rounding.flags import SCALED
+from . import interpreter
+from .tensor_ops import step_tensor
+from .triton import launch_tables
+
+BACKENDS = ("triton", "interpreter", "reference")
+
+
+def resolve_backend(backend: str, device: torch.device) -> str:
+    """The backend to use: ``auto`` is triton on CUDA, the interpreter where it was asked for, else the reference.
+
+    Raises:
+        ValueError: if there is no such backend, or it cannot run on ``device`` in this process.
+    """
+    if backend == "auto":
+        return "triton" if device.type == "cuda" and not interpreter.ACTIVE else "reference"
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r}: no such backend; choose auto or one of {', '.join(BACKENDS)}")
+    if backend == "interpreter" and not interpreter.ACTIVE:
+        raise ValueError(
+            "backend 'interpreter': this process compiles its kernels; set TRITON_INTERPRET=1 before Python starts"
+        )
+    if backend == "triton" and interpreter.ACTIVE:
+        raise ValueError(
+            "backend 'triton': this process interprets kernels; unset TRITON_INTERPRET before Python starts"
+        )
+    if backend == "triton" and device.type != "cuda":
+        raise ValueError(f"backend 'triton': needs CUDA tensors, these are on {device}; choose 'reference'")
+    if backend == "interpreter" and device.type != "cpu":
+        raise ValueError(f"backend 'interpreter': needs CPU tensors, these are on {device}; choose 'triton'")
+    return backend
+
+
+def available_backends() -> dict[str, str]:
+    """Backend name to "" where it can be used in this process, else the reason why not."""
+    reasons = {}
+    for name in BACKENDS:
+        device = torch.device("cuda" if name == "triton" else "cpu")
+        try:
+            resolve_backend(name, device)
+            reasons[name] = "" if device.type == "cpu" or torch.cuda.is_available() else "no CUDA device"
+        except ValueError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def _device_scalar(value: Tensor | None, device: torch.device) -> Tensor | None:
+    """A scale or overflow flag as the kernel reads it: float32 on the tensors' device."""
+    return value if value is None else value.to(device, torch.float32)
+
+
+def step_bucket(
+    recipe: Recipe,
+    flags: int,
+    bucket: Bucket,
+    *,
+    rows: Tensor,
+    steps: Tensor,
+    powers: Tensor,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+    backend: str = "auto",
+    tables: Tables | None = None,
+) -> None:
+    """One optimizer step of every tensor in the bucket, in place.
+
+    Args:
+        recipe: whose rounding.
+        flags: bit mask of `kernels.rounding.flags`, the same for all tensors.
+        bucket: the tensors.
+        rows: float64 [rows, columns] on the bucket's device.
+        steps: float32 [tensors], each tensor's step number after the increment.
+        powers: float32 bias-correction tables of the device.
+        grad_scale: float32 scalar tensor; gradients are unscaled and written back.
+        found_inf: float32 scalar tensor; nothing is changed where it is 1.
+        backend: see `resolve_backend`.
+        tables: kept between steps by the caller, or None.
+    """
+    backend = resolve_backend(backend, bucket.device)
+    grad_scale, found_inf = (_device_scalar(value, bucket.device) for value in (grad_scale, found_inf))
+    if grad_scale is not None:
+        flags |= SCALED.value
+    if backend == "reference":
+        if found_inf is not None and float(found_inf) == 1.0:
+            return
+        for index, row in enumerate(bucket.row_of):
+            step_tensor(recipe, flags, bucket, index, rows[row], steps[index], powers, grad_scale)
+        return
+    tables = tables if tables is not None else Tables()
+    columns = bucket.columns()
+    numels = list(map(Tensor.numel, bucket.params))
+    pointers = [*numels, *chain.from_iterable(map(Tensor.data_ptr, tensors) for tensors in columns)]
+    # Nothing to send in the common case: the same tensors in the same place, and rows under the same numbers.
+    if tables.pointers != pointers or tables.row_of is not bucket.row_of:
+        host = np.empty((2 + len(columns), len(bucket.params)), np.int64)
+        host[1] = bucket.row_of
+        host[[0, *range(2, len(host))]] = np.array(pointers, np.int64).reshape(1 + len(columns), -1)
+        tables.update(host, bucket.device, fitting_block(host[0]) if backend == "interpreter" else step_kernel.BLOCK)
+        tables.pointers, tables.row_of = pointers, bucket.row_of
+    launch_tables(
+        tables,
+        recipe,
+        flags,
+        states=sum(1 << k for k, kept in enumerate(bucket.states) if kept is not None),
+        dtypes=bucket.dtypes,
+        rows=rows,
+        steps=steps,
+        powers=powers,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
+    )

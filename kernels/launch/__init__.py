@@ -1,0 +1,1 @@
+"""From tensors to a launch: checks, buckets, host scalars, tables, and the step kernel itself."""
