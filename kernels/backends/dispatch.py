@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch import Tensor
 from ..algorithm import Recipe
 from ..launch import step_kernel
 from ..launch.buckets import Bucket
-from ..launch.tables import Tables, fitting_block
+from ..launch.tables import NUMEL, Tables, address_table, fitting_block
 from ..rounding.flags import SCALED
 from . import interpreter
 from .tensor_ops import step_tensor
@@ -58,6 +56,11 @@ def available_backends() -> dict[str, str]:
     return reasons
 
 
+def launch_block(backend: str, host: np.ndarray) -> int:
+    """Elements per program of a launch over this address table: the one policy for all callers."""
+    return fitting_block(host[NUMEL]) if backend == "interpreter" else step_kernel.BLOCK
+
+
 def _device_scalar(value: Tensor | None, device: torch.device) -> Tensor | None:
     """A scale or overflow flag as the kernel reads it: float32 on the tensors' device."""
     return value if value is None else value.to(device, torch.float32)
@@ -88,7 +91,7 @@ def step_bucket(
         grad_scale: float32 scalar tensor; gradients are unscaled and written back.
         found_inf: float32 scalar tensor; nothing is changed where it is 1.
         backend: see `resolve_backend`.
-        tables: kept between steps by the caller, or None.
+        tables: kept between steps by the caller, or None; if they are marked current they are taken as they are.
     """
     backend = resolve_backend(backend, bucket.device)
     grad_scale, found_inf = (_device_scalar(value, bucket.device) for value in (grad_scale, found_inf))
@@ -101,21 +104,14 @@ def step_bucket(
             step_tensor(recipe, flags, bucket, index, rows[row], steps[index], powers, grad_scale)
         return
     tables = tables if tables is not None else Tables()
-    columns = bucket.columns()
-    numels = list(map(Tensor.numel, bucket.params))
-    pointers = [*numels, *chain.from_iterable(map(Tensor.data_ptr, tensors) for tensors in columns)]
-    # Nothing to send in the common case: the same tensors in the same place, and rows under the same numbers.
-    if tables.pointers != pointers or tables.row_of is not bucket.row_of:
-        host = np.empty((2 + len(columns), len(bucket.params)), np.int64)
-        host[1] = bucket.row_of
-        host[[0, *range(2, len(host))]] = np.array(pointers, np.int64).reshape(1 + len(columns), -1)
-        tables.update(host, bucket.device, fitting_block(host[0]) if backend == "interpreter" else step_kernel.BLOCK)
-        tables.pointers, tables.row_of = pointers, bucket.row_of
+    if not tables.current:
+        host = address_table(bucket.columns(), bucket.row_of)
+        tables.update(host, bucket.device, launch_block(backend, host))
     launch_tables(
         tables,
         recipe,
         flags,
-        states=sum(1 << k for k, kept in enumerate(bucket.states) if kept is not None),
+        states=bucket.states_mask,
         dtypes=bucket.dtypes,
         rows=rows,
         steps=steps,
