@@ -88,6 +88,12 @@ class Mirror:
             self._copy(first, last)
         return kept
 
+    def send_row(self, row: int, values: Sequence[int]) -> None:
+        """Bring one row up to ``values``, in an array that was sent before."""
+        assert self.host is not None
+        self.host[row] = values
+        self._copy(row, row + 1)
+
     def _copy(self, first: int, last: int) -> None:
         """Send rows of the host's array."""
         target, source = self.device, self._source
