@@ -118,14 +118,13 @@ class Plan:
             return self._layouts.same(self._looked_at)
         if self._has_stand_ins and not self._layouts.same(self._looked_at):
             return False
-        params, grads = self.bucket.params, self.bucket.grads
-        addresses = [*map(Tensor.numel, params), *map(_address, self._fixed)]
+        addresses = [*map(Tensor.numel, self.bucket.params), *map(_address, self._fixed)]
         if addresses != self._addresses:
             if not self._layouts.same(self._looked_at):
                 return False
             self._addresses = addresses
             self.tables.current = False
-        grad_addresses = list(map(_address, grads))
+        grad_addresses = list(map(_address, self.bucket.grads))
         if grad_addresses != self._grad_addresses:
             self._grad_addresses = grad_addresses
             if self.tables.current:
