@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,21 +13,22 @@ from ..launch import step_kernel
 from ..launch.buckets import Bucket
 from ..launch.tables import NUMEL, Tables, address_table, fitting_block
 from ..rounding.flags import SCALED
-from . import interpreter
+from . import interpreter, simd, triton
 from .tensor_ops import step_tensor
-from .triton import launch_tables
 
-BACKENDS = ("triton", "interpreter", "reference")
+BACKENDS = ("triton", "simd", "interpreter", "reference")
 
 
 def resolve_backend(backend: str, device: torch.device) -> str:
-    """The backend to use: ``auto`` is triton on CUDA, the interpreter where it was asked for, else the reference.
+    """The backend to use: ``auto`` is triton on CUDA, simd on a CPU that can, else the reference.
 
     Raises:
         ValueError: if there is no such backend, or it cannot run on ``device`` in this process.
     """
     if backend == "auto":
-        return "triton" if device.type == "cuda" and not interpreter.ACTIVE else "reference"
+        if device.type == "cuda" and not interpreter.ACTIVE:
+            return "triton"
+        return "simd" if device.type == "cpu" and not simd.unavailable() else "reference"
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r}: no such backend; choose auto or one of {', '.join(BACKENDS)}")
     if backend == "interpreter" and not interpreter.ACTIVE:
@@ -37,9 +40,11 @@ def resolve_backend(backend: str, device: torch.device) -> str:
             "backend 'triton': this process interprets kernels; unset TRITON_INTERPRET before Python starts"
         )
     if backend == "triton" and device.type != "cuda":
-        raise ValueError(f"backend 'triton': needs CUDA tensors, these are on {device}; choose 'reference'")
-    if backend == "interpreter" and device.type != "cpu":
-        raise ValueError(f"backend 'interpreter': needs CPU tensors, these are on {device}; choose 'triton'")
+        raise ValueError(f"backend 'triton': needs CUDA tensors, these are on {device}; choose 'auto' or 'reference'")
+    if backend in ("interpreter", "simd") and device.type != "cpu":
+        raise ValueError(f"backend {backend!r}: needs CPU tensors, these are on {device}; choose 'triton'")
+    if backend == "simd" and simd.unavailable():
+        raise ValueError(f"backend 'simd': {simd.unavailable()}; or choose 'reference'")
     return backend
 
 
@@ -59,6 +64,11 @@ def available_backends() -> dict[str, str]:
 def launch_block(backend: str, host: np.ndarray) -> int:
     """Elements per program of a launch over this address table: the one policy for all callers."""
     return fitting_block(host[NUMEL]) if backend == "interpreter" else step_kernel.BLOCK
+
+
+def launcher(backend: str) -> Callable[..., None]:
+    """What steps prepared tables on a backend that reads them: all but the reference."""
+    return simd.launch_tables if backend == "simd" else triton.launch_tables
 
 
 def _device_scalar(value: Tensor | None, device: torch.device) -> Tensor | None:
@@ -107,7 +117,7 @@ def step_bucket(
     if not tables.current:
         host = address_table(bucket.columns(), bucket.row_of)
         tables.update(host, bucket.device, launch_block(backend, host))
-    launch_tables(
+    launcher(backend)(
         tables,
         recipe,
         flags,
