@@ -53,13 +53,23 @@ def input_errors(argument: str, value: object) -> Iterator[None]:
         raise InputError(argument, value, str(error)) from error
 
 
-def check_choice(argument: str, value: str, choices: Iterable[str]) -> str:
-    """Returns value if it is one of the choices; otherwise the error lists them and names the nearest."""
+def check_choice(argument: str, value: str, choices: Iterable[str], *, any_case: bool = False) -> str:
+    """Returns the choice that value names; otherwise the error lists them and names the nearest, whatever its case.
+
+    Args:
+        argument: what was given, as the user spells it.
+        value: its value.
+        choices: what it may be.
+        any_case: whether upper and lower case are alike; what is returned is spelled as in ``choices``.
+    """
     known = list(choices)
     if value in known:
         return value
-    nearest = difflib.get_close_matches(value, known, n=1)
-    suggestion = f"did you mean {nearest[0]}? " if nearest else ""
+    folded = {name.casefold(): name for name in known}
+    if any_case and value.casefold() in folded:
+        return folded[value.casefold()]
+    nearest = difflib.get_close_matches(value.casefold(), folded, n=1)
+    suggestion = f"did you mean {folded[nearest[0]]}? " if nearest else ""
     raise InputError(
         argument, value, f"unknown; {suggestion}choose from {', '.join(known) or 'nothing: none is available'}"
     )

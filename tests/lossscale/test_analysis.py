@@ -9,18 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lossscale import analysis
-from lossscale.answers import answers, wide_rows
-from lossscale.sentences import sentences
-from lossscale.studies import Prediction
+from lossscale.analysis.summarize import summarize
+from lossscale.design.study import Prediction
+from lossscale.design.verdicts import COLUMNS
+from lossscale.runs.summary import failed_predictions, read_summary, summary_text
 from lossscale.studies.loss_vs_lr import STUDY
-from lossscale.summary import COLUMNS, failed_predictions, read_summary, summary_text
+from lossscale.studies.loss_vs_lr.answers import answers, wide_rows
+from lossscale.studies.loss_vs_lr.sentences import sentences
 
 PairMaker = Callable[..., pd.DataFrame]
 
 
 def _summary(key: Any, *frames: pd.DataFrame, predictions: tuple[Prediction, ...] = STUDY.predictions) -> pd.DataFrame:
-    return analysis.summarize([(key, pd.concat(frames, ignore_index=True))], "loss-vs-lr", predictions)
+    return summarize([(key, pd.concat(frames, ignore_index=True))], "loss-vs-lr", predictions)
 
 
 def _line(summary: pd.DataFrame, quantity: str, arm: str | None = None, scale: float | None = None) -> pd.Series:
@@ -239,7 +240,7 @@ def _study_like(make_pairs: PairMaker, cell_key: Any, *, mapped_identical: bool 
                 ),
             ]
         parts.append((cell_key(optimizer=optimizer), pd.concat(frames, ignore_index=True)))
-    return analysis.summarize(parts, "loss-vs-lr", STUDY.predictions)
+    return summarize(parts, "loss-vs-lr", STUDY.predictions)
 
 
 def test_wide_rows_answer_the_three_questions(make_pairs: PairMaker, cell_key: Any) -> None:
@@ -289,5 +290,5 @@ def test_sentences_leave_out_what_was_not_measured(make_pairs: PairMaker, cell_k
 
 
 def test_nothing_to_say_without_pairs() -> None:
-    empty = analysis.summarize([], "loss-vs-lr")
+    empty = summarize([], "loss-vs-lr")
     assert list(empty.columns) == list(COLUMNS) and wide_rows(empty) == [] and sentences([]) == []

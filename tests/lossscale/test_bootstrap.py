@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lossscale import bootstrap
+from lossscale.analysis import intervals as bootstrap
 
 
 def _literal(values: np.ndarray, statistic: object, resamples: int = 20000) -> tuple[float, float]:

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lossscale import records, studies
+from lossscale import studies
 from lossscale.__main__ import main
-from lossscale.planning import Choices
-from lossscale.runs import run_study
+from lossscale.runs import records
+from lossscale.runs.planning import Choices
+from lossscale.runs.run import run_study
 from lossscale.support.output import Output
 
 SMALL = ("--optimizer", "adam", "--scale", "4", "--scale", "0.1", "--inits", "2", "--steps", "3", "--device", "cpu")
@@ -28,8 +29,7 @@ Failing = Callable[..., str]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of `SMALL`; tests that change it take a copy."""
     run = tmp_path_factory.mktemp("runs") / "small"
-    choices = Choices(optimizers=("adam",), scales=("4", "0.1"), inits=2, steps=3, device="cpu", workers=1)
-    run_study(studies.get("loss-vs-lr"), choices, run, Output())
+    assert main(["run", "loss-vs-lr", *SMALL, "--out", str(run)]) == 0
     return run
 
 

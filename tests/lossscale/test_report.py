@@ -1,5 +1,6 @@
 """The page: self-contained, complete, and honest about what failed."""
 
+import functools
 import importlib.util
 import re
 from collections.abc import Callable
@@ -12,13 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lossscale import records, report
-from lossscale.analysis import summarize
-from lossscale.curves import decades, panels, spread, zero_level
-from lossscale.picture import readme_svg
+from lossscale import studies
+from lossscale.analysis.summarize import summarize
+from lossscale.report import page as report
+from lossscale.report.curves import decades, panels, spread, zero_level
+from lossscale.runs import records
+from lossscale.runs.summary import summary_text
 from lossscale.studies.loss_vs_lr import STUDY
-from lossscale.summary import summary_text
+from lossscale.studies.loss_vs_lr.picture import readme_svg
 from lossscale.support.errors import InputError
+
+write_report = functools.partial(report.write_report, find_study=studies.get)
 
 PairMaker = Callable[..., pd.DataFrame]
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
@@ -117,7 +122,7 @@ def _read(page: Path) -> tuple[_Loads, str]:
 
 
 def test_the_page_loads_nothing_and_holds_plotly_once(make_run: Callable[..., Path]) -> None:
-    page = report.write_report([make_run()])
+    page = write_report([make_run()])
     loads, _ = _read(page)
     assert page.name == "report.html"
     assert loads.fetched == []
@@ -126,7 +131,7 @@ def test_the_page_loads_nothing_and_holds_plotly_once(make_run: Callable[..., Pa
 
 
 def test_the_page_has_answer_table_pictures_controls_limits_and_provenance(make_run: Callable[..., Path]) -> None:
-    page = report.write_report([make_run()])
+    page = write_report([make_run()])
     _, text = _read(page)
     for words in (
         *("Does multiplying the loss by s change training?", "Is it the same as multiplying the learning rate by s?"),
@@ -146,7 +151,7 @@ def test_the_page_has_answer_table_pictures_controls_limits_and_provenance(make_
 
 
 def test_a_failed_prediction_is_in_the_answer_and_listed(make_run: Callable[..., Path]) -> None:
-    _, text = _read(report.write_report([make_run(mapped_identical=False)]))
+    _, text = _read(write_report([make_run(mapped_identical=False)]))
     assert "Not always: 0 of 48 pairs agree" in text
     assert "Failed predictions: 6" in text
     assert "No prediction failed" not in text
@@ -154,7 +159,7 @@ def test_a_failed_prediction_is_in_the_answer_and_listed(make_run: Callable[...,
 
 def test_several_runs_make_one_page(make_run: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "both.html"
-    assert report.write_report([make_run(name="a"), make_run(name="b")], out) == out
+    assert write_report([make_run(name="a"), make_run(name="b")], out) == out
     assert out.read_text(encoding="utf-8").count("* plotly.js v") == 1
 
 
@@ -165,22 +170,22 @@ def test_without_plotly_one_line_says_how_to_get_the_page(
     real = importlib.util.find_spec
     monkeypatch.setattr(report, "find_spec", lambda name: None if name == "plotly" else real(name))
     with pytest.raises(report.PlotlyMissing, match=r"pip install plotly") as caught:
-        report.write_report([run])
+        write_report([run])
     assert "\n" not in str(caught.value)
     assert not (run / "report.html").exists()
 
 
 def test_a_folder_without_a_finished_run_is_refused(make_run: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no run"):
-        report.write_report([tmp_path])
+        write_report([tmp_path])
     run = make_run()
     (run / "summary.csv").unlink()
     with pytest.raises(InputError, match="holds no finished run"):
-        report.write_report([run])
+        write_report([run])
 
 
 def test_the_readme_picture_is_xml_and_draws_both_optimizers(make_run: Callable[..., Path]) -> None:
-    from lossscale.summary import read_summary
+    from lossscale.runs.summary import read_summary
 
     summary = read_summary(make_run())
     picture = ElementTree.fromstring(readme_svg(summary))
@@ -192,7 +197,7 @@ def test_the_readme_picture_is_xml_and_draws_both_optimizers(make_run: Callable[
 
 
 def test_zero_is_drawn_below_every_distance(make_run: Callable[..., Path]) -> None:
-    from lossscale.summary import read_summary
+    from lossscale.runs.summary import read_summary
 
     found = panels(read_summary(make_run()))
     assert [panel.options for panel in found] == ["", "", "eps=0.001"]

@@ -1,0 +1,228 @@
+"""report.html: one self-contained page for one run or several. It loads nothing; plotly.js stands in it once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from ..design.arms import ARMS, BASE
+from ..design.measures import IDENTICAL, MOVED, REL_DISTANCE
+from ..design.scales import is_power_of_two, scale_text
+from ..design.study import Study
+from ..design.verdicts import CELL, FAILS
+from ..runs.records import read_manifest
+from ..runs.summary import is_readable, read_summary, write_summary
+from ..support.errors import InputError
+from ..support.files import write_text
+from ..support.html import Section, details, page, paragraph, table
+from ..support.output import plain
+from .labels import optimizer_label, raised_powers
+from .neutral import prediction_rows, presentation_of
+
+SHOWN_FAILURES: Final = 40
+
+_STYLE: Final = (
+    "main { max-width: 74rem; } table { font-size: .84rem; } td { max-width: 30rem; } "
+    "th, th.number { white-space: normal; vertical-align: bottom; max-width: 7.5rem; }"
+)
+"""This page's tables are wide: headings wrap over narrow columns."""
+
+LIMITS: Final = (
+    "“Identical” speaks of parameter bits. Exactness is claimed for s = 2^k only: any other s rounds when it is "
+    "multiplied in.",
+    "Intervals are 95 % bootstrap intervals over random initialisations. A share of 1 has no width; it says that no "
+    "pair differed, not that none can.",
+    "The update-norm ratio is judged pair by pair: an update is measured as the change of float32 parameters, so "
+    "each pair’s tolerance is the bound that their rounding leaves, plus 5e-7 for the arithmetic of the step. Pairs "
+    "that resolve less than 10 % are not judged.",
+    "Pairs with non-finite parameters are counted and left out of every number.",
+    "Models of this size show how an optimizer reacts to the scale of the loss. How far two runs drift apart depends "
+    "on network, data and length.",
+)
+
+
+class PlotlyMissing(ImportError):
+    """The page needs plotly, and plotly is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__("the page needs plotly: pip install plotly, then python -m lossscale report RUN")
+
+
+def write_report(runs: Sequence[Path], out: Path | None = None, *, find_study: Callable[[str], Study]) -> Path:
+    """Write one page about the runs, whole, and return its path.
+
+    Args:
+        runs: folders with manifest.json and summary.csv.
+        out: the page; by default ``report.html`` in the first run.
+        find_study: the study of a name; KeyError when there is none.
+
+    Raises:
+        PlotlyMissing: when plotly is not installed.
+        InputError: when a folder holds no finished run, or the page cannot be written.
+    """
+    if find_spec("plotly") is None:
+        raise PlotlyMissing
+    from plotly.offline import get_plotlyjs
+
+    loaded = [_Run(run, find_study) for run in runs]
+    single = loaded[0] if len(loaded) == 1 else None
+    sections = [section for run in loaded for section in run.sections(prefix="" if single else f"{run.study.name}: ")]
+    document = page(
+        single.study.title if single else "Paired loss-scale runs",
+        sections,
+        lead="".join(_answer(text) for run in loaded for text in run.lead()),
+        footer="".join(run.footer() for run in loaded),
+        head=f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script>",
+    )
+    target = out or runs[0] / "report.html"
+    write_text(target, document)
+    return target
+
+
+class _Run:
+    """A finished run and the parts of its page."""
+
+    def __init__(self, run: Path, find_study: Callable[[str], Study]) -> None:
+        self.path = run
+        self.manifest = read_manifest(run)
+        try:
+            self.study = find_study(self.manifest.study)
+            if not is_readable(run):
+                if not self.manifest.finished or self.manifest.spec is None:
+                    raise ValueError("neither a summary nor what it is made from")
+                write_summary(run, self.study)
+            self.summary = read_summary(run)
+        except (KeyError, OSError, ValueError) as error:
+            remedy = "holds no finished run; finish it with python -m lossscale run STUDY --resume"
+            raise InputError("RUN", run, remedy) from error
+        self.presentation = presentation_of(self.study)
+        self.paired = self.study.grid is not None and len(self.summary) > 0
+
+    def lead(self) -> list[str]:
+        if not self.paired:
+            return [f"This study shows {self.study.shows}."]
+        return [*self.presentation.sentences(self.path), self._method()]
+
+    def sections(self, prefix: str) -> Iterator[Section]:
+        name = self.study.name
+        for title, anchor, body in self.presentation.sections(self.path):
+            yield Section(title=prefix + title, body=body, anchor=f"{name}-{anchor}" if anchor else "")
+        if self.paired:
+            yield Section(title=f"{prefix}Predictions", body=self._predictions(), anchor=f"{name}-predictions")
+            controls = self._controls()
+            if controls:
+                yield Section(title=f"{prefix}Controls", body=controls, anchor=f"{name}-controls")
+            limits = "".join(f"<li>{escape(raised_powers(text))}</li>" for text in LIMITS)
+            yield Section(title=f"{prefix}Limits", body=f"<ul>{limits}</ul>", anchor=f"{name}-limits")
+        yield Section(title=f"{prefix}Provenance", body=self._provenance(), anchor=f"{name}-provenance")
+
+    def footer(self) -> str:
+        return paragraph(
+            f"Study {self.study.name}, seed {self.manifest.seed}; every number of this page is in "
+            "summary.csv beside it."
+        )
+
+    def _method(self) -> str:
+        """What was compared, in one sentence."""
+        counted = self.summary[self.summary["quantity"] == IDENTICAL.quantity_name]
+        pairs = counted.groupby([*CELL[:-1]])[["pairs", "nonfinite_pairs"]].max().to_numpy().sum()
+        scales = self.summary["scale"]
+        return (
+            f"These answers come from {pairs:,} pairs of networks; the two of a pair share their initial weights and "
+            f"their data, and s runs from {scale_text(scales.min())} to {scale_text(scales.max())}."
+        )
+
+    def _predictions(self) -> str:
+        rows = [
+            {
+                "quantity": row["quantity"],
+                "prediction": raised_powers(row["why"]),
+                **_without(row, "prediction", "quantity", "why"),
+            }
+            for row in prediction_rows(self.study, self.summary)
+        ]
+        body = table(
+            rows,
+            caption="Each prediction is judged in every cell (network, optimizer, options, scale, checkpoint) that it "
+            "speaks about. Not judged: the models did not move, no pair was finite, or the rounding of the parameters "
+            "hides the predicted size.",
+        )
+        failures = self.summary[self.summary["verdict"] == FAILS]
+        if failures.empty:
+            return body + paragraph("No prediction failed.")
+        shown = failures.head(SHOWN_FAILURES)
+        columns = [*CELL, "quantity", "predicted", "measured", "lo", "hi", "tolerance", "pairs", "verdict"]
+        caption = f"Failed predictions: {len(failures)}" + (
+            f", the first {SHOWN_FAILURES} shown" if len(failures) > len(shown) else ""
+        )
+        return body + table(_records(shown, columns), columns, caption=caption)
+
+    def _controls(self) -> str:
+        rows = list(_control_rows(self.summary))
+        shown = {row["control"] for row in rows}
+        says = [arm.control.says for arm in ARMS.values() if arm.control and raised_powers(arm.control.title) in shown]
+        caption = " ".join(
+            (*says, "A result of the same bits counts only where the models moved away from their initial weights.")
+        )
+        return table(rows, caption=raised_powers(caption)) if rows else ""
+
+    def _provenance(self) -> str:
+        rows = [{"item": name, "value": value} for name, value in _flat(plain(self.manifest))]
+        return details("How this run was made (manifest.json)", table(rows))
+
+
+def _answer(text: str) -> str:
+    """A sentence of the lead, its question in bold."""
+    question, mark, answer = raised_powers(text).partition("? ")
+    return f"<p><strong>{escape(question)}?</strong> {escape(answer)}</p>" if mark else paragraph(raised_powers(text))
+
+
+def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def _control_rows(summary: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """One row per network and control."""
+    for network, lines in summary.groupby("network", sort=False):
+        final = lines[lines["step"] == lines["step"].max()]
+        for arm in ARMS.values():
+            if arm.control is None:
+                continue
+            of_arm = final[(final["arm"] == arm.name) & (final["against"] == BASE.name)]
+            if arm.control.exact_scales:
+                of_arm = of_arm[of_arm["scale"].map(is_power_of_two) & (of_arm["scale"] != 1.0)]
+            shares = of_arm[of_arm["quantity"] == IDENTICAL.quantity_name]
+            if shares.empty:
+                continue
+            distance = of_arm.loc[of_arm["quantity"] == REL_DISTANCE.quantity_name, "measured"]
+            moved = of_arm.loc[of_arm["quantity"] == MOVED.quantity_name, "measured"]
+            yield {
+                "network": network,
+                "control": raised_powers(arm.control.title),
+                "pairs": int(shares["pairs"].sum()),
+                "non-finite pairs": int(shares["nonfinite_pairs"].sum()),
+                "identical share, smallest of the cells": float(shares["measured"].min()),
+                "median distance, smallest": float(distance.min()),
+                "largest": float(distance.max()),
+                "cells that moved": f"{int((moved > 0).sum())} of {len(shares)}",
+            }
+
+
+def _records(lines: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
+    named = lines.assign(optimizer=[optimizer_label(name, "") for name in lines["optimizer"]])
+    return [{str(name): value for name, value in row.items()} for row in named[list(columns)].to_dict("records")]
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as dotted names, everything else as text."""
+    for name, value in document.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
