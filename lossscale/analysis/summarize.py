@@ -17,7 +17,7 @@ import pandas as pd
 from ..design.measures import IDENTICAL, MOVED, NONFINITE, REL_DISTANCE, Measure, Statistic, summarized
 from ..design.study import Cell, Prediction
 from ..design.verdicts import COLUMNS, FAILS, HOLDS, NO_PREDICTION, SERIES
-from .intervals import extreme_interval, median_interval, share_interval
+from .intervals import extreme, median_interval, share_interval
 
 Floats = npt.NDArray[np.float64]
 
@@ -161,8 +161,8 @@ def _share(values: Floats) -> tuple[Floats, Floats, Floats]:
 _STATISTICS: Final[Mapping[Statistic, Callable[[Floats], tuple[Floats, Floats, Floats]]]] = {
     Statistic.SHARE: _share,
     Statistic.MEDIAN: median_interval,
-    Statistic.LARGEST: lambda values: extreme_interval(values, largest=True),
-    Statistic.SMALLEST: lambda values: extreme_interval(values, largest=False),
+    Statistic.LARGEST: lambda values: extreme(values, largest=True),
+    Statistic.SMALLEST: lambda values: extreme(values, largest=False),
 }
 
 

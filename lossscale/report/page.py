@@ -36,8 +36,9 @@ _STYLE: Final = (
 LIMITS: Final = (
     "“Identical” speaks of parameter bits. Exactness is claimed for s = 2^k only: any other s rounds when it is "
     "multiplied in.",
-    "Intervals are 95 % bootstrap intervals over random initialisations. A share of 1 has no width; it says that no "
-    "pair differed, not that none can.",
+    "Intervals are exact 95 % intervals over random initialisations: order statistics for medians (none under 6 "
+    "pairs), Clopper and Pearson’s for shares. A share of 1 says that no pair differed, not that none can; the "
+    "largest and smallest of the pairs have no interval.",
     "The update-norm ratio is judged pair by pair: an update is measured as the change of float32 parameters, so "
     "each pair’s tolerance is the bound that their rounding leaves, plus 5e-7 for the arithmetic of the step. Pairs "
     "that resolve less than 10 % are not judged.",
