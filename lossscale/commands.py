@@ -142,6 +142,18 @@ def report(runs: RunsArgument, out: OutOption = None, as_json: JsonOption = Fals
         output.table([{"page": page}])
 
 
+def picture(run: RunArgument, out: OutOption = None, as_json: JsonOption = False) -> None:
+    """Draw the one picture of a run's study, by default picture.svg in the run; an --out that ends in .png is a PNG."""
+    from .report.neutral import presentation_of
+    from .runs.records import read_manifest
+
+    with Output(as_json) as output:
+        study = studies.get(read_manifest(run).study)
+        target = out or run / "picture.svg"
+        presentation_of(study).picture(run, target)
+        output.table([{"picture": target}])
+
+
 def _studies(name: str) -> tuple[Study, ...]:
     if name == ALL:
         return studies.every()

@@ -25,9 +25,15 @@ def find_algorithm(argument: str, text: str) -> Algorithm:
     """
     from kernels import ALGORITHMS
 
-    titles = {algorithm.title.casefold(): name for name, algorithm in ALGORITHMS.items()}
-    name = titles.get(text.casefold(), text)
-    return ALGORITHMS[check_choice(argument, name, ALGORITHMS, any_case=True)]
+    return ALGORITHMS[check_choice(argument, algorithm_name(text), ALGORITHMS)]
+
+
+def algorithm_name(text: str) -> str:
+    """The name of the algorithm that is meant, by its name or class name in any case; other texts as they are."""
+    from kernels import ALGORITHMS
+
+    spellings = {spelling.casefold(): name for name, its in ALGORITHMS.items() for spelling in (name, its.title)}
+    return spellings.get(text.casefold(), text)
 
 
 def parse_options(

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ..design.measures import MEASURES
 from ..design.options import find_algorithm
+from ..design.options import algorithm_name
 from ..design.spec import CellKey, RunSpec
 from ..support.errors import InputError
 from . import records
@@ -36,7 +37,8 @@ def trajectory(run: Path, pair: str) -> list[dict[str, Any]]:
     if len(parts) != 6:
         raise _unknown(pair, spec)
     network, optimizer, policy, arms, scale_text, init_text = parts
-    name, _, options = optimizer.partition(":")
+    typed, _, options = optimizer.partition(":")
+    name = algorithm_name(typed)
     arm, _, against = arms.partition(":")
     try:
         scale, init = float(scale_text), int(init_text)

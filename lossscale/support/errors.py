@@ -53,21 +53,12 @@ def input_errors(argument: str, value: object) -> Iterator[None]:
         raise InputError(argument, value, str(error)) from error
 
 
-def check_choice(argument: str, value: str, choices: Iterable[str], *, any_case: bool = False) -> str:
-    """Returns the choice that value names; otherwise the error lists them and names the nearest, whatever its case.
-
-    Args:
-        argument: what was given, as the user spells it.
-        value: its value.
-        choices: what it may be.
-        any_case: whether upper and lower case are alike; what is returned is spelled as in ``choices``.
-    """
+def check_choice(argument: str, value: str, choices: Iterable[str]) -> str:
+    """Returns value if it is one of the choices; otherwise the error lists them and names the nearest in any case."""
     known = list(choices)
     if value in known:
         return value
     folded = {name.casefold(): name for name in known}
-    if any_case and value.casefold() in folded:
-        return folded[value.casefold()]
     nearest = difflib.get_close_matches(value.casefold(), folded, n=1)
     suggestion = f"did you mean {folded[nearest[0]]}? " if nearest else ""
     raise InputError(
