@@ -1,4 +1,4 @@
-"""Cohorts on worker processes, as many as there are cores; each trains on one thread and writes its own shard."""
+"""Executors: what runs cohorts. Each cohort trains on one thread and writes its own shard, here or in a process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SMALL_RUN: Final = 4_000_000
 def run_cohorts(
     run: Path, spec: RunSpec, cohorts: Sequence[Cohort], workers: int | None = None
 ) -> Generator[tuple[Cohort, str]]:
-    """Trains the cohorts and writes their shards.
+    """Trains the cohorts and writes their shards, here or on worker processes.
 
     Args:
         run: directory of the run.
@@ -44,34 +44,46 @@ def run_cohorts(
         workers = 1 if alone else len(os.sched_getaffinity(0))
     workers = min(workers, len(cohorts))
     elsewhere = spec.backend == "interpreter" and os.environ.get(_INTERPRET) != "1"
-    if workers <= 1 and not elsewhere:
-        for cohort in cohorts:
-            yield cohort, write_cohort(run, spec, cohort)
-        return
+    if workers > 1 or elsewhere:
+        yield from processes(run, spec, cohorts, max(workers, 1), interpret=elsewhere)
+    else:
+        yield from here(run, spec, cohorts)
+
+
+def here(run: Path, spec: RunSpec, cohorts: Sequence[Cohort]) -> Iterator[tuple[Cohort, str]]:
+    """The executor in this process: one cohort after the other. Results as `run_cohorts`."""
+    for cohort in cohorts:
+        yield cohort, write_cohort(run, spec, cohort)
+
+
+def processes(
+    run: Path, spec: RunSpec, cohorts: Sequence[Cohort], workers: int, *, interpret: bool = False
+) -> Generator[tuple[Cohort, str]]:
+    """The executor on worker processes, which interpret the kernels if told to. Results as `run_cohorts`."""
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(max(workers, 1), multiprocessing.get_context("spawn"), initializer=_start)
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start)
     try:
-        with _interpreting(elsewhere):
-            yield from _in_turn(pool, run, spec, cohorts, 2 * workers)
+        with _interpreting(interpret):
+            yield from _in_turn(executor, run, spec, cohorts, 2 * workers)
     except BaseException:
         # An interrupt or a failure: the shards being written are redone on a resume, so nothing is waited for.
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
-        # Nor for the pool's thread: an interrupt may have come before it was started.
-        pool.shutdown(wait=False, cancel_futures=True)
+        # Nor for the executor's thread: an interrupt may have come before it was started.
+        executor.shutdown(wait=False, cancel_futures=True)
         raise
-    pool.shutdown(wait=True)
+    executor.shutdown(wait=True)
 
 
 def _in_turn(
-    pool: ProcessPoolExecutor, run: Path, spec: RunSpec, cohorts: Sequence[Cohort], waiting: int
+    executor: ProcessPoolExecutor, run: Path, spec: RunSpec, cohorts: Sequence[Cohort], waiting: int
 ) -> Iterator[tuple[Cohort, str]]:
     """Keeps a few cohorts submitted: memory does not grow with their number."""
     left = iter(cohorts)
     running: dict[Future[str], Cohort] = {}
     while True:
         for cohort in itertools.islice(left, waiting - len(running)):
-            running[pool.submit(write_cohort, run, spec, cohort)] = cohort
+            running[executor.submit(write_cohort, run, spec, cohort)] = cohort
         if not running:
             return
         for future in wait(running, return_when=FIRST_COMPLETED).done:
