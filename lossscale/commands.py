@@ -10,7 +10,7 @@ import typer
 from . import studies
 from .design.study import Study
 from .support.cli import DeviceOption, JsonOption, OutOption, QuickOption
-from .support.errors import check_choice
+from .support.errors import InputError, check_choice
 from .support.output import Output
 
 ALL = "all"
@@ -131,26 +131,29 @@ def show(run: RunArgument, pair: PairOption, as_json: JsonOption = False) -> Non
 
 def report(runs: RunsArgument, out: OutOption = None, as_json: JsonOption = False) -> None:
     """Write the HTML page of one run or several, by default report.html in the first."""
-    from .report.page import PlotlyMissing, write_report
-    from .support.errors import InputError
+    from .report.libraries import LibraryMissing
+    from .report.page import write_report
 
     with Output(as_json) as output:
         try:
             page = write_report(runs, out, find_study=studies.get)
-        except PlotlyMissing as missing:
+        except LibraryMissing as missing:
             raise InputError("RUN", " ".join(map(str, runs)), str(missing)) from missing
         output.table([{"page": page}])
 
 
 def picture(run: RunArgument, out: OutOption = None, as_json: JsonOption = False) -> None:
     """Draw the one picture of a run's study, by default picture.svg in the run; an --out that ends in .png is a PNG."""
-    from .report.neutral import presentation_of
-    from .runs.records import read_manifest
+    from .report.finished import read_finished
+    from .report.libraries import LibraryMissing
 
     with Output(as_json) as output:
-        study = studies.get(read_manifest(run).study)
+        finished = read_finished(run, studies.get)
         target = out or run / "picture.svg"
-        presentation_of(study).picture(run, target)
+        try:
+            finished.presentation.picture(run, target)
+        except LibraryMissing as missing:
+            raise InputError("RUN", run, str(missing)) from missing
         output.table([{"picture": target}])
 
 
@@ -162,12 +165,13 @@ def _studies(name: str) -> tuple[Study, ...]:
 
 def _page(run: Path, output: Output) -> None:
     """Writes the page of one run, or says how to get it."""
-    from .report.page import PlotlyMissing, write_report
+    from .report.libraries import LibraryMissing
+    from .report.page import write_report
     from .runs.run import REPORT
 
     try:
         write_report([run], run / REPORT, find_study=studies.get)
-    except PlotlyMissing as missing:
+    except LibraryMissing as missing:
         output.note(str(missing))
 
 

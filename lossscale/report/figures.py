@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -20,10 +21,19 @@ _FONT: Final = {"family": "system-ui, Segoe UI, Roboto, sans-serif", "size": 12,
 
 
 def to_html(figure: go.Figure, name: str) -> str:
-    """The figure as a piece of HTML that uses the page's one plotly script."""
+    """The figure as a piece of HTML that uses the page's one plotly script.
+
+    Args:
+        figure: what is drawn.
+        name: begins its id, which goes on with its content: two runs on a page do not draw into one place.
+    """
+    content = zlib.crc32(str(figure.to_json()).encode())
     return str(
         figure.to_html(
-            full_html=False, include_plotlyjs=False, div_id=name, config={"displayModeBar": False, "responsive": True}
+            full_html=False,
+            include_plotlyjs=False,
+            div_id=f"{name}-{content:08x}",
+            config={"displayModeBar": False, "responsive": True},
         )
     )
 

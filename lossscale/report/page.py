@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,22 +14,16 @@ from ..design.measures import IDENTICAL, MOVED, REL_DISTANCE
 from ..design.scales import is_power_of_two, scale_text
 from ..design.study import Study
 from ..design.verdicts import CELL, FAILS
-from ..runs.records import read_manifest
-from ..runs.summary import is_readable, read_summary, write_summary
-from ..support.errors import InputError
 from ..support.files import write_text
 from ..support.html import Section, details, page, paragraph, table
 from ..support.output import plain
+from . import parts
+from .finished import FinishedRun, read_finished
 from .labels import optimizer_label, raised_powers
-from .neutral import prediction_rows, presentation_of
+from .libraries import require
+from .neutral import prediction_rows
 
 SHOWN_FAILURES: Final = 40
-
-_STYLE: Final = (
-    "main { max-width: 74rem; } table { font-size: .84rem; } td { max-width: 30rem; } "
-    "th, th.number { white-space: normal; vertical-align: bottom; max-width: 7.5rem; }"
-)
-"""This page's tables are wide: headings wrap over narrow columns."""
 
 LIMITS: Final = (
     "“Identical” speaks of parameter bits. Exactness is claimed for s = 2^k only: any other s rounds when it is "
@@ -48,13 +40,6 @@ LIMITS: Final = (
 )
 
 
-class PlotlyMissing(ImportError):
-    """The page needs plotly, and plotly is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__("the page needs plotly: pip install plotly, then python -m lossscale report RUN")
-
-
 def write_report(runs: Sequence[Path], out: Path | None = None, *, find_study: Callable[[str], Study]) -> Path:
     """Write one page about the runs, whole, and return its path.
 
@@ -64,45 +49,46 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, find_study: C
         find_study: the study of a name; KeyError when there is none.
 
     Raises:
-        PlotlyMissing: when plotly is not installed.
+        LibraryMissing: when plotly or jinja2 is not installed.
         InputError: when a folder holds no finished run, or the page cannot be written.
     """
-    if find_spec("plotly") is None:
-        raise PlotlyMissing
+    require("the page", "plotly", "jinja2")
     from plotly.offline import get_plotlyjs
 
-    loaded = [_Run(run, find_study) for run in runs]
+    loaded = [_Run(read_finished(run, find_study)) for run in runs]
     single = loaded[0] if len(loaded) == 1 else None
-    sections = [section for run in loaded for section in run.sections(prefix="" if single else f"{run.study.name}: ")]
+    sections = list(_sections(loaded))
     document = page(
         single.study.title if single else "Paired loss-scale runs",
         sections,
-        lead="".join(_answer(text) for run in loaded for text in run.lead()),
+        lead=parts.lead(text for run in loaded for text in run.lead()),
         footer="".join(run.footer() for run in loaded),
-        head=f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script>",
+        head=parts.head(get_plotlyjs()),
     )
     target = out or runs[0] / "report.html"
     write_text(target, document)
     return target
 
 
+def _sections(runs: Sequence[_Run]) -> Iterator[Section]:
+    """The parts of every run, told apart by study, and by directory too where several are of one study."""
+    names = [run.study.name for run in runs]
+    for place, run in enumerate(runs):
+        name = run.study.name
+        if len(runs) == 1:
+            yield from run.sections(prefix="", anchor=name)
+        elif names.count(name) == 1:
+            yield from run.sections(prefix=f"{name}: ", anchor=name)
+        else:
+            yield from run.sections(prefix=f"{name} ({run.path.name}): ", anchor=f"{name}-{place}")
+
+
 class _Run:
     """A finished run and the parts of its page."""
 
-    def __init__(self, run: Path, find_study: Callable[[str], Study]) -> None:
-        self.path = run
-        self.manifest = read_manifest(run)
-        try:
-            self.study = find_study(self.manifest.study)
-            if not is_readable(run):
-                if not self.manifest.finished or self.manifest.spec is None:
-                    raise ValueError("neither a summary nor what it is made from")
-                write_summary(run, self.study)
-            self.summary = read_summary(run)
-        except (KeyError, OSError, ValueError) as error:
-            remedy = "holds no finished run; finish it with python -m lossscale run STUDY --resume"
-            raise InputError("RUN", run, remedy) from error
-        self.presentation = presentation_of(self.study)
+    def __init__(self, run: FinishedRun) -> None:
+        self.path, self.manifest, self.study, self.summary = run.path, run.manifest, run.study, run.summary
+        self.presentation = run.presentation
         self.paired = self.study.grid is not None and len(self.summary) > 0
 
     def lead(self) -> list[str]:
@@ -110,18 +96,16 @@ class _Run:
             return [f"This study shows {self.study.shows}."]
         return [*self.presentation.sentences(self.path), self._method()]
 
-    def sections(self, prefix: str) -> Iterator[Section]:
-        name = self.study.name
-        for title, anchor, body in self.presentation.sections(self.path):
-            yield Section(title=prefix + title, body=body, anchor=f"{name}-{anchor}" if anchor else "")
+    def sections(self, *, prefix: str, anchor: str) -> Iterator[Section]:
+        for title, own, body in self.presentation.sections(self.path):
+            yield Section(title=prefix + title, body=body, anchor=f"{anchor}-{own}" if own else "")
         if self.paired:
-            yield Section(title=f"{prefix}Predictions", body=self._predictions(), anchor=f"{name}-predictions")
+            yield Section(title=f"{prefix}Predictions", body=self._predictions(), anchor=f"{anchor}-predictions")
             controls = self._controls()
             if controls:
-                yield Section(title=f"{prefix}Controls", body=controls, anchor=f"{name}-controls")
-            limits = "".join(f"<li>{escape(raised_powers(text))}</li>" for text in LIMITS)
-            yield Section(title=f"{prefix}Limits", body=f"<ul>{limits}</ul>", anchor=f"{name}-limits")
-        yield Section(title=f"{prefix}Provenance", body=self._provenance(), anchor=f"{name}-provenance")
+                yield Section(title=f"{prefix}Controls", body=controls, anchor=f"{anchor}-controls")
+            yield Section(title=f"{prefix}Limits", body=parts.bullets(LIMITS), anchor=f"{anchor}-limits")
+        yield Section(title=f"{prefix}Provenance", body=self._provenance(), anchor=f"{anchor}-provenance")
 
     def footer(self) -> str:
         return paragraph(
@@ -176,12 +160,6 @@ class _Run:
     def _provenance(self) -> str:
         rows = [{"item": name, "value": value} for name, value in _flat(plain(self.manifest))]
         return details("How this run was made (manifest.json)", table(rows))
-
-
-def _answer(text: str) -> str:
-    """A sentence of the lead, its question in bold."""
-    question, mark, answer = raised_powers(text).partition("? ")
-    return f"<p><strong>{escape(question)}?</strong> {escape(answer)}</p>" if mark else paragraph(raised_powers(text))
 
 
 def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:

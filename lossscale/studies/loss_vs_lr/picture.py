@@ -1,36 +1,58 @@
-"""The README's one picture, an SVG written by hand: it needs no plotting library, and reads on light and dark pages."""
+"""The study's one picture, which the README shows: distance against s under SGD and Adam. Drawn by matplotlib."""
 
 from __future__ import annotations
 
 import math
-from html import escape
-from typing import Final
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from ...design.scales import scale_text
 from ...report.curves import Panel, decades, panels, spread, zero_level
 from ...report.labels import optimizer_label
+from ...report.libraries import require
+from ...support.files import whole_file
 from .figures import DRAWN, FLOOR_COLOR, Drawn
 
-_WIDTH, _HEIGHT = 860, 380
-_LEFT, _TOP, _BOTTOM, _GAP = 66, 76, 52, 24
-_PANEL: Final = 376
-_PLOT: Final = 280
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 _SHOWN: Final = ("sgd", "adam")
-_DRAWN: Final = tuple(arm for arm in DRAWN if arm.against == "base" and arm.arm in ("loss", "lr"))
+_ARMS: Final = tuple(drawn for drawn in DRAWN if drawn.against == "base" and drawn.arm in ("loss", "lr"))
+_MARKS: Final = {"square": "s", "circle": "o"}
+_INK, _FAINT, _RULE = "#1d2330", "#5d6677", "#e6e9ef"
+_STYLE: Final[dict[Any, Any]] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "svg.hashsalt": "loss-vs-lr",  # the same run draws the same bytes
+    "text.color": _INK,
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _FAINT,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+}
 
 
-def readme_svg(summary: pd.DataFrame, network: str | None = None) -> str:
+def draw(summary: pd.DataFrame, out: Path, network: str | None = None) -> None:
     """Relative distance against s for SGD and Adam with default options, arms ``loss`` and ``lr``.
 
     Args:
         summary: of a run of the default study.
+        out: the file; its ending names the format, such as ``.svg`` or ``.png``.
         network: which one; by default the last of the summary (the real data).
 
     Raises:
-        ValueError: when the summary has neither optimizer on that network.
+        LibraryMissing: when matplotlib is not installed.
+        ValueError: when the summary has neither optimizer on that network, or matplotlib does not know the ending.
     """
+    require("the picture", "matplotlib")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     chosen = network or str(summary["network"].iloc[-1])
     found = [
         panel
@@ -39,104 +61,91 @@ def readme_svg(summary: pd.DataFrame, network: str | None = None) -> str:
     ]
     if not found:
         raise ValueError(f"network {chosen!r}: the summary has neither SGD nor Adam with default options on it")
-    axes = _Axes(found)
-    title = f"Loss × s and learning rate × s: distance from the unscaled run after {found[0].step} steps ({chosen})"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'width="{_WIDTH}" height="{_HEIGHT}" '
-        'font-family="system-ui, Segoe UI, Roboto, sans-serif" font-size="13">',
-        f"<title>{escape(title)}</title>",
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>',
-        _text(16, 26, title, size=15, weight=600),
-        _text(
-            16,
-            46,
-            "relative distance of the weights, median over random initialisations; 0 means the same bits",
-            color="#5d6677",
-        ),
-        *(_panel(panel, axes, place) for place, panel in enumerate(found)),
-        "</svg>",
-    ]
-    return "\n".join(parts) + "\n"
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9.2, 4.2), facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+        _fill(figure, found, chosen)
+        ending = out.suffix.removeprefix(".").lower() or "svg"
+        if ending not in figure.canvas.get_supported_filetypes():
+            raise ValueError(f"a file that ends in {out.suffix!r} is no picture: end its name in .svg or .png")
+        with whole_file(out) as temporary:
+            figure.savefig(temporary, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else None)
 
 
-class _Axes:
-    """Maps scale and distance to the pixels of a panel."""
-
-    def __init__(self, found: list[Panel]) -> None:
-        drawn = [panel.curve(arm.arm, arm.against, "median_rel_distance") for panel in found for arm in _DRAWN]
-        floors = [panel.floor for panel in found]
-        self.zero = zero_level([*floors, *(distance for curve in drawn for distance in curve["measured"])])
-        scales = pd.concat([curve["scale"] for curve in drawn])
-        largest = max(float(curve["measured"].max()) for curve in drawn)
-        self.low, self.high = math.log10(scales.min()), math.log10(scales.max())
-        self.bottom, self.top = math.log10(self.zero) - 0.3, math.ceil(math.log10(largest)) if largest > 0 else 0
-
-    def x(self, scale: float) -> float:
-        return (math.log10(scale) - self.low) / (self.high - self.low) * _PLOT
-
-    def y(self, distance: float) -> float:
-        level = math.log10(max(distance, self.zero))
-        return (self.top - level) / (self.top - self.bottom) * (_HEIGHT - _TOP - _BOTTOM)
-
-
-def _panel(panel: Panel, axes: _Axes, place: int) -> str:
-    left = _LEFT + place * (_PANEL + _GAP)
-    height = _HEIGHT - _TOP - _BOTTOM
-    parts = [f'<g transform="translate({left},{_TOP})">']
-    if panel.floor > 0:
-        y = axes.y(panel.floor)
-        parts.append(
-            f'<rect x="0" y="{y:.1f}" width="{_PLOT}" height="{height - y:.1f}" fill="{FLOOR_COLOR}" opacity="0.22"/>'
-        )
-        parts.append(_text(6, y + 14, "rounding (one-ulp control)", size=11, color="#5d6677"))
-    for power in [round(math.log10(axes.zero)), *decades(axes.bottom + 1, axes.top)]:
-        zero = 10.0**power <= axes.zero
-        y = axes.y(10.0**power)
-        parts.append(f'<line x1="0" x2="{_PLOT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e6e9ef"/>')
-        if place == 0:
-            parts.append(_text(-8, y + 4, "0" if zero else _power(power), anchor="end", color="#5d6677"))
-    for power in decades(axes.low, axes.high):
-        parts.append(_text(axes.x(10.0**power), height + 18, _power(power), anchor="middle", color="#5d6677"))
-    parts.append(_text(_PLOT / 2, height + 38, "s", anchor="middle", color="#5d6677"))
-    parts.append(_text(0, -10, optimizer_label(panel.optimizer, panel.options), size=14, weight=600))
-    ends = []
-    for arm in _DRAWN:
-        line, end = _curve(panel, arm, axes)
-        parts.append(line)
-        ends.append(end)
-    for y, arm in zip(spread(ends, gap=16.0), _DRAWN, strict=True):
-        parts.append(_text(_PLOT + 8, y + 4, arm.label, color=arm.color, weight=600))
-    return "\n".join([*parts, "</g>"])
-
-
-def _curve(panel: Panel, arm: Drawn, axes: _Axes) -> tuple[str, float]:
-    """Markup of one arm's curve and the height at which it ends."""
-    curve = panel.curve(arm.arm, arm.against, "median_rel_distance")
-    curve = curve[curve["scale"] != 1.0]
-    if curve.empty:
-        return "", 0.0
-    points = [
-        (axes.x(scale), axes.y(distance)) for scale, distance in zip(curve["scale"], curve["measured"], strict=True)
-    ]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    marks = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{2.5 + arm.width / 4:.1f}" fill="{arm.color}">'
-        f"<title>s = {scale_text(scale)}: {distance:.3g}</title></circle>"
-        for (x, y), scale, distance in zip(points, curve["scale"], curve["measured"], strict=True)
+def _fill(figure: Figure, found: Sequence[Panel], network: str) -> None:
+    figure.suptitle(
+        f"Distance from the unscaled run after {found[0].step} steps ({network})", x=0.012, ha="left", weight="bold"
     )
-    return f'<polyline points="{path}" fill="none" stroke="{arm.color}" stroke-width="{arm.width}"/>{marks}', points[
-        -1
-    ][1]
+    every = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
+    floors = [panel.floor for panel in found]
+    curves = [_curve(panel, drawn) for panel in found for drawn in _ARMS]
+    zero = zero_level([*floors, *(distance for curve in curves for distance in curve["measured"])])
+    largest = max((float(curve["measured"].max()) for curve in curves if len(curve)), default=1.0)
+    top = math.ceil(math.log10(largest)) if largest > 0 else 0
+    for axes, panel in zip(every, found, strict=True):
+        _draw_panel(axes, panel, zero)
+    marked = decades(math.log10(zero) + 1, top)
+    every[0].set_yticks([zero, *(10.0**power for power in marked)], ["same bits", *map(_power, marked)])
+    every[0].set_ylim(zero / 2, 10.0 ** (top + 0.4))
+    every[0].set_ylabel("|weights − unscaled| / |unscaled|, median")
+
+
+def _draw_panel(axes: Axes, panel: Panel, zero: float) -> None:
+    axes.set_title(optimizer_label(panel.optimizer, panel.options), loc="left", weight="bold", fontsize=11)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.minorticks_off()
+    axes.grid(color=_RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xlabel("s")
+    if panel.floor > 0:
+        axes.axhspan(zero / 10, panel.floor, color=FLOOR_COLOR, alpha=0.2, linewidth=0)
+        axes.annotate(
+            "rounding (one-ulp control)",
+            (0.98, panel.floor),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -5),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color=_FAINT,
+            fontsize=9,
+        )
+    drawn = [(one, _curve(panel, one)) for one in _ARMS]
+    drawn = [(one, curve) for one, curve in drawn if len(curve)]
+    for one, curve in drawn:
+        axes.plot(
+            curve["scale"],
+            curve["measured"].clip(lower=zero),
+            color=one.color,
+            marker=_MARKS[one.symbol],
+            linewidth=one.width * 0.8,
+            markersize=4 + one.width / 2,
+            clip_on=False,
+        )
+    ends = [math.log10(max(float(curve["measured"].iloc[-1]), zero)) for _, curve in drawn]
+    for height, (one, curve) in zip(spread(ends, gap=0.9), drawn, strict=True):
+        axes.annotate(
+            one.label,
+            (float(curve["scale"].iloc[-1]), 10.0**height),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=one.color,
+            weight="bold",
+            annotation_clip=False,
+        )
+    scales = [float(scale) for _, curve in drawn for scale in curve["scale"]]
+    if scales:
+        marked = decades(math.log10(min(scales)), math.log10(max(scales)))
+        axes.set_xticks([10.0**power for power in marked], list(map(_power, marked)))
+
+
+def _curve(panel: Panel, drawn: Drawn) -> pd.DataFrame:
+    curve = panel.curve(drawn.arm, drawn.against, "median_rel_distance")
+    return curve[curve["scale"] != 1.0]
 
 
 def _power(power: int) -> str:
-    """A power of ten in Unicode superscripts, which every SVG viewer draws alike."""
-    return "1" if power == 0 else "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def _text(
-    x: float, y: float, text: str, *, size: int = 13, weight: int = 400, color: str = "#1d2330", anchor: str = "start"
-) -> str:
-    font = f'font-size="{size}" font-weight="{weight}" fill="{color}" text-anchor="{anchor}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {font}>{escape(text)}</text>'
+    return "1" if power == 0 else f"$10^{{{power}}}$"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import pandas as pd
 
 from ...report.figures import to_html
 from ...report.labels import raised_powers
 from ...report.neutral import Neutral
+from ...report.parts import titled
 from ...runs.summary import read_summary
+from ...support.errors import input_errors
 from ...support.html import figure, paragraph, table
 from . import figures
 from .answers import LEGEND, answers, wide_rows
+from .picture import draw
 from .sentences import sentences
 
 TITLES: Final = {
@@ -49,20 +53,26 @@ class Answers(Neutral):
     def sections(self, run: Path) -> Iterable[tuple[str, str, str]]:
         """The table network by network, and the pictures."""
         summary = read_summary(run)
-        rows = wide_rows(summary)
-        parts = [paragraph(raised_powers(LEGEND))]
-        for network in dict.fromkeys(row["network"] for row in rows):
-            columns = [name for name in rows[0] if name != "network"]
-            own = [row for row in rows if row["network"] == network]
-            parts.append(f"<h3>{escape(network)}</h3>{table(own, columns, titles=TITLES)}")
-        yield "Optimizer by optimizer", "table", "".join(parts)
-        parts = []
+        yield "Optimizer by optimizer", "table", paragraph(raised_powers(LEGEND)) + titled(_tables(summary))
+        yield "Pictures", "pictures", titled(self._pictures(summary))
+
+    def picture(self, run: Path, out: Path) -> None:
+        """Distance against s under SGD and Adam."""
+        with input_errors("RUN", run):
+            draw(read_summary(run), out)
+
+    def _pictures(self, summary: pd.DataFrame) -> Iterator[tuple[str, str]]:
         for place, network in enumerate(dict.fromkeys(summary["network"])):
             drawn = to_html(figures.distance_figure(summary, network), f"{self.study.name}-distance-{place}")
-            caption = figures.distance_caption(summary, network)
-            parts.append(f"<h3>Distance against s: {escape(network)}</h3>{figure(drawn, caption)}")
+            yield f"Distance against s: {network}", figure(drawn, figures.distance_caption(summary, network))
             if figures.has_ratios(summary, network):
                 drawn = to_html(figures.ratio_figure(summary, network), f"{self.study.name}-ratio-{place}")
-                caption = figures.ratio_caption(network)
-                parts.append(f"<h3>The first update against s: {escape(network)}</h3>{figure(drawn, caption)}")
-        yield "Pictures", "pictures", "".join(parts)
+                yield f"The first update against s: {network}", figure(drawn, figures.ratio_caption(network))
+
+
+def _tables(summary: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Each network's rows."""
+    rows = wide_rows(summary)
+    for network in dict.fromkeys(row["network"] for row in rows):
+        columns = [name for name in rows[0] if name != "network"]
+        yield network, table([row for row in rows if row["network"] == network], columns, titles=TITLES)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...report.neutral import Neutral
-from ...support.html import details, paragraph, table
+from ...support.html import details, paragraph, preformatted, table
 from .script import RESULTS
 
 _NOTES: Final = (
@@ -71,7 +71,7 @@ class Experiments(Neutral):
         )
         for result in results:
             own, theirs = (
-                f"<pre>{_matrices(entry['first_layer'])}</pre>"
+                preformatted(_matrices(entry["first_layer"]))
                 for library in ("kernels", "torch")
                 for entry in result["runs"]
                 if (entry["library"], entry["recipe"]) == (library, "foreach")
