@@ -8,7 +8,7 @@ import torch
 from torch.optim import optimizer as everywhere
 
 import kernels
-from bench import host_cost
+from bench.timing import host_cost
 
 Param = torch.nn.Parameter
 
