@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 from ..algorithm import Recipe, Row
 from ..rounding.powers import PowerTable
@@ -24,3 +27,90 @@ def host_rows(recipe: Recipe, dtypes: Dtypes, keys: Iterable[Key], powers: Power
     """
     row = recipe.row_for(dtypes)
     return [row(hyper, number, first, powers) for hyper, number, first in keys]
+
+
+class RowTable:
+    """The rows of many records over many steps: those of `host_rows`, bit for bit.
+
+    All records are formed at once, by the algorithm's own function on columns of numbers: elementwise double
+    arithmetic is the same in numpy as in Python, and powers are Python's, taken once for each distinct number.
+
+    Args:
+        recipe: whose scalars.
+        dtypes: of the launch.
+        records: hyperparameters, of one algorithm and with the same flags.
+        powers: the device's tables of bias corrections.
+    """
+
+    def __init__(self, recipe: Recipe, dtypes: Dtypes, records: Sequence[Any], powers: PowerTable) -> None:
+        self._recipe = recipe
+        self._dtypes = dtypes
+        self._records = list(records)
+        self._powers = powers
+        self._together = _columns(self._records) if self._records else None
+
+    def rows(self, first_step: int, steps: int) -> np.ndarray:
+        """float64 [steps, records, columns], from step number ``first_step`` (counted from 1) on."""
+        table = np.empty((steps, len(self._records), len(self._recipe.columns)))
+        for t in range(steps):
+            number, first = float(first_step + t), first_step + t == 1
+            if self._together is None:
+                keys = ((record, number, first) for record in self._records)
+                table[t] = host_rows(self._recipe, self._dtypes, keys, self._powers)
+                continue
+            row: Callable[..., Row] = self._recipe.row_for(self._dtypes)
+            with np.errstate(all="ignore"):
+                for column, entry in enumerate(row(self._together, number, first, _Places(self._powers))):
+                    table[t, :, column] = entry
+        return table
+
+
+class _Column(np.ndarray):
+    """One hyperparameter of many records; a power of it is Python's for every distinct number."""
+
+    def __pow__(self, exponent: Any, modulo: Any = None) -> _Column:
+        values, inverse = np.unique(self, return_inverse=True)
+        powers = np.array([value**exponent for value in values.tolist()], np.float64)
+        return powers[inverse].view(_Column)
+
+
+class _Places:
+    """`PowerTable` for a column of betas: the places of each."""
+
+    def __init__(self, powers: PowerTable) -> None:
+        self.place = _of_each(powers.place)
+        self.place_double = _of_each(powers.place_double)
+        self.place_double_root = _of_each(powers.place_double_root)
+
+
+def _of_each(place: Callable[[float], tuple[float, float]]) -> Callable[[Any], tuple[Any, Any]]:
+    def of(betas: Any) -> tuple[Any, Any]:
+        if not isinstance(betas, _Column):
+            return place(betas)
+        values, inverse = np.unique(betas, return_inverse=True)
+        offset, length = np.array([place(value) for value in values.tolist()], np.float64).T
+        return offset[inverse], length[inverse]
+
+    return of
+
+
+def _columns(records: Sequence[Any]) -> Any:
+    """A record whose numbers are columns; numbers that agree stay numbers. None where other fields differ."""
+    fields: dict[str, Any] = {}
+    for name in vars(records[0]):
+        values = [getattr(record, name) for record in records]
+        if isinstance(values[0], tuple):
+            fields[name] = tuple(_column(list(column)) for column in zip(*values, strict=True))
+        else:
+            fields[name] = _column(values)
+        if any(column is None for column in (fields[name] if isinstance(fields[name], tuple) else [fields[name]])):
+            return None
+    return SimpleNamespace(**fields)
+
+
+def _column(values: list[Any]) -> Any:
+    if all(value == values[0] for value in values):
+        return values[0]
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        return None
+    return np.array(values, np.float64).view(_Column)
