@@ -20,7 +20,7 @@ from kernels.backends import dispatch as launch
 def without_launches() -> Iterator[None]:
     """While this is open, steps keep their tables as on a GPU, and launch nothing."""
     with (
-        mock.patch.object(launch, "launch_tables", lambda *args, **options: None),
+        mock.patch.object(launch, "launcher", lambda backend: lambda *args, **options: None),
         mock.patch.object(launch, "resolve_backend", lambda backend, device: "triton"),
     ):
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,23 +11,24 @@ from torch import Tensor
 from ..algorithm import Recipe
 from ..launch import step_kernel
 from ..launch.buckets import Bucket
-from ..launch.tables import Tables, fitting_block
+from ..launch.tables import NUMEL, Tables, address_table, fitting_block
 from ..rounding.flags import SCALED
-from . import interpreter
+from . import interpreter, simd, triton
 from .tensor_ops import step_tensor
-from .triton import launch_tables
 
-BACKENDS = ("triton", "interpreter", "reference")
+BACKENDS = ("triton", "simd", "interpreter", "reference")
 
 
 def resolve_backend(backend: str, device: torch.device) -> str:
-    """The backend to use: ``auto`` is triton on CUDA, the interpreter where it was asked for, else the reference.
+    """The backend to use: ``auto`` is triton on CUDA, simd on a CPU that can, else the reference.
 
     Raises:
         ValueError: if there is no such backend, or it cannot run on ``device`` in this process.
     """
     if backend == "auto":
-        return "triton" if device.type == "cuda" and not interpreter.ACTIVE else "reference"
+        if device.type == "cuda" and not interpreter.ACTIVE:
+            return "triton"
+        return "simd" if device.type == "cpu" and not simd.unavailable() else "reference"
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r}: no such backend; choose auto or one of {', '.join(BACKENDS)}")
     if backend == "interpreter" and not interpreter.ACTIVE:
@@ -39,9 +40,11 @@ def resolve_backend(backend: str, device: torch.device) -> str:
             "backend 'triton': this process interprets kernels; unset TRITON_INTERPRET before Python starts"
         )
     if backend == "triton" and device.type != "cuda":
-        raise ValueError(f"backend 'triton': needs CUDA tensors, these are on {device}; choose 'reference'")
-    if backend == "interpreter" and device.type != "cpu":
-        raise ValueError(f"backend 'interpreter': needs CPU tensors, these are on {device}; choose 'triton'")
+        raise ValueError(f"backend 'triton': needs CUDA tensors, these are on {device}; choose 'auto' or 'reference'")
+    if backend in ("interpreter", "simd") and device.type != "cpu":
+        raise ValueError(f"backend {backend!r}: needs CPU tensors, these are on {device}; choose 'triton'")
+    if backend == "simd" and simd.unavailable():
+        raise ValueError(f"backend 'simd': {simd.unavailable()}; or choose 'reference'")
     return backend
 
 
@@ -56,6 +59,16 @@ def available_backends() -> dict[str, str]:
         except ValueError as error:
             reasons[name] = str(error)
     return reasons
+
+
+def launch_block(backend: str, host: np.ndarray) -> int:
+    """Elements per program of a launch over this address table: the one policy for all callers."""
+    return fitting_block(host[NUMEL]) if backend == "interpreter" else step_kernel.BLOCK
+
+
+def launcher(backend: str) -> Callable[..., None]:
+    """What steps prepared tables on a backend that reads them: all but the reference."""
+    return simd.launch_tables if backend == "simd" else triton.launch_tables
 
 
 def _device_scalar(value: Tensor | None, device: torch.device) -> Tensor | None:
@@ -88,7 +101,7 @@ def step_bucket(
         grad_scale: float32 scalar tensor; gradients are unscaled and written back.
         found_inf: float32 scalar tensor; nothing is changed where it is 1.
         backend: see `resolve_backend`.
-        tables: kept between steps by the caller, or None.
+        tables: kept between steps by the caller, or None; if they are marked current they are taken as they are.
     """
     backend = resolve_backend(backend, bucket.device)
     grad_scale, found_inf = (_device_scalar(value, bucket.device) for value in (grad_scale, found_inf))
@@ -101,21 +114,14 @@ def step_bucket(
             step_tensor(recipe, flags, bucket, index, rows[row], steps[index], powers, grad_scale)
         return
     tables = tables if tables is not None else Tables()
-    columns = bucket.columns()
-    numels = list(map(Tensor.numel, bucket.params))
-    pointers = [*numels, *chain.from_iterable(map(Tensor.data_ptr, tensors) for tensors in columns)]
-    # Nothing to send in the common case: the same tensors in the same place, and rows under the same numbers.
-    if tables.pointers != pointers or tables.row_of is not bucket.row_of:
-        host = np.empty((2 + len(columns), len(bucket.params)), np.int64)
-        host[1] = bucket.row_of
-        host[[0, *range(2, len(host))]] = np.array(pointers, np.int64).reshape(1 + len(columns), -1)
-        tables.update(host, bucket.device, fitting_block(host[0]) if backend == "interpreter" else step_kernel.BLOCK)
-        tables.pointers, tables.row_of = pointers, bucket.row_of
-    launch_tables(
+    if not tables.current:
+        host = address_table(bucket.columns(), bucket.row_of)
+        tables.update(host, bucket.device, launch_block(backend, host))
+    launcher(backend)(
         tables,
         recipe,
         flags,
-        states=sum(1 << k for k, kept in enumerate(bucket.states) if kept is not None),
+        states=bucket.states_mask,
         dtypes=bucket.dtypes,
         rows=rows,
         steps=steps,

@@ -5,9 +5,11 @@ Moved gradients, learning rates, steps and scales are data in tables.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from ..algorithm import Recipe
@@ -16,8 +18,11 @@ from ..launch.step_kernel import Dtypes, kernel_constants
 from ..launch.tables import Tables
 from . import interpreter
 
-_COMPILED: dict[tuple[Any, ...], Any] = {}
-"""Compiled step kernels by everything that decides their code: a launch from here skips Triton's own dispatch."""
+Launch = Callable[[int, tuple[int, ...]], None]
+"""``launch(programs, arguments)``: enqueues a compiled kernel; pointers are given as addresses."""
+
+_COMPILED: dict[tuple[Any, ...], tuple[Launch, Recipe]] = {}
+"""Launches by everything that decides their code. The recipe is kept, so that no other object takes over its id."""
 
 
 def launch_tables(
@@ -40,42 +45,70 @@ def launch_tables(
     addresses, chunks = tables.addresses.device, tables.chunks
     if addresses is None or chunks is None or not len(chunks):
         return
-    grid = (len(chunks), 1, 1)
-    nothing = powers
     arguments = (
         addresses,
         chunks,
         rows,
         steps,
         powers,
-        grad_scale if grad_scale is not None else nothing,
-        found_inf if found_inf is not None else nothing,
-        addresses.shape[1],
+        grad_scale if grad_scale is not None else powers,
+        found_inf if found_inf is not None else powers,
     )
-    scaled, skippable = grad_scale is not None, found_inf is not None
-    key = (
-        id(recipe),
-        flags,
-        states,
-        dtypes,
-        scaled,
-        skippable,
-        tables.block,
-        step_kernel.LAUNCH_OPTIONS["num_warps"],
-        addresses.device.index,
-    )
-    compiled, values = _COMPILED.get(key, (None, ()))[:2]
-    if compiled is not None and torch.cuda.current_device() == addresses.device.index:
-        compiled[grid](*arguments, *values)
-        return
+    kind = (flags, grad_scale is not None, found_inf is not None, tables.block)
+    launch = tables.launches.get(kind)
+    if launch is None:
+        launch = _find(tables, recipe, kind, states, dtypes, arguments)
+        if launch is None:
+            return
+        tables.launches[kind] = launch
+    launch(len(chunks), (*map(Tensor.data_ptr, arguments), addresses.shape[1]))
+
+
+def _find(
+    tables: Tables, recipe: Recipe, kind: tuple[Any, ...], states: int, dtypes: Dtypes, arguments: tuple[Tensor, ...]
+) -> Launch | None:
+    """The launch of a kind, compiled by its first use; None if that first use was the launch itself."""
+    flags, scaled, skippable, block = kind
+    device = arguments[0].device
+    key = (id(recipe), kind, states, dtypes, step_kernel.LAUNCH_OPTIONS["num_warps"], device.index)
+    if key in _COMPILED:
+        return _COMPILED[key][0]
     constants = kernel_constants(
-        recipe, flags, states=states, dtypes=dtypes, scaled=scaled, found_inf=skippable, block=tables.block
+        recipe, flags, states=states, dtypes=dtypes, scaled=scaled, found_inf=skippable, block=block
     )
+    assert tables.chunks is not None
+    grid = (len(tables.chunks), 1, 1)
     if interpreter.ACTIVE:
-        interpreter.launch(step_kernel.step_kernel, grid, arguments, constants)
-        return
+        interpreter.launch(step_kernel.step_kernel, grid, (*arguments, arguments[0].shape[1]), constants)
+        return None
     options = step_kernel.launch_options(states, scaled=scaled)
-    with torch.cuda.device(addresses.device):
-        compiled = step_kernel.step_kernel[grid](*arguments, **constants, **options)
-    # The recipe is kept with its entry, so that no other object takes over its id.
-    _COMPILED[key] = (compiled, tuple(constants.values()), recipe)
+    with torch.cuda.device(device):
+        compiled = step_kernel.step_kernel[grid](*arguments, arguments[0].shape[1], **constants, **options)
+    _COMPILED[key] = (_launcher(compiled, device.index, tuple(constants.values())), recipe)
+    return None
+
+
+def _launcher(compiled: Any, device: int, constants: tuple[object, ...]) -> Launch:
+    """How to enqueue a compiled kernel on the device's current stream with as little of Triton's dispatch as can be.
+
+    H100 host, Triton 3.6, 8 arguments: ``kernel[grid](...)`` of a compiled kernel takes 11.4 µs, its ``run`` 6.9 µs.
+    Addresses are given as numbers: for tensors the launcher asks the driver about every one.
+    """
+    driver, knobs = triton.runtime.driver.active, triton.knobs.runtime
+    stream_of, current_device = driver.get_current_stream, driver.get_current_device
+    run, function, metadata = compiled.run, compiled.function, compiled.packed_metadata
+
+    def launch(programs: int, arguments: tuple[int, ...]) -> None:
+        if current_device() != device or _hooked(knobs):
+            with torch.cuda.device(device):
+                compiled[(programs, 1, 1)](*arguments, *constants)
+            return
+        run(programs, 1, 1, stream_of(device), function, metadata, None, None, None, *arguments, *constants)
+
+    return launch
+
+
+def _hooked(knobs: Any) -> bool:
+    """Whether a profiler of Triton's wants to see launches."""
+    hooks = (knobs.launch_enter_hook, knobs.launch_exit_hook)
+    return any(getattr(hook, "calls", hook) for hook in hooks)

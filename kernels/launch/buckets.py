@@ -7,6 +7,7 @@ copied back after it. The optimizers and the functional API both come through he
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from .step_kernel import Dtypes
 
 @dataclass(kw_only=True)
 class Bucket:
-    """Tensors of one launch: same device, dtypes and options.
+    """Tensors of one launch: same device, dtypes and options; gradients may be replaced by others of the same dtype.
 
     Attributes:
         params, grads: dense tensors; ``grads[i]`` has the strides of ``params[i]``.
@@ -36,12 +37,12 @@ class Bucket:
     row_of: Sequence[int] | np.ndarray
     copies: list[Tensor] | None = None
 
-    @property
+    @functools.cached_property
     def device(self) -> torch.device:
         """Where all of its tensors live."""
         return self.params[0].device
 
-    @property
+    @functools.cached_property
     def dtypes(self) -> Dtypes:
         """Dtypes of parameters, gradients, states (the parameters' if there is none) and copies."""
         kept = [state for state in self.states if state]
@@ -52,6 +53,11 @@ class Bucket:
             kept[0][0].dtype if kept else param,
             self.copies[0].dtype if self.copies else None,
         )
+
+    @functools.cached_property
+    def states_mask(self) -> int:
+        """Bit k is set where state k is kept."""
+        return sum(1 << k for k, kept in enumerate(self.states) if kept is not None)
 
     def columns(self) -> list[list[Tensor]]:
         """The tensor lists in the order of the address table."""

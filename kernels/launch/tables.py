@@ -1,17 +1,26 @@
 """What a launch reads: the address and chunk tables of a bucket, kept on the device.
 
 The addresses, sizes and row numbers of a bucket's tensors are one int64 table, its chunks one int32 table, so any
-number of tensors and groups is one launch.
+number of tensors and groups is one launch. This is the only file that knows their format:
+
+- addresses, int64 [2 + columns, tensors]: numel, row of host scalars, then the address of p, g, of each state that is
+  kept, and of the copy;
+- chunks, int32 [programs, 2]: tensor and block number.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+NUMEL, ROW, PARAM, GRAD = 0, 1, 2, 3
+"""The first columns of the address table."""
 
 INTERPRETER_BLOCK = 65536
 """The interpreter runs a program as whole numpy arrays: wide blocks cost less."""
@@ -30,6 +39,16 @@ def chunk_table(numels: np.ndarray, block: int) -> np.ndarray:
     return np.stack([tensor, np.arange(tensor.size) - first[tensor]], axis=1).astype(np.int32)
 
 
+def address_table(columns: Sequence[Sequence[Tensor]], row_of: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The address table of these tensor lists (parameters first) on the host."""
+    host = np.empty((PARAM + len(columns), len(columns[0])), np.int64)
+    host[NUMEL] = np.fromiter(map(Tensor.numel, columns[0]), np.int64, host.shape[1])
+    host[ROW] = row_of
+    addresses = map(Tensor.data_ptr, chain.from_iterable(columns))
+    host[PARAM:] = np.fromiter(addresses, np.int64, host[PARAM:].size).reshape(host[PARAM:].shape)
+    return host
+
+
 @dataclass(kw_only=True)
 class Mirror:
     """A numpy array of 8-byte numbers kept on the device, sent again only where it changed and never by a wait.
@@ -43,23 +62,38 @@ class Mirror:
     _spare: Tensor | None = None
     _captured: list[Tensor] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if self.host is not None:
+            self._keep(self.host)
+
+    def _keep(self, host: np.ndarray) -> None:
+        self.host, self._bits, self._source = host, host.view(np.int64), torch.from_numpy(host)
+
     def send(self, array: np.ndarray, device: torch.device) -> Tensor:
         """Bring the device's copy up to ``array`` and return it."""
         host, kept = self.host, self.device
         if host is None or kept is None or host.shape != array.shape or kept.device != device:
-            kept = self.device = torch.from_numpy(array.copy()).to(device)
+            self._keep(array.copy())
+            self.device = self._source.to(device, copy=True)
             self._reserve()
-        elif host.tobytes() != array.tobytes():
+            return self.device
+        different = self._bits != array.view(np.int64)
+        if different.any():
             # The rows between the first and the last whose bits changed: one copy.
-            different = host.view(np.int64) != array.view(np.int64)
-            changed = np.flatnonzero(different.reshape(len(array), -1).any(axis=1))
-            first, last = int(changed[0]), int(changed[-1]) + 1
-            self._copy(kept[first:last], array[first:last])
-        self.host = array.copy()
+            first, last = 0, len(array)
+            if last > 1:
+                changed = np.flatnonzero(different.reshape(last, -1).any(axis=1))
+                first, last = int(changed[0]), int(changed[-1]) + 1
+            host[first:last] = array[first:last]
+            self._copy(first, last)
         return kept
 
-    def _copy(self, target: Tensor, array: np.ndarray) -> None:
-        source = torch.from_numpy(np.ascontiguousarray(array))
+    def _copy(self, first: int, last: int) -> None:
+        """Send rows of the host's array."""
+        target, source = self.device, self._source
+        assert target is not None
+        if last - first < len(source):
+            target, source = target[first:last], source[first:last]
         if target.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             pinned = self._take_spare()[: source.numel()].view(source.shape)
             pinned.copy_(source)
@@ -67,7 +101,8 @@ class Mirror:
             source = pinned
         # From pageable memory the driver takes its own copy before this returns: no wait, nothing to keep alive.
         target.copy_(source, non_blocking=True)
-        self._reserve()
+        if self._spare is None:
+            self._reserve()
 
     def _reserve(self) -> None:
         """Pinned memory for one copy under capture, where none may be allocated."""
@@ -84,24 +119,32 @@ class Mirror:
 
 @dataclass(kw_only=True)
 class Tables:
-    """Address and chunk tables of a bucket, kept between steps."""
+    """Address and chunk tables of a bucket, kept between steps.
+
+    Attributes:
+        addresses: the address table.
+        chunks: the chunk table on the device.
+        block: elements of a chunk.
+        current: whether the owner has brought them up to its bucket: a launch then takes them as they are.
+        launches: compiled kernels of this bucket, by what else decides them.
+    """
 
     addresses: Mirror = field(default_factory=Mirror)
     chunks: Tensor | None = None
     block: int = 0
-    pointers: list[int] = field(default_factory=list)
-    row_of: Any = None
+    current: bool = False
+    launches: dict[Any, Any] = field(default_factory=dict)
 
     def update(self, host: np.ndarray, device: torch.device, block: int) -> None:
-        """Bring the device's tables up to ``host`` (int64 [columns, tensors]: numel, row, addresses)."""
+        """Bring the device's tables up to ``host``, an `address_table`."""
         known = self.addresses.host
         if (
             self.chunks is None
             or self.chunks.device != device
             or self.block != block
             or known is None
-            or (known.shape[1] != host.shape[1] or not np.array_equal(known[0], host[0]))
+            or (known.shape[1] != host.shape[1] or not np.array_equal(known[NUMEL], host[NUMEL]))
         ):
-            self.chunks = torch.from_numpy(chunk_table(host[0], block)).to(device)
+            self.chunks = torch.from_numpy(chunk_table(host[NUMEL], block)).to(device)
         self.addresses.send(host, device)
         self.block = block

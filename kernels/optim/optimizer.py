@@ -9,36 +9,34 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 
 from .. import backends
 from ..algorithm import Algorithm, Recipe
 from ..launch.buckets import Assembly, Member, assemble
 from ..launch.checks import check_apart, check_grad, check_param, check_state, same_order
-from ..launch.rows import host_rows
-from ..rounding.powers import power_table
 from .constructors import bind_constructor, choose_recipe, constructor_signature, hyperparameters, plain, switches
-from .plans import Known, LayoutChanged, Plan, WatchedTables, grad_layouts
+from .hooks import hooked
+from .known import Known
+from .plans import Plan
 
 _PLAIN = frozenset({float, int, bool})
 MASTER = "master_param"
 """Name of the float32 master weights among a parameter's state."""
 
 
-_GRAD = operator.attrgetter("grad")
-
-
 class StepOptimizer(Optimizer):
     """Base of the drop-ins; subclasses are made by `make_optimizer`."""
 
     algorithm: ClassVar[Algorithm]
+    values_of: ClassVar[Any]
+    """A group's hyperparameters as they stand, in the record's order."""
     _fixed: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that this class's constructor does not offer."""
 
@@ -48,7 +46,6 @@ class StepOptimizer(Optimizer):
         self._recipe_name = recipe
         self._backend = backend
         self._master_weights = master_weights
-        self._plans: list[Plan] | None = None
         self._known: Known | None = None
         self._hypers: dict[Any, Any] = {}
         self._loading: dict[str, Any] | None = None
@@ -82,7 +79,7 @@ class StepOptimizer(Optimizer):
             ValueError: for hyperparameters out of range, or a group that asks for another recipe than the optimizer's.
         """
         super().add_param_group(param_group)
-        self._plans = None
+        self._known = None
         group = self.param_groups[-1]
         try:
             self._check_group(group)
@@ -91,7 +88,7 @@ class StepOptimizer(Optimizer):
             raise
         if self.algorithm.eager_state:
             for p in group["params"]:
-                self._init_state(p, self._hyper(group))
+                self._init_state(p, self.hyper_of(group))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of this class or of torch's, as torch does.
@@ -112,7 +109,7 @@ class StepOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._plans = None
+        self._known = None
         self._new_states = []
         own = switches(self.recipe, self.defaults)
         for group in self.param_groups:
@@ -138,10 +135,10 @@ class StepOptimizer(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps defaults, state and param_groups; the plans are rebuilt from them.
         kept = ("_recipe_name", "_backend", "_master_weights", "_step_supports_amp_scaling")
-        fresh: dict[str, Any] = {"_plans": None, "_known": None, "_hypers": {}, "_loading": None}
+        fresh: dict[str, Any] = {"_known": None, "_hypers": {}, "_loading": None}
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}, **fresh}
 
-    @torch.no_grad()
+    @hooked
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One optimization step, in place.
 
@@ -162,45 +159,49 @@ class StepOptimizer(Optimizer):
                 loss = closure()
         grad_scale = getattr(self, "grad_scale", None)
         found_inf = getattr(self, "found_inf", None)
-        hypers = [self._hyper(group) for group in self.param_groups]
-        holds = self._plans_hold(hypers)
-        if found_inf is not None and not self._skips_on_device(holds):
+        known = self._known
+        if known is not None and not known.holds(self):
+            known = None
+        if found_inf is not None and not self._skips_on_device(known):
             if float(found_inf) != 0.0:
                 return loss
             found_inf = None
+        if known is not None and known.quiet and grad_scale is None and found_inf is None:
+            for plan in known.plans:
+                plan.step(known.hypers, None, None)
+            return loss
+        with torch.no_grad():
+            self._careful_step(known, grad_scale, found_inf)
+        return loss
+
+    def _careful_step(self, known: Known | None, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """A step with everything that can happen around it: new plans and states, stand-ins, scales, refusals."""
         self._new_states.clear()
         plans: list[Plan] = []
         stepped = 0
         try:
-            if not holds:
-                self._plans = None
-                self._plans = self._make_plans(hypers)
-            plans = self._plans or []
+            if known is None:
+                self._known = None
+                self._known = known = self._make_plans()
+            plans = known.plans
             for plan in plans:
                 plan.assembly.check(scaled=grad_scale is not None)
             if found_inf is not None and len(plans) > 1:
                 # GradScaler adds up the flags of all devices; the kernels ask for 1.
                 found_inf = (found_inf != 0).float()
             for plan in plans:
-                self._step_plan(plan, hypers, grad_scale, found_inf)
+                plan.step(known.hypers, grad_scale, found_inf)
                 stepped += 1
-        except LayoutChanged:
-            # Nothing was launched for this bucket and those behind it.
-            done = chain.from_iterable(earlier.owners for earlier in plans[:stepped])
-            self._plans = None
-            for plan in self._make_plans(hypers, done=frozenset(map(id, done))):
-                self._step_plan(plan, hypers, grad_scale, found_inf)
         except BaseException:
             # An interrupt too: it comes while a first kernel compiles.
             self._take_back(chain.from_iterable(plan.owners for plan in plans[:stepped]))
             raise
-        return loss
 
     def refresh(self) -> None:
         """Send changed hyperparameters to the device, for CUDA graphs captured from `step`: call it before a replay."""
-        hypers = [self._hyper(group) for group in self.param_groups]
-        for plan in self._plans or ():
-            self._send_rows(plan, hypers)
+        hypers = [self.hyper_of(group) for group in self.param_groups]
+        for plan in self._known.plans if self._known is not None else ():
+            plan.send_rows(hypers)
 
     def share_memory(self) -> None:
         """Move every state tensor to shared memory (torch.optim.Adagrad has this method)."""
@@ -222,127 +223,19 @@ class StepOptimizer(Optimizer):
                 if not self.state[p]:
                     del self.state[p]
         if self._new_states:
-            self._plans = None
+            self._known = None
 
-    # -- one bucket --------------------------------------------------------------------------------------------------
-
-    def _skips_on_device(self, holds: bool) -> bool:
+    def _skips_on_device(self, known: Known | None) -> bool:
         """Whether a found_inf can be left to the kernel: the step lives on the device, and no first step is special."""
         if self.recipe.device_step:
             return True
-        return holds and not self.algorithm.stateful_step and not any(plan.any_first for plan in self._plans or ())
-
-    def _step_plan(self, plan: Plan, hypers: list[Any], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        recipe, bucket = self.recipe, plan.bucket
-        scaled = grad_scale is not None
-        plan.assembly.load()
-        plan.steps.add_(1)
-        try:
-            rows = self._send_rows(plan, hypers)
-            backends.step_bucket(
-                recipe,
-                plan.flags,
-                bucket,
-                rows=rows,
-                steps=plan.device_steps,
-                powers=power_table(bucket.device).values,
-                grad_scale=grad_scale,
-                found_inf=found_inf,
-                backend=self._backend,
-                tables=plan.tables,
-            )
-        except BaseException:
-            plan.steps.sub_(1)
-            raise
-        plan.assembly.store(scaled=scaled)
-        # Autograd cannot see a kernel write: a backward pass through the old values must fail as it does in torch.
-        increment_version(bucket.params if bucket.copies is None else bucket.copies)
-        if found_inf is not None:
-            plan.steps.sub_(found_inf.to(plan.steps.device))
-        plan.any_first = False
-
-    def _send_rows(self, plan: Plan, hypers: list[Any]) -> Tensor:
-        """The host scalars of this step, on the device."""
-        recipe, device = self.recipe, plan.bucket.device
-        powers = power_table(device)
-        numbers: np.ndarray | None = None
-        if self.algorithm.step_in_row and not recipe.device_step:
-            if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-                raise RuntimeError(
-                    f"CUDA graph capture of {self.algorithm.title} with recipe {recipe.name!r}, whose step is counted "
-                    "on the host; use recipe='fused', or capturable=True where torch has it"
-                )
-            numbers = plan.steps.numpy(force=True)
-        keys, plan.bucket.row_of = plan.rows_of(numbers)
-        rows = host_rows(recipe, plan.bucket.dtypes, ((hypers[k], number, first) for k, number, first in keys), powers)
-        if plan.rows.device is None or rows != plan.sent_rows:
-            plan.sent_rows = rows
-            return plan.rows.send(np.array(rows, np.float64), device)
-        return plan.rows.device
-
-    # -- whether the buckets still hold ------------------------------------------------------------------------------
-
-    def _plans_hold(self, hypers: list[Any]) -> bool:
-        """Whether every bucket still holds, with new gradients taken over; else they must be made anew.
-
-        Written with C-level maps: with 10,000 parameters every Python-level loop here is a millisecond of each step.
-        """
-        known, groups = self._known, self.param_groups
-        if self._plans is None or known is None:
-            return False
-        everything = list(chain.from_iterable(group["params"] for group in groups))
-        if [len(group["params"]) for group in groups] != known.lengths:
-            return False
-        if not all(map(operator.is_, everything, known.params)) or not self._states_hold(known):
-            return False
-        if hypers != known.hypers:
-            for plan in self._plans:
-                if any(self.algorithm.flags(hypers[group]) != plan.flags for group in plan.distinct_groups):
-                    return False
-            known.hypers = hypers
-        grads = list(map(_GRAD, everything))
-        return all(map(operator.is_, grads, known.grads)) or self._take_grads(self._plans, known, grads)
-
-    def _states_hold(self, known: Known) -> bool:
-        """Whether the same state tensors are in place."""
-        entries, values = self.state.values(), known.values
-        if len(entries) != len(known.entries) or not all(map(operator.is_, entries, known.entries)):
-            return False
-        try:
-            if sum(map(len, entries)) != len(values):
-                return False
-            if not all(map(operator.is_, chain.from_iterable(map(dict.values, entries)), values)):
-                return False
-        except TypeError:
-            # A foreign entry of the state that is no dict: not worth more than a slower step.
-            return False
-        try:
-            for tables in known.watched:
-                tables.check()
-        except LayoutChanged:
-            return False
-        return True
-
-    def _take_grads(self, plans: list[Plan], known: Known, grads: list[Tensor | None]) -> bool:
-        if list(map(operator.is_, grads, repeat(None))) != known.absent:
-            return False
-        present = [grad for grad in grads if grad is not None] if any(known.absent) else grads
-        try:
-            if grad_layouts(present) != known.layouts:  # type: ignore[arg-type]
-                return False
-        except RuntimeError:
-            # A sparse gradient has no strides.
-            return False
-        for plan in plans:
-            chosen = grads if plan.positions is None else list(map(grads.__getitem__, plan.positions))
-            plan.assembly.take(chosen)  # type: ignore[arg-type]
-        known.grads = grads
-        return True
+        return known is not None and not known.first_steps and not self.algorithm.stateful_step
 
     # -- from groups to buckets --------------------------------------------------------------------------------------
 
-    def _hyper(self, group: dict[str, Any]) -> Any:
-        key = tuple(map(group.__getitem__, self.algorithm.hyperparameter_names))
+    def hyper_of(self, group: dict[str, Any]) -> Any:
+        """The record of a group's hyperparameters."""
+        key = self.values_of(group)
         if not _PLAIN.issuperset(map(type, key)):
             key = tuple(map(plain, key))
         if key not in self._hypers:
@@ -360,7 +253,7 @@ class StepOptimizer(Optimizer):
         return f"torch.optim.{self.algorithm.title}" if hasattr(torch.optim, self.algorithm.title) else ""
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        self._hyper(group)
+        self.hyper_of(group)
         for name, value in switches(self.recipe, self.defaults).items():
             if group[name] != value:
                 raise ValueError(
@@ -396,7 +289,7 @@ class StepOptimizer(Optimizer):
     @property
     def _initial(self) -> Any:
         """The hyperparameters that decide initial states: the constructor's, in torch too."""
-        return self._hyper(self.defaults)
+        return self.hyper_of(self.defaults)
 
     def _target(self, p: Tensor) -> Tensor:
         """What is stepped for a parameter: itself, or its master (a stand-in for the master until there is one)."""
@@ -419,18 +312,14 @@ class StepOptimizer(Optimizer):
         on_device = self.recipe.device_step or self.defaults.get("capturable", False)
         return p.device if on_device else torch.device("cpu")
 
-    def _make_plans(self, hypers: list[Any], done: frozenset[int] = frozenset()) -> list[Plan]:
-        """Buckets of the parameters that have gradients. Everything is checked before any state is created.
-
-        Args:
-            hypers: one record a group.
-            done: ids of parameters to leave out.
-        """
+    def _make_plans(self) -> Known:
+        """Buckets of the parameters that have gradients. Everything is checked before any state is created."""
+        hypers = [self.hyper_of(group) for group in self.param_groups]
         everything: list[Tensor] = []
         chosen: list[tuple[int, int, Tensor]] = []
         for number, group in enumerate(self.param_groups):
             for p in group["params"]:
-                if p.grad is not None and id(p) not in done:
+                if p.grad is not None:
                     self._check_for_step(p, p.grad)
                     chosen.append((len(everything), number, p))
                 everything.append(p)
@@ -444,8 +333,7 @@ class StepOptimizer(Optimizer):
             positions = None if len(places) == len(everything) else places
             params = [chosen[k][2] for k in assembly.positions]
             plans.append(self._make_plan(assembly, params, positions, groups, first[assembly.positions]))
-        self._known = self._know(everything, plans, hypers)
-        return plans
+        return Known(self, everything, plans, hypers)
 
     def _check_for_step(self, p: Tensor, grad: Tensor) -> None:
         check_param(p, instead=self._torch_class())
@@ -483,43 +371,17 @@ class StepOptimizer(Optimizer):
                 entry["step"] = view
         else:
             steps = torch.zeros(len(params), dtype=torch.float32, device=device)
-        zeros = torch.zeros(len(params), dtype=torch.float32, device=params[0].device)
-        stand_ins = {id(dense): source for source, dense in assembly.stand_ins}
-        columns = chain(assembly.bucket.params, *filter(None, assembly.bucket.states), assembly.bucket.copies or ())
-        tables = WatchedTables()
-        tables.watch([stand_ins.get(id(tensor), tensor) for tensor in columns])
         return Plan(
+            algorithm=self.algorithm,
+            recipe=self.recipe,
+            backend=backends.resolve_backend(self._backend, params[0].device),
             assembly=assembly,
             owners=params,
-            tables=tables,
             positions=positions,
             groups=groups,
             steps=steps,
-            device_steps=steps if self.recipe.device_step else zeros,
             first=first,
             any_first=bool(first.any()),
-        )
-
-    def _know(self, everything: list[Tensor], plans: list[Plan], hypers: list[Any]) -> Known:
-        grads = list(map(_GRAD, everything))
-        present = [grad for grad in grads if grad is not None]
-        entries = list(self.state.values())
-        values = list(chain.from_iterable(entry.values() for entry in entries if isinstance(entry, dict)))
-        watched = [
-            plan.tables
-            for plan in plans
-            if plan.assembly.stand_ins or backends.resolve_backend(self._backend, plan.bucket.device) == "reference"
-        ]
-        return Known(
-            params=everything,
-            lengths=[len(group["params"]) for group in self.param_groups],
-            grads=grads,
-            absent=[grad is None for grad in grads],
-            layouts=grad_layouts(present),
-            entries=entries,
-            values=values,
-            watched=watched,
-            hypers=hypers,
         )
 
 
@@ -565,6 +427,7 @@ def make_optimizer(algorithm: Algorithm, *, module: str = "kernels") -> type[Ste
             "__doc__": doc,
             "__module__": module,
             "algorithm": algorithm,
+            "values_of": staticmethod(operator.itemgetter(*algorithm.hyperparameter_names)),
             "_fixed": tuple(name for name in algorithm.hyperparameter_names if name not in signature.parameters),
         },
     )

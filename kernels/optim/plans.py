@@ -1,83 +1,208 @@
-"""What an optimizer keeps between steps: its buckets, and how it notices that they no longer hold."""
+"""A plan: one launch's tensors, what is kept for it between steps, and how it takes a step."""
 
 from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
-from ..algorithm import Row
+from .. import backends
+from ..algorithm import Algorithm, Recipe, Row
+from ..backends.dispatch import launch_block
 from ..launch.buckets import Assembly
-from ..launch.tables import Mirror, Tables
+from ..launch.rows import host_rows
+from ..launch.tables import GRAD, NUMEL, PARAM, Mirror, Tables, address_table
+from ..rounding.powers import power_table
 
-_SHAPE = operator.attrgetter("shape")
-_DTYPE = operator.attrgetter("dtype")
-
-
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.dtype, tensor.device, tensor.shape, tensor.stride()
+_layout = operator.attrgetter("dtype", "device", "shape")
+_address = Tensor.data_ptr
 
 
-class LayoutChanged(Exception):
-    """A tensor of a bucket got other memory of another layout (``tensor.data = other``): make the buckets anew."""
+def layouts(tensors: list[Tensor]) -> tuple[list[Any], ...]:
+    """Dtypes, devices, shapes and strides.
 
-
-class WatchedTables(Tables):
-    """Tables that look at the tensors again when a size or an address other than a gradient's is not what it was."""
-
-    watched: list[Tensor]
-    layouts: list[Any]
-
-    def watch(self, tensors: list[Tensor]) -> None:
-        """Expect these tensors to keep their layouts."""
-        self.watched, self.layouts = tensors, list(map(_layout, tensors))
-
-    def check(self) -> None:
-        """Raises LayoutChanged if a layout is not what it was."""
-        if list(map(_layout, self.watched)) != self.layouts:
-            raise LayoutChanged
-
-    def update(self, host: np.ndarray, device: torch.device, block: int) -> None:
-        """As `Tables.update`, of the same tensors."""
-        known = self.addresses.host
-        # Sizes, parameters, states, copies; not row numbers and gradients. Bytes compare quickest for a single tensor.
-        if known is not None and not all(known[k].tobytes() == host[k].tobytes() for k in (0, 2, *range(4, len(host)))):
-            self.check()
-        super().update(host, device, block)
+    Raises:
+        RuntimeError: for a sparse tensor, which has no strides.
+    """
+    return list(map(_layout, tensors)), list(map(Tensor.stride, tensors))
 
 
 @dataclass(kw_only=True, eq=False)
 class Plan:
     """A bucket and what is kept for it between steps.
 
-    ``steps`` holds the step number of every tensor; each ``state["step"]`` is a view of one of its elements, so that
-    all of them advance in one operation. ``device_steps`` is the same tensor where the rule reads it, else zeros.
-    ``owners`` are the model's parameters, ``positions`` their numbers among all of them (None where it has all).
+    Attributes:
+        algorithm, recipe: what is computed.
+        backend: what executes it, resolved.
+        assembly: the bucket, and where its tensors come from.
+        owners: the model's parameters; ``positions`` are their numbers among all of them (None where it has all).
+        groups: number of each tensor's parameter group.
+        steps: the step number of every tensor; each ``state["step"]`` is a view of one of its elements, so that all of
+            them advance in one operation.
+        first: which tensors are before their first update; ``any_first`` says whether there is one.
+        rows, tables: what the device reads.
     """
 
+    algorithm: Algorithm
+    recipe: Recipe
+    backend: str
     assembly: Assembly
     owners: list[Tensor]
     positions: list[int] | None
     groups: np.ndarray
     steps: Tensor
-    device_steps: Tensor
     first: np.ndarray
     any_first: bool
-    tables: WatchedTables
+    tables: Tables = field(default_factory=Tables)
     rows: Mirror = field(default_factory=Mirror)
-    sent_rows: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         distinct, self._row_of_group = np.unique(self.groups, return_inverse=True)
         self.distinct_groups: list[int] = distinct.tolist()
         self.flags = self.assembly.flags
-        self.bucket = self.assembly.bucket
+        self.bucket = bucket = self.assembly.bucket
+        self.device = bucket.device
+        self._powers = power_table(self.device)
+        # Where the rule reads no step, the kernel is given zeros.
+        reads_steps = self.recipe.device_step
+        self._device_steps = self.steps if reads_steps else torch.zeros(len(self.owners), device=self.device)
+        # A host's counters advance through numpy: a tenth of a tensor operation.
+        self._host_steps: np.ndarray | None = None
+        self._steps_address = 0
+        self._on_host = self.steps.device.type == "cpu"
+        self._rows_count = self.algorithm.step_in_row and not reads_steps
+        self._sent_for: Any = None
+        self._sent_rows: list[Row] = []
+        self._written = bucket.params if bucket.copies is None else bucket.copies
+        stand_ins = {id(dense): source for source, dense in self.assembly.stand_ins}
+        #: All but the gradients, in the order of the address table.
+        self._fixed = [*bucket.params, *chain.from_iterable(filter(None, bucket.states)), *(bucket.copies or ())]
+        self._looked_at = [stand_ins.get(id(tensor), tensor) for tensor in self._fixed]
+        self._layouts = layouts(self._looked_at)
+        self._by_address = self.backend != "reference"
+        self._addresses: list[int] = []
+        self._grad_addresses: list[int] = []
+        self._has_stand_ins = bool(stand_ins)
+        self.copies_around = bool(stand_ins or self.assembly.grad_stand_ins)
+        self.is_plain = self._by_address and not self.copies_around
 
-    def rows_of(self, numbers: np.ndarray | None) -> tuple[list[tuple[int, float, bool]], np.ndarray]:
+    # -- before a step -----------------------------------------------------------------------------------------------
+
+    def holds(self) -> bool:
+        """Whether its tensors are as they were; tensors that moved are taken over where their layout is the same."""
+        if not self._by_address:
+            return layouts(self._looked_at) == self._layouts
+        if self._has_stand_ins and layouts(self._looked_at) != self._layouts:
+            return False
+        params, grads = self.bucket.params, self.bucket.grads
+        addresses = [*map(Tensor.numel, params), *map(_address, self._fixed)]
+        if addresses != self._addresses:
+            if layouts(self._looked_at) != self._layouts:
+                return False
+            self._addresses = addresses
+            self.tables.current = False
+        grad_addresses = list(map(_address, grads))
+        if grad_addresses != self._grad_addresses:
+            self._grad_addresses = grad_addresses
+            self.tables.current = False
+        return True
+
+    def _bring_tables(self) -> None:
+        """The address table as the device has it, up to the bucket's tensors."""
+        bucket, known = self.bucket, self.tables.addresses.host
+        if known is None or known.shape[1] != len(bucket.params):
+            host = address_table(bucket.columns(), bucket.row_of)
+        else:
+            count = len(bucket.params)
+            host = np.empty_like(known)
+            fixed = np.array(self._addresses, np.int64).reshape(-1, count)
+            host[NUMEL], host[NUMEL + 1] = fixed[0], bucket.row_of
+            host[PARAM], host[GRAD] = fixed[1], self._grad_addresses
+            host[GRAD + 1 :] = fixed[2:]
+        self.tables.update(host, self.device, launch_block(self.backend, host))
+        self.tables.current = True
+
+    # -- a step ------------------------------------------------------------------------------------------------------
+
+    def step(self, hypers: list[Any], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """One optimizer step of the bucket, in place.
+
+        Args:
+            hypers: one record a group; the same list as long as none changed.
+            grad_scale: as in `kernels.backends.step_bucket`.
+            found_inf: likewise.
+        """
+        if self.copies_around:
+            self.assembly.load()
+        self._advance(1)
+        try:
+            rows = self.send_rows(hypers)
+            if self._by_address and not self.tables.current:
+                self._bring_tables()
+            backends.step_bucket(
+                self.recipe,
+                self.flags,
+                self.bucket,
+                rows=rows,
+                steps=self._device_steps,
+                powers=self._powers.values,
+                grad_scale=grad_scale,
+                found_inf=found_inf,
+                backend=self.backend,
+                tables=self.tables,
+            )
+        except BaseException:
+            self._advance(-1)
+            raise
+        if self.copies_around:
+            self.assembly.store(scaled=grad_scale is not None)
+        # Autograd cannot see a kernel write: a backward pass through the old values must fail as it does in torch.
+        increment_version(self._written)
+        if found_inf is not None:
+            self.steps.sub_(found_inf.to(self.steps.device))
+        self.any_first = False
+
+    def _advance(self, by: int) -> None:
+        if self._on_host:
+            # share_memory_() and the like move a storage under its tensor.
+            if self._host_steps is None or self.steps.data_ptr() != self._steps_address:
+                self._host_steps, self._steps_address = self.steps.numpy(), self.steps.data_ptr()
+            self._host_steps += by
+        elif self.algorithm.stateful_step:
+            self.steps.add_(by)
+
+    def send_rows(self, hypers: list[Any]) -> Tensor:
+        """The host scalars of this step, on the device."""
+        kept = self.rows.device
+        if self._sent_for is hypers and not self._rows_count and kept is not None:
+            return kept
+        numbers: np.ndarray | None = None
+        if self._rows_count:
+            if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(
+                    f"CUDA graph capture of {self.algorithm.title} with recipe {self.recipe.name!r}, whose step is "
+                    "counted on the host; use recipe='fused', or capturable=True where torch has it"
+                )
+            numbers = self._host_steps if self._host_steps is not None else self.steps.numpy(force=True)
+        keys, row_of = self._rows_of(numbers)
+        if row_of is not self.bucket.row_of:
+            self.bucket.row_of = row_of
+            self.tables.current = False
+        rows = host_rows(self.recipe, self.bucket.dtypes, [(hypers[k], n, first) for k, n, first in keys], self._powers)
+        # While a tensor is before its first update the next rows differ for another reason than hyperparameters.
+        self._sent_for = None if self.any_first else hypers
+        if kept is not None and rows == self._sent_rows:
+            return kept
+        self._sent_rows = rows
+        return self.rows.send(np.array(rows, np.float64), self.device)
+
+    def _rows_of(self, numbers: np.ndarray | None) -> tuple[list[tuple[int, float, bool]], np.ndarray]:
         """The distinct (group, step, first) among the tensors, and which of them each tensor has.
 
         Args:
@@ -94,36 +219,3 @@ class Plan:
         members = zip(self.groups.tolist(), steps, self.first.tolist(), strict=True)
         row_of = np.array([keys.setdefault(key, len(keys)) for key in members])
         return list(keys), row_of
-
-
-@dataclass(kw_only=True)
-class Known:
-    """What the plans were made from: they hold as long as all of it is as it was.
-
-    Attributes:
-        params: of all groups, in order; ``lengths`` are the groups' sizes.
-        grads: of ``params``, None where there is none; ``absent`` says where.
-        layouts: shapes, strides and dtypes of the gradients that are there.
-        entries: the values of ``Optimizer.state``; ``values`` are theirs.
-        watched: tables whose tensors no launch looks at: stepped by the reference, or through stand-ins.
-        hypers: one record a group.
-    """
-
-    params: list[Tensor]
-    lengths: list[int]
-    grads: list[Tensor | None]
-    absent: list[bool]
-    layouts: tuple[list[Any], ...]
-    entries: list[dict[str, Any]]
-    values: list[Any]
-    watched: list[WatchedTables]
-    hypers: list[Any]
-
-
-def grad_layouts(grads: list[Tensor]) -> tuple[list[Any], ...]:
-    """Shapes, strides and dtypes.
-
-    Raises:
-        RuntimeError: for a sparse gradient, which has no strides.
-    """
-    return list(map(_SHAPE, grads)), list(map(Tensor.stride, grads)), list(map(_DTYPE, grads))

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from ..algorithm import get_algorithm
-from ..backends.dispatch import resolve_backend
+from ..backends.dispatch import launcher, resolve_backend
 from ..backends.tensor_ops import lanes, reference_update
-from ..backends.triton import launch_tables
 from ..launch.rows import RowTable
 from ..launch.step_kernel import BLOCK
 from ..launch.tables import INTERPRETER_BLOCK, Tables, fitting_block
@@ -35,7 +34,7 @@ class Population:
         hyperparameters: one record per model; options that select code (amsgrad, momentum or not, ...) must agree.
         params: float32, bfloat16 or float16 tensor [models, n], contiguous; updated in place.
         recipe: whose rounding; None for the algorithm's default.
-        backend: ``auto``, ``triton``, ``interpreter`` or ``reference``.
+        backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
         state_dtype: of the states; None for the parameters' dtype.
 
     Attributes:
@@ -148,7 +147,7 @@ class Population:
             host[column] = tensor.data_ptr() + offsets * tensor.element_size()
         block = min(INTERPRETER_BLOCK if self.backend == "interpreter" else BLOCK, fitting_block(host[0]))
         self._tables.update(host, self.params.device, block)
-        launch_tables(
+        launcher(self.backend)(
             self._tables,
             self.recipe,
             self.flags,

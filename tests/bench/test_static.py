@@ -78,7 +78,7 @@ def _mutated_kernel(tmp_path: Path, old: str, new: str) -> Any:
     assert source.count(old) == 1
     path = tmp_path / "kernel_mutant.py"
     path.write_text(source.replace(old, new))
-    spec = importlib.util.spec_from_file_location("kernels.kernel_mutant", path)
+    spec = importlib.util.spec_from_file_location("kernels.launch.kernel_mutant", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

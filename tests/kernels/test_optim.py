@@ -344,7 +344,7 @@ def test_refresh_sends_changed_hyperparameters_without_a_step() -> None:
     optimizer = kernels.SGD(params, lr=0.1)
     give_grads(params, 0)
     optimizer.step()
-    (plan,) = optimizer._plans
+    (plan,) = optimizer._known.plans
     sent = plan.rows.device
     optimizer.param_groups[0]["lr"] = 0.25
     before = [p.detach().clone() for p in params]

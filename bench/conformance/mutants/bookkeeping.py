@@ -35,7 +35,7 @@ STATE: tuple[Mutant, ...] = (
     _state(
         "step-advanced-on-skip",
         "a step that overflowed still counts",
-        "StepOptimizer._step_plan",
+        "Plan.step",
         "if found_inf is not None:",
         "if False:",
         optimizer="Adam",
@@ -80,9 +80,9 @@ STATE: tuple[Mutant, ...] = (
     _state(
         "lr-captured",
         "hyperparameters are those of the constructor for ever",
-        "StepOptimizer._hyper",
-        "map(group.__getitem__, ",
-        "map(self.defaults.__getitem__, ",
+        "StepOptimizer.hyper_of",
+        "self.values_of(group)",
+        "self.values_of(self.defaults)",
         optimizer="Adam",
     ),
     _state(
@@ -98,15 +98,15 @@ STATE: tuple[Mutant, ...] = (
         "every group is stepped with the first group's options",
         "StepOptimizer._member",
         "flags=self.algorithm.flags(hyper)",
-        "flags=self.algorithm.flags(self._hyper(self.param_groups[0]))",
+        "flags=self.algorithm.flags(self.hyper_of(self.param_groups[0]))",
         optimizer="Adam",
     ),
     _state(
         "rows-kept",
         "a changed learning rate is not sent to the device",
-        "StepOptimizer._send_rows",
-        "plan.rows.device is None or rows != plan.sent_rows",
-        "plan.rows.device is None",
+        "Plan.send_rows",
+        "kept is not None and rows == self._sent_rows",
+        "kept is not None",
         optimizer="SGD",
     ),
     Mutant(
@@ -206,7 +206,7 @@ LAUNCH: tuple[Mutant, ...] = (
     _launch(
         "stale-address",
         "the table keeps the address of the first step's gradients",
-        ("step_bucket", "tables.pointers != pointers", "not tables.pointers"),
+        ("Plan._bring_tables", "= fixed[1], self._grad_addresses", "= fixed[1], known[GRAD]"),
     ),
     _launch(
         "32-bit-offset",
@@ -221,7 +221,7 @@ LAUNCH: tuple[Mutant, ...] = (
     _launch(
         "wrong-group",
         "every tensor gets the first group's lr",
-        ("step_bucket", "host[1] = bucket.row_of", "host[1] = 0"),
+        ("address_table", "host[ROW] = row_of", "host[ROW] = 0"),
     ),
     _launch(
         "states-swapped",

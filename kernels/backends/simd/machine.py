@@ -1,0 +1,118 @@
+"""LLVM: from text to functions that this process can call. The only file that imports llvmlite, and only when used."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import cache
+
+_NEEDED = ("avx2", "fma", "f16c")
+
+
+@functools.cache
+def unavailable() -> str:
+    """Why vector code cannot be made here; empty where it can. Imports nothing."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return f"vector code is made for x86-64, this is {platform.machine()}"
+    if importlib.util.find_spec("llvmlite") is None:
+        return "llvmlite is missing; pip install numba, which brings it"
+    lacking = [name for name in _NEEDED if name not in _cpu_flags()]
+    return f"this CPU lacks {' and '.join(lacking)}" if lacking else ""
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
+    """What Linux says of the first CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = (line for line in lines if line.startswith("flags"))
+    return frozenset(next(flags, "").partition(":")[2].split())
+
+
+@functools.cache
+def _llvm() -> Any:
+    """The binding of LLVM, ready to compile for this machine."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm
+
+
+@functools.cache
+def target() -> tuple[str, str]:
+    """Name and features of the CPU that code is made for: this one, or what Numba's environment variables say."""
+    llvm = _llvm()
+    name = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is None:
+        features = "" if os.environ.get("NUMBA_CPU_NAME") else llvm.get_host_cpu_features().flatten()
+    return name, features
+
+
+@functools.cache
+def _target_machine() -> Any:
+    name, features = target()
+    llvm = _llvm()
+    triple = llvm.Target.from_triple(llvm.get_process_triple())
+    return triple.create_target_machine(cpu=name, features=features, opt=2, reloc="pic", codemodel="default", jit=True)
+
+
+def assemble(text: str) -> bytes:
+    """The object code of a module; from the disk where it has been made before."""
+    llvm = _llvm()
+    import llvmlite
+
+    made_by = f"{llvmlite.__version__} {llvm.llvm_version_info} {target()}"
+    key = hashlib.sha256(f"{made_by}\n{text}".encode()).hexdigest()
+    found = cache.read(key)
+    if found is not None:
+        return found
+    module = llvm.parse_assembly(text)
+    module.verify()
+    module.triple = llvm.get_process_triple()
+    made: bytes = _target_machine().emit_object(module)
+    cache.write(key, made)
+    return made
+
+
+_ENGINES: list[Any] = []
+"""What owns the code: never freed, kernels are few."""
+
+
+def compile_function(name: str, text: str, *parameters: Any) -> Callable[..., None]:
+    """The function ``name`` of a module of LLVM IR, to be called without the interpreter's lock.
+
+    Args:
+        name: of a function without a result.
+        text: the module.
+        parameters: ctypes types. ``ctypes.c_void_p`` takes an address as a plain integer.
+    """
+    prototype = ctypes.CFUNCTYPE(None, *parameters)
+    return prototype(address_of(name, text))
+
+
+def address_of(name: str, text: str) -> int:
+    """The address of the function ``name`` of a module of LLVM IR."""
+    llvm = _llvm()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _new_target_machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(assemble(text)))
+    engine.finalize_object()
+    _ENGINES.append(engine)
+    address: int = engine.get_function_address(name)
+    return address
+
+
+def _new_target_machine() -> Any:
+    """An engine takes over its target machine."""
+    return _target_machine.__wrapped__()

@@ -1,0 +1,184 @@
+"""One optimizer step of a bucket: the step kernel's own `_update`, recorded, in loops over the address table."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import triton.language as tl
+from torch import Tensor
+
+from ...algorithm import Recipe
+from ...launch.step_kernel import Dtypes, _update, kernel_constants
+from ...launch.tables import Tables
+from ...rounding.flags import SCALED
+from .code import Code
+from .emitter import lanes, uniforms
+from .language import record
+from .machine import compile_function
+from .recorder import Recorder, Recording
+
+WIDTH = 16
+"""Floats of a vector: one register of AVX-512, two of AVX2."""
+_MEMORY = ("p", "g", "s0", "s1", "s2", "copy")
+"""The table's addresses, of those that there are, in this order."""
+_ALIGNED = 64
+"""Threads part a tensor at multiples of this many elements: whole vectors, whole cache lines."""
+
+
+def record_update(constants: dict[str, Any], *, states: int) -> Recording:
+    """The step kernel's load, unscale, lane, rule and store for these compile-time arguments."""
+    recorder = Recorder()
+    param, state, copy = constants["PARAM"], constants["STATE"], constants["COPY"]
+    p = recorder.pointer("p", param)
+    kept = [recorder.pointer(f"s{k}", state) if states >> k & 1 else p for k in range(3)]
+    names = ("RULE", "FLAGS", "UNSCALE", "LANES", "DEVICE_STEP", "STATES", "PARAM", "GRAD", "STATE", "COPY")
+    record(
+        recorder,
+        _update,
+        p,
+        recorder.pointer("g", constants["GRAD"]),
+        *kept,
+        p if copy is None else recorder.pointer("copy", copy),
+        recorder.lanes("offset", tl.int64),
+        None,
+        recorder.lanes("position", tl.int32),
+        recorder.input("lane_path", tl.int32),
+        recorder.pointer("row", tl.float64),
+        recorder.input("step", tl.float32),
+        recorder.pointer("powers", tl.float32),
+        recorder.pointer("scale", tl.float32),
+        *(constants[name] for name in names),
+    )
+    return recorder.finish()
+
+
+_CALL = ("tensors", "table", "rows", "steps", "powers", "scale", "parts", "next")
+"""What `step` is called with: int64 numbers and addresses, in this order."""
+
+
+def step_code(recording: Recording, *, columns: int) -> Code:
+    """``step(call)`` over all tensors of a table; ``call`` is as `_CALL` has it.
+
+    The table (int64, [columns, tensors]) is as `launch.tables` has it. The elements are parted, and whoever runs this
+    function takes the next part until none is left: any number of threads may.
+    """
+    code = Code("step", [("ptr", "call")])
+    given = {name: code.load("i64", "%call", str(place)) for place, name in enumerate(_CALL[:-1])}
+    pointers = {name: code.new(f"inttoptr i64 {given[name]} to ptr") for name in _CALL[1:6]}
+    counter = code.address("i64", "%call", str(len(_CALL) - 1))
+    tensors, parts = given["tensors"], given["parts"]
+    seen_at = code.local("i64", 1)
+    code.do(f"store i64 0, ptr {seen_at}")
+    with code.loop("0", tensors) as tensor:
+        _count(code, seen_at, code.load("i64", pointers["table"], tensor))
+    total = code.load("i64", seen_at)
+    with code.loop("0", parts):
+        part = code.new(f"atomicrmw add ptr {counter}, i64 1 monotonic")
+        with code.when(code.new(f"icmp slt i64 {part}, {parts}")):
+            begin, end = (_share(code, total, parts, at) for at in (part, code.new(f"add i64 {part}, 1")))
+            code.do(f"store i64 0, ptr {seen_at}")
+            with code.loop("0", tensors) as tensor:
+                numel = code.load("i64", pointers["table"], tensor)
+                seen = _count(code, seen_at, numel)
+                first, last = (_cut(code, bound, seen, numel) for bound in (begin, end))
+                with code.when(code.new(f"icmp slt i64 {first}, {last}")):
+                    _tensor(code, recording, pointers, tensors, tensor, (numel, first, last), columns)
+    return code
+
+
+def _count(code: Code, seen_at: str, numel: str) -> str:
+    """Add a tensor's elements to those seen; how many there were before."""
+    seen = code.load("i64", seen_at)
+    code.do(f"store i64 {code.new(f'add i64 {seen}, {numel}')}, ptr {seen_at}")
+    return seen
+
+
+def _share(code: Code, total: str, parts: str, part: str) -> str:
+    """Where a part begins among all elements."""
+    return code.new(f"sdiv i64 {code.new(f'mul i64 {total}, {part}')}, {parts}")
+
+
+def _cut(code: Code, bound: str, seen: str, numel: str) -> str:
+    """Where a bound among all elements falls in a tensor after ``seen`` of them: its ends, or a boundary inside."""
+    inside = code.new(f"sub i64 {bound}, {seen}")
+    positive = code.new(f"icmp sgt i64 {inside}, 0")
+    whole = code.new(f"and i64 {inside}, {-_ALIGNED}")
+    some = code.new(f"select i1 {positive}, i64 {whole}, i64 0")
+    beyond = code.new(f"icmp sge i64 {inside}, {numel}")
+    return code.new(f"select i1 {beyond}, i64 {numel}, i64 {some}")
+
+
+def _tensor(
+    code: Code,
+    recording: Recording,
+    pointers: Mapping[str, str],
+    tensors: str,
+    tensor: str,
+    bounds: tuple[str, str, str],
+    columns: int,
+) -> None:
+    """Elements of one tensor; ``bounds`` are its length and the first and last of them."""
+    numel, first, last = bounds
+    memory: list[str] = [name for name in _MEMORY if name in recording.arrays]
+    addresses = {}
+    for column, name in enumerate(["row", *memory], 1):
+        at = code.new(f"add i64 {code.new(f'mul i64 {tensors}, {column}')}, {tensor}")
+        addresses[name] = code.load("i64", pointers["table"], at)
+    arrays = {name: code.new(f"inttoptr i64 {addresses[name]} to ptr") for name in memory}
+    arrays["row"] = code.address("double", pointers["rows"], code.new(f"mul i64 {addresses['row']}, {columns}"))
+    arrays["powers"], arrays["scale"] = pointers["powers"], pointers["scale"]
+    odd = code.new(f"and i64 {numel}, 3")
+    for name in memory:
+        if name != "copy":
+            below = recording.arrays[name].primitive_bitwidth // 2 - 1
+            odd = code.new(f"or i64 {odd}, {code.new(f'and i64 {addresses[name]}, {below}')}")
+    lane_path = code.new(f"zext i1 {code.new(f'icmp ne i64 {odd}, 0')} to i32")
+    given = {"step": code.load("float", pointers["steps"], tensor), "lane_path": lane_path}
+    shared = uniforms(code, recording, arrays, given)
+    count = code.new(f"sub i64 {last}, {first}")
+    vectors = code.new(f"add i64 {first}, {code.new(f'and i64 {count}, {-WIDTH}')}")
+    for begin, end, width in ((first, vectors, WIDTH), (vectors, last, 1)):
+        with code.loop(begin, end, width) as offset:
+            position = code.new(f"trunc i64 {code.new(f'and i64 {offset}, 65535')} to i32")
+            lanes(code, recording, shared, arrays, {"offset": offset, "position": position}, width)
+
+
+@functools.cache
+def step_function(recipe: Recipe, flags: int, states: int, dtypes: Dtypes) -> Callable[..., None]:
+    """The compiled step of a recipe with these flags, states (bit mask) and dtypes."""
+    scaled = bool(flags & SCALED.value)
+    constants = kernel_constants(recipe, flags, states=states, dtypes=dtypes, scaled=scaled)
+    recording = record_update(constants, states=states)
+    code = step_code(recording, columns=len(recipe.columns))
+    return compile_function("step", code.text(), ctypes.c_void_p)
+
+
+def launch_tables(
+    tables: Tables,
+    recipe: Recipe,
+    flags: int,
+    *,
+    states: int,
+    dtypes: Dtypes,
+    rows: Tensor,
+    steps: Tensor,
+    powers: Tensor,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+) -> None:
+    """Step every tensor of prepared tables; nothing happens where an overflow was found.
+
+    Bit k of ``states`` is set where state k is kept; the other arguments are `step_bucket`'s.
+    """
+    table, chunks = tables.addresses.device, tables.chunks
+    if table is None or chunks is None or not len(chunks) or (found_inf is not None and float(found_inf) == 1.0):
+        return
+    step = tables.launches.get(flags)
+    if step is None:
+        step = tables.launches[flags] = step_function(recipe, flags, states, dtypes)
+    pointers = (table, rows, steps, powers, powers if grad_scale is None else grad_scale)
+    call = (ctypes.c_int64 * len(_CALL))(table.shape[1], *map(Tensor.data_ptr, pointers), 1, 0)
+    step(ctypes.addressof(call))
