@@ -49,6 +49,11 @@ class RowTable:
         self._powers = powers
         self._together = _columns(self._records) if self._records else None
 
+    @property
+    def bytes_per_step(self) -> int:
+        """Memory of one step's rows."""
+        return 8 * len(self._records) * len(self._recipe.columns)
+
     def rows(self, first_step: int, steps: int) -> np.ndarray:
         """float64 [steps, records, columns], from step number ``first_step`` (counted from 1) on."""
         table = np.empty((steps, len(self._records), len(self._recipe.columns)))

@@ -23,11 +23,9 @@ class Placement:
     slot_of: Tensor
     shared: bool
 
-    def gather(self, rows: Tensor, width: int) -> Tensor:
-        """float32 [slots, width]: the models' rows [models, n], then zeros."""
-        packed = torch.zeros(len(self.model_of), width, dtype=torch.float32, device=rows.device)
-        packed[:, : rows.shape[1]] = rows[self.model_of]
-        return packed
+    def gather(self, rows: Tensor) -> Tensor:
+        """float32 [slots, n]: each slot's row of [models, n]."""
+        return rows[self.model_of].float()
 
     def scatter(self, packed: Tensor, rows: Tensor) -> None:
         """The models' rows back from their slots, in ``rows``' dtype."""

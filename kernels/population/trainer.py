@@ -7,30 +7,22 @@ of `network_reference`; that is the oracle of the other backends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..backends import interpreter
 from ..backends.dispatch import resolve_backend
 from ..launch.rows import RowTable
-from ..rounding.dtypes import DTYPES
 from ..rounding.powers import power_table
 from . import checks, network_reference
+from .launches import Run, block_of, triton_launches, vector_launches
 from .network import Network, get_network
-from .placement import Placement, place
+from .placement import place
 from .policy import Policy, get_policy
 from .step import Population
-from .train_kernel import BLOCK, LAUNCH_OPTIONS, train_kernel
-
-_ROWS = 1 << 23
-"""Host scalars of one launch (64 MiB): a run with more is split into launches."""
-_INTERPRETER_BLOCK = 4096
-"""Models per program in the interpreter, which runs a program as whole numpy arrays."""
-_SLOTS = ("s0", "s1", "s2")
 
 
 class Trainer:
@@ -46,7 +38,7 @@ class Trainer:
         network: name in `NETWORKS`, or a `Network`.
         policy: name in `POLICIES`, or a `Policy`.
         recipe: whose rounding; None for the algorithm's default.
-        backend: ``auto``, ``triton``, ``interpreter`` or ``reference``.
+        backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
         loss_scale: what each model's loss is multiplied by: one number, or one per model or arm.
 
     Attributes:
@@ -91,11 +83,11 @@ class Trainer:
         distinct = list(dict.fromkeys(records))
         number = {record: k for k, record in enumerate(distinct)}
         record_of = np.array([number[record] for record in records], np.int64)
-        self._record_of = np.tile(record_of, models // max(1, len(records)))
+        record_of = np.tile(record_of, models // max(1, len(records)))
+        self._record_of = torch.from_numpy(record_of).to(params.device)
         dtypes = (self.policy.dtype("params"), self.policy.dtype("grads"), self.policy.dtype("state"), None)
         self._rows = RowTable(self._population.recipe, dtypes, distinct, power_table(params.device))
-        self._records = len(distinct)
-        self._placement: Placement | None = None
+        self._placed = place(record_of, block_of(self.backend, models), params.device)
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -134,7 +126,7 @@ class Trainer:
         if self.backend == "reference":
             self._run_reference(data, count, kept)
         else:
-            self._run_kernel(data, count, kept)
+            self._run_launches(data, count, kept)
         return kept
 
     def losses(self, data: Tensor) -> Tensor:
@@ -152,93 +144,23 @@ class Trainer:
                 kept[t] = grads
             self._population.step(grads)
 
-    def _run_kernel(self, data: Tensor, steps: int, kept: Tensor | None) -> None:
-        device, models = self.params.device, len(self.params)
-        block = _INTERPRETER_BLOCK if self.backend == "interpreter" else BLOCK
-        if self.backend == "interpreter":
-            block = min(block, 1 << (models - 1).bit_length())
-        if self._placement is None:
-            self._placement = place(self._record_of, block, device)
-        placed = self._placement
-        log, log_data = (_log(self.network.parameters), _log(self.network.features))
-        slots = len(placed.model_of)
-        recipe = self._population.recipe
-        powers = power_table(device)
-        row_of = torch.from_numpy(self._record_of).to(device)[placed.model_of].int()
-        family = (placed.model_of // (models // data.shape[1])).int()
-        scale = self._loss_scale[placed.model_of]
-        params = placed.gather(self.params, 1 << log)
-        states = [self.state.get(state.name) for state in self._population.algorithm.states]
-        packed = [None if state is None else placed.gather(state, 1 << log) for state in states]
-        packed += [None] * (len(_SLOTS) - len(packed))
-        mask = sum(1 << k for k, state in enumerate(packed) if state is not None)
-        numbers = self.network.parameters
-        constants = {
-            **self.network.constants(),
-            "RULE": recipe.rule,
-            "FLAGS": self._population.flags,
-            "STATES": mask,
-            "LANES": ("unaligned" if numbers % 4 else "aligned") if recipe.lanes else "",
-            "COMPUTE": DTYPES[self.policy.compute].triton,
-            "GRAD": DTYPES[self.policy.grads].triton,
-            "PARAM": DTYPES[self.policy.params].triton,
-            "STATE": DTYPES[self.policy.state].triton,
-            "COLUMNS": len(recipe.columns),
-            "SHARED_ROWS": placed.shared,
-            "KEEP_GRADS": kept is not None,
-            "NUMBERS": numbers,
-            "LOG": log,
-            "LOG_DATA": log_data,
-            "BLOCK": block,
-        }
-        longest = max(1, _ROWS // (self._records * len(recipe.columns)))
-        for begin in range(0, steps, longest):
-            chunk = min(longest, steps - begin)
-            first_step = self._population.step_count + 1
-            rows = torch.from_numpy(self._rows.rows(first_step, chunk)).to(device)
-            grads = params.new_empty(chunk, slots, 1 << log) if kept is not None else params
-            arguments = (
-                params,
-                *(params if state is None else state for state in packed),
-                grads,
-                _padded(data[begin : begin + chunk], 1 << log_data),
-                family,
-                scale,
-                rows,
-                row_of,
-                powers.values,
-                data.shape[1],
-                self._records,
-                first_step,
-                chunk,
-            )
-            _launch(self.backend, (slots // block, 1, 1), arguments, constants, device)
-            if kept is not None:
-                kept[begin : begin + chunk] = grads[:, placed.slot_of, :numbers]
-            self._population.step_count += chunk
-        placed.scatter(params, self.params)
-        for state, values in zip(states, packed, strict=False):
-            if state is not None and values is not None:
-                placed.scatter(values, state)
-
-
-def _launch(
-    backend: str, grid: tuple[int, ...], arguments: tuple[Any, ...], constants: Mapping[str, Any], device: torch.device
-) -> None:
-    if backend == "interpreter":
-        interpreter.launch(train_kernel, grid, arguments, dict(constants))
-        return
-    with torch.cuda.device(device):
-        train_kernel[grid](*arguments, **constants, **LAUNCH_OPTIONS)
-
-
-def _log(count: int) -> int:
-    """The smallest power of two that holds so many, as its exponent."""
-    return (count - 1).bit_length()
-
-
-def _padded(data: Tensor, width: int) -> Tensor:
-    """Samples as rows of a power of two."""
-    if data.shape[2] == width and data.is_contiguous():
-        return data
-    return torch.nn.functional.pad(data, (0, width - data.shape[2])).contiguous()
+    def _run_launches(self, data: Tensor, steps: int, kept: Tensor | None) -> None:
+        population, placed = self._population, self._placed
+        states = [self.state.get(state.name) for state in population.algorithm.states]
+        run = Run(
+            network=self.network,
+            policy=self.policy,
+            recipe=population.recipe,
+            flags=population.flags,
+            params=self.params,
+            states=[*states, *[None] * (3 - len(states))],
+            placement=placed,
+            family=placed.model_of // (len(self.params) // data.shape[1]),
+            loss_scale=self._loss_scale[placed.model_of],
+            record=self._record_of[placed.model_of],
+            rows=self._rows,
+            first_step=population.step_count + 1,
+        )
+        launch = vector_launches if self.backend == "simd" else triton_launches
+        launch(run, data[:steps], kept, interpreted=self.backend == "interpreter")
+        population.step_count += steps

@@ -110,3 +110,16 @@ def test_interpreted_runs_in_every_policy(name: str, policy: str) -> None:
     compare(name, "foreach", options, policy, "interpreter", LONG if name == "adam" else SHORT)
     if "fused" in kernels.get_algorithm(name).recipes:
         compare(name, "fused", options, policy, "interpreter", SHORT)
+
+
+@pytest.mark.parametrize(("name", "recipe", "options"), CASES)
+def test_vector_runs_are_population_steps(name: str, recipe: str, options: dict[str, Any]) -> None:
+    compare(name, recipe, options, "fp32", "simd", LONG)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad"])
+@pytest.mark.parametrize("policy", [policy for policy in kernels.POLICIES if policy != "fp32"])
+def test_vector_runs_in_every_policy(name: str, policy: str) -> None:
+    for recipe in kernels.get_algorithm(name).recipes:
+        for options in OPTIONS[name]:
+            compare(name, recipe, options, policy, "simd", LONG)
