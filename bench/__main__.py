@@ -14,7 +14,7 @@ from lossscale.support.cli import Command, run_commands
 COMMANDS: tuple[Command, ...] = (
     Command(
         name="campaign",
-        target="bench.campaign:campaign_command",
+        target="bench.campaign.campaign:campaign_command",
         help="Everything that needs a GPU, most important first, within a time limit.",
     ),
     Command(
@@ -24,26 +24,28 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="golden",
-        target="bench.commands:golden_command",
+        target="bench.golden.cli:golden_command",
         help="Record the bits of torch.optim's CUDA kernels, and its powf tables.",
     ),
     Command(
         name="time step",
-        target="bench.commands:time_step_command",
+        target="bench.timing.cli:time_step_command",
         help="Time optimizer steps, ours and torch's, interleaved.",
     ),
     Command(
         name="list",
-        target="bench.conformance.cli:list_command",
+        target="bench.listing:list_command",
         help="Providers (and why one is missing), workloads, results.",
     ),
     Command(
         name="static",
-        target="bench.static:static_command",
+        target="bench.machine_code.cli:static_command",
         help="What the compiled step kernels contain; exit 1 when a limit is broken.",
     ),
     Command(
-        name="tune", target="bench.tune:tune_command", help="Measure the launch shapes of the step kernels on a GPU."
+        name="tune",
+        target="bench.timing.tune:tune_command",
+        help="Measure the launch shapes of the step kernels on a GPU.",
     ),
 )
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from . import studies
-from .studies import Study
+from .design.study import Study
 from .support.cli import DeviceOption, JsonOption, OutOption, QuickOption
-from .support.errors import check_choice
+from .support.errors import InputError, check_choice
 from .support.output import Output
 
 ALL = "all"
@@ -89,8 +89,8 @@ def run(
     directories.
     """
     chosen = _studies(study)
-    from .planning import Choices, plan
-    from .runs import check_directory, default_directory, run_study
+    from .runs.planning import Choices, planned_manifest
+    from .runs.run import default_directory, run_state, run_study
 
     choices = Choices(
         policies=tuple(policy or ()),
@@ -114,31 +114,47 @@ def run(
             for item in chosen
         ]
         for item, own, directory in asked[1:]:
-            check_directory(directory, plan(item, own), resume=resume)  # before hours of work, not after
+            run_state(directory, planned_manifest(item, own), resume=resume)  # before hours of work, not after
         for item, own, directory in asked:
-            run_study(item, own, directory, output)
+            run_study(item, own, directory, output, page=_page)
         return _present([(item, directory) for item, _, directory in asked], output, strict=strict)
 
 
 def show(run: RunArgument, pair: PairOption, as_json: JsonOption = False) -> None:
     """One pair's trajectory, a row per checkpoint."""
-    from .trajectories import COLUMNS, trajectory
+    from .runs.trajectories import shown_columns, trajectory
 
     with Output(as_json) as output:
-        output.table(trajectory(run, pair), COLUMNS, title=pair, pair=pair)
+        rows = trajectory(run, pair)
+        output.table(rows, shown_columns(rows), title=pair, pair=pair)
 
 
 def report(runs: RunsArgument, out: OutOption = None, as_json: JsonOption = False) -> None:
     """Write the HTML page of one run or several, by default report.html in the first."""
-    from .report import PlotlyMissing, write_report
-    from .support.errors import InputError
+    from .report.libraries import LibraryMissing
+    from .report.page import write_report
 
     with Output(as_json) as output:
         try:
-            page = write_report(runs, out)
-        except PlotlyMissing as missing:
+            page = write_report(runs, out, find_study=studies.get)
+        except LibraryMissing as missing:
             raise InputError("RUN", " ".join(map(str, runs)), str(missing)) from missing
         output.table([{"page": page}])
+
+
+def picture(run: RunArgument, out: OutOption = None, as_json: JsonOption = False) -> None:
+    """Draw the one picture of a run's study, by default picture.svg in the run; an --out that ends in .png is a PNG."""
+    from .report.finished import read_finished
+    from .report.libraries import LibraryMissing
+
+    with Output(as_json) as output:
+        finished = read_finished(run, studies.get)
+        target = out or run / "picture.svg"
+        try:
+            finished.presentation.picture(run, target)
+        except LibraryMissing as missing:
+            raise InputError("RUN", run, str(missing)) from missing
+        output.table([{"picture": target}])
 
 
 def _studies(name: str) -> tuple[Study, ...]:
@@ -147,21 +163,34 @@ def _studies(name: str) -> tuple[Study, ...]:
     return (studies.get(check_choice("STUDY", name, (*studies.names(), ALL))),)
 
 
+def _page(run: Path, output: Output) -> None:
+    """Writes the page of one run, or says how to get it."""
+    from .report.libraries import LibraryMissing
+    from .report.page import write_report
+    from .runs.run import REPORT
+
+    try:
+        write_report([run], run / REPORT, find_study=studies.get)
+    except LibraryMissing as missing:
+        output.note(str(missing))
+
+
 def _present(runs: list[tuple[Study, Path]], output: Output, *, strict: bool) -> int:
     """Prints the studies' tables and returns the exit code."""
-    from . import analysis
+    from .report.neutral import presentation_of
+    from .runs.summary import failed_predictions
 
     rows: list[dict[str, Any]] = []
     for study, run in runs:
-        table = list(study.table(run)) if study.table else analysis.terminal_table(run, study)
+        presentation = presentation_of(study)
+        table = list(presentation.table(run))
         rows += [{"study": study.name, **row} for row in table]
         if not output.as_json:
             output.table(table, title=f"\n{study.name}: {study.title}")
-        closing = analysis.closing_lines(run, study)
-        for line in closing:
+        for line in (*presentation.sentences(run), *presentation.legend(run)):
             output.note(line)
         output.note(f"written to {run}")
-    failed = sum(analysis.failed_predictions(run) for _, run in runs)
+    failed = sum(failed_predictions(run) for _, run in runs)
     if failed:
         output.note(f"{failed} predictions fail: see verdict in summary.csv")
     if output.as_json:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import check_finite, make_record, parse_options
-from .planning import parse_scale
-from .studies import is_power_of_two
+from .design.options import check_finite, find_algorithm, make_record, parse_options
+from .design.scales import is_power_of_two, parse_scale
 from .support.cli import JsonOption, OutOption
-from .support.errors import InputError, check_choice
+from .support.errors import InputError
 from .support.files import whole_file
 from .support.output import Output
 
@@ -49,9 +48,7 @@ def command(
     With the new hyperparameters a run on the multiplied loss repeats the run on the loss itself. With --from and --out
     the optimizer's state_dict is written again with new hyperparameters and states, to go on under the new loss.
     """
-    from kernels import ALGORITHMS
-
-    algorithm = ALGORITHMS[check_choice("OPTIMIZER", optimizer, ALGORITHMS)]
+    algorithm = find_algorithm("OPTIMIZER", optimizer)
     factor = parse_scale(scale)
     if out is not None and checkpoint is None:
         raise InputError("--out", out, f"has nothing to write without a checkpoint; give {FROM} FILE too")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 ARITHMETIC: Final = 5e-7
 """Relative error of one float32 step direction against the closed form: about eight roundings of at most 2**-24."""
 
-_MANTISSA_BITS: Final = {"fp32": 24, "fp16": 11, "bf16": 8}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Absorption:
@@ -72,9 +70,11 @@ def absorption(dtype: str) -> Absorption:
     Raises:
         ValueError: for an unknown dtype.
     """
-    if dtype not in _MANTISSA_BITS:
-        raise ValueError(f"dtype {dtype!r} is unknown: use one of {', '.join(_MANTISSA_BITS)}")
-    bits = _MANTISSA_BITS[dtype]
+    from kernels import DTYPES
+
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is unknown: use one of {', '.join(DTYPES)}")
+    bits = DTYPES[dtype].significant_bits
     return Absorption(invisible_below=2.0 ** -(bits + 1), visible_above=2.0**-bits)
 
 

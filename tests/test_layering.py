@@ -1,6 +1,9 @@
-"""The direction of imports: bench → lossscale → kernels, and across packages public names only."""
+"""The direction of imports: bench → lossscale → kernels, across packages public names only, and room by room inside."""
 
 import ast
+import graphlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +11,51 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED: dict[str, set[str]] = {"kernels": set(), "lossscale": {"kernels"}, "bench": {"kernels", "lossscale"}}
+
+ROOMS: dict[str, dict[str, set[str]]] = {
+    "lossscale": {
+        "support": set(),
+        "theory": set(),
+        "design": {"support"},
+        "models": {"design", "support"},
+        "engines": {"design", "models", "theory", "support"},
+        "analysis": {"design", "support"},
+        "runs": {"design", "models", "engines", "analysis", "support"},
+        "report": {"design", "runs", "support"},
+        "studies": {"design", "models", "engines", "runs", "analysis", "report", "theory", "support"},
+        "rescale": {"design", "support"},
+        "commands": {"design", "runs", "report", "studies", "support"},
+        "__main__": {"support"},
+    },
+}
+"""package → room (a folder, or a file beside the folders) → the other rooms that it may import."""
+
+
+def wrong_rooms(root: Path, rooms: dict[str, dict[str, set[str]]]) -> list[str]:
+    """One line, ``file:line: why``, for every import from one room of a package into another against the table."""
+    return [
+        f"{path.relative_to(root)}:{line}: {why}"
+        for package, table in rooms.items()
+        for path in sorted((root / package).rglob("*.py"))
+        for line, why in wrong_rooms_in_file(path, root / package, table)
+    ]
+
+
+def wrong_rooms_in_file(path: Path, package: Path, table: dict[str, set[str]]) -> Iterator[tuple[int, str]]:
+    inside = path.relative_to(package).with_suffix("").parts
+    room = inside[0]
+    if room == "__init__":
+        return  # the package's face may show any room
+    if room not in table:
+        yield 1, f"{room} has no place in the table of {package.name}'s rooms"
+        return
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = inside[: len(inside) - node.level]
+            for alias in node.names:
+                target = (*base, *(node.module.split(".") if node.module else ()), alias.name)
+                if target[0] in table and target[0] != room and target[0] not in table[room]:
+                    yield node.lineno, f"{room} must not import {target[0]}: {'.'.join(target)}"
 
 
 def wrong_imports(root: Path) -> list[str]:
@@ -63,6 +111,62 @@ def public_names(package: Path) -> set[str]:
 
 def test_the_packages_keep_the_direction() -> None:
     assert wrong_imports(ROOT) == []
+
+
+def test_the_rooms_keep_their_arrows() -> None:
+    assert wrong_rooms(ROOT, ROOMS) == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_the_arrows_of_the_rooms_make_no_circle(package: str) -> None:
+    graphlib.TopologicalSorter(ROOMS[package]).prepare()
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_room_of_the_table_is_there(package: str) -> None:
+    for room in ROOMS[package]:
+        assert (ROOT / package / room / "__init__.py").exists() or (ROOT / package / f"{room}.py").exists(), room
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "complaint"),
+    [
+        ("p/low/a.py", "from ..high import b", "low must not import high: high.b"),
+        ("p/low/a.py", "from ..high.deep import b", "low must not import high: high.deep.b"),
+        ("p/low/a.py", "def f():\n    from .. import high", "low must not import high: high"),
+        ("p/low/deep/a.py", "from ...high import b", "low must not import high: high.b"),
+        ("p/file.py", "from .high import b", "file must not import high: high.b"),
+        ("p/other/a.py", "", "other has no place in the table of p's rooms"),
+    ],
+)
+def test_a_wrong_arrow_between_rooms_is_found(tmp_path: Path, file: str, source: str, complaint: str) -> None:
+    table: dict[str, set[str]] = {"low": set(), "high": {"low"}, "file": {"low"}}
+    for name, text in {"p/high/ok.py": "from ..low import a\nfrom .b import c\nimport low", file: source}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert [line.partition(": ")[2] for line in wrong_rooms(tmp_path, {"p": table})] == [complaint]
+
+
+def test_a_study_imports_only_design_until_it_is_run() -> None:
+    studies = ROOT / "lossscale" / "studies"
+    faces = [*studies.glob("*.py"), *studies.glob("*/__init__.py")]
+    assert len(faces) > 2
+    for path in faces:
+        inside = path.relative_to(ROOT / "lossscale").with_suffix("").parts
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = inside[: len(inside) - node.level]
+                assert base == () and (node.module or "").startswith("design"), f"{path}:{node.lineno}"
+
+
+def test_design_imports_no_torch() -> None:
+    code = (
+        "import importlib, pkgutil, sys; import lossscale.design as room\n"
+        "for module in pkgutil.iter_modules(room.__path__): importlib.import_module(f'{room.__name__}.{module.name}')\n"
+        "assert not {'torch', 'pandas', 'kernels'} & set(sys.modules), sorted(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_package_was_read() -> None:

@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-DTYPES = ("fp32", "bf16", "fp16")
+import kernels
+
+from ..optimizers import registered
+
+DTYPES = tuple(kernels.DTYPES)
 RECIPES = ("foreach", "for-loop", "fused")
 
 # Tensor shapes by name. `offset` in the name: every tensor is a view that starts one element into its storage.
@@ -173,6 +177,7 @@ OPTION_SETS: Mapping[str, tuple[Mapping[str, Any], ...]] = MappingProxyType(
     }
 )
 
+# Of torch's, the most used first: a campaign that is cut short has seen those.
 OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad")
 
 
@@ -203,20 +208,9 @@ def _accepted(algorithm: Any, options: Mapping[str, Any]) -> bool:
     return True
 
 
-def registered(optimizer: str) -> Any:
-    """The record of `kernels` whose drop-in has this class name.
-
-    Raises:
-        KeyError: if there is none.
-    """
-    from kernels import ALGORITHMS
-
-    return {algorithm.title: algorithm for algorithm in ALGORITHMS.values()}[optimizer]
-
-
 def recipes_of(optimizer: str) -> tuple[str, ...]:
-    """The recipes that torch has an implementation of on CUDA; RMSprop has no fused one."""
-    return RECIPES[:2] if optimizer == "RMSprop" else RECIPES
+    """The recipes that torch has an implementation of on CUDA: RMSprop has no fused one."""
+    return tuple(name for name in RECIPES if name in registered(optimizer).recipes)
 
 
 # (layout, values, steps, grad_scale, found_inf_at, schedule, groups, start_step) tried with every option set.
@@ -244,7 +238,6 @@ _SELECTED: tuple[dict[str, Any], ...] = (
     {"layout": "edges", "start_step": 999_999},
     {"layout": "edges", "start_step": 1_000},
 )
-_CAPTURABLE = ("Adam", "AdamW", "RMSprop")
 
 
 def cuda_cases(
@@ -273,7 +266,9 @@ def cuda_cases(
             yield from (build(*cell, options, shape) for shape in (*shapes, *_SCALED))
             if depth == 0 or depth == len(option_sets(cell[0])) - 1:
                 yield from (build(*cell, options, shape) for shape in _SELECTED)
-    for optimizer in (o for o in _CAPTURABLE if o in optimizers):
+    from ..providers.torch_optim import constructor_takes
+
+    for optimizer in (o for o in optimizers if constructor_takes(o, "capturable")):
         for dtype in dtypes:
             for recipe in RECIPES[:2]:
                 for options in option_sets(optimizer)[:5]:

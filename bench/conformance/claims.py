@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .table import FAILURES
+from .rows import Outcome, Row
 
 # From here a distance says that another formula was computed, not that it was rounded in another way.
 FAR = 2**16
 
 
-def strongest(rows: Iterable[Any]) -> list[dict[str, Any]]:
+def strongest(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """One line per (provider, optimizer, option set, dtype).
 
     Identity to the reference, over every case that could be compared; else the distance from float64 in ulp per step;
     else none. Scale equivariance (a run against the provider's own run on another loss) stands beside it.
     """
-    cells: dict[tuple[str, str, str, str], list[Any]] = {}
+    cells: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
         cells.setdefault((row.provider, row.optimizer, row.option_set, row.dtype), []).append(row)
     return [
@@ -33,21 +33,21 @@ def strongest(rows: Iterable[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _claim(rows: Sequence[Any]) -> dict[str, Any]:
+def _claim(rows: Sequence[Row]) -> dict[str, Any]:
     own = [row for row in rows if row.against == row.provider]
     compared = [row for row in rows if row.against not in (row.provider, "float64")]
-    measured = [row for row in rows if row.against == "float64" and row.outcome in ("identical", "close", "mismatch")]
-    broken = [row for row in rows if row.outcome in ("error", "timeout")]
-    answered = [row for row in compared if row.outcome in ("identical", *FAILURES)]
+    measured = [row for row in rows if row.against == "float64" and row.outcome.compared]
+    broken = [row for row in rows if row.outcome.broke]
+    answered = [row for row in compared if row.outcome is Outcome.IDENTICAL or row.outcome.failed]
     ulp = max((row.max_ulp for row in measured), default=None)
     scaling = _scaling(own)
-    differing = sum(row.outcome in FAILURES for row in answered)
+    differing = sum(row.outcome.failed for row in answered)
     common = {"ulp": ulp, "scaling": scaling, "compared": len(answered), "differing": differing}
-    if rows and all(row.outcome in ("unsupported", "missing") for row in rows):
+    if rows and all(row.outcome in (Outcome.UNSUPPORTED, Outcome.MISSING) for row in rows):
         return {"strength": 0, "claim": f"not offered: {rows[0].detail}", **common}
     if broken:
         return {"strength": 0, "claim": f"fails: {_last_line(broken[0].detail)}", **common}
-    if answered and all(row.outcome == "identical" for row in answered):
+    if answered and all(row.outcome is Outcome.IDENTICAL for row in answered):
         return {"strength": 3, "claim": f"identical to {answered[0].against}", **common}
     if ulp is not None and ulp <= FAR:
         return {"strength": 2, "claim": f"{ulp} ulp from float64 per step", **common}
@@ -58,12 +58,12 @@ def _claim(rows: Sequence[Any]) -> dict[str, Any]:
     return {"strength": None, "claim": "" if own else "nothing to compare with", **common}
 
 
-def _scaling(rows: Sequence[Any]) -> str:
+def _scaling(rows: Sequence[Row]) -> str:
     """Whether 2^k times the loss with mapped hyperparameters repeats the run, bit for bit."""
-    answered = [row for row in rows if row.outcome in ("identical", "mismatch")]
+    answered = [row for row in rows if row.outcome in (Outcome.IDENTICAL, Outcome.MISMATCH)]
     if not answered:
         return ""
-    return "holds" if all(row.outcome == "identical" for row in answered) else "fails"
+    return "holds" if all(row.outcome is Outcome.IDENTICAL for row in answered) else "fails"
 
 
 def _last_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`python -m bench conform` and `python -m bench list`."""
+"""`python -m bench conform`."""
 
 from __future__ import annotations
 
@@ -55,9 +55,10 @@ def conform_command(
         if path is not None and path.suffix not in suffixes:
             option = "--out" if path is out else "--junit"
             raise errors.InputError(option, path, f"the file's name must end in {' or '.join(suffixes)}")
-    from . import report
+    from ..choices import choose_all
+    from .cases import DTYPES
 
-    optimizers, dtypes = _optimizers(optimizer, provider), _dtypes(dtype)
+    optimizers, dtypes = _optimizers(optimizer, provider), choose_all("--dtype", dtype, DTYPES)
     if mutants:
         if provider or against or ulp is not None:
             raise errors.InputError(
@@ -66,101 +67,66 @@ def conform_command(
         from .mutants.run import run_mutants
 
         with Output(as_json=json) as output:
-            return run_mutants(output, optimizers=optimizer, quick=quick, out=out, junit=junit)
-    plans = _plans(provider, against, ulp, chosen)
+            return run_mutants(output, optimizers=optimizers if optimizer else None, quick=quick, out=out, junit=junit)
+    entrants = _entrants(provider, against, ulp, chosen)
+    from .report import document as report
+    from .rows import Row
     from .suite import Selection, deadline_after, failed, run
 
     with Output(as_json=json) as output:
-        rows: list[Any] = []
+        rows: list[Row] = []
         progress = report.Progress(output)
 
-        def on_row(row: Any) -> None:
+        def on_row(row: Row) -> None:
             rows.append(row)
             progress.show(row)
 
         selection = Selection(optimizers=optimizers, dtypes=dtypes, quick=quick)
-        done = run(plans, selection, device=chosen, deadline=deadline_after(60 * minutes), on_row=on_row)
-        if not any(row.outcome in ("identical", "close", "mismatch", "error", "timeout") for row in rows):
+        done = run(entrants, selection, device=chosen, deadline=deadline_after(60 * minutes), on_row=on_row)
+        if not any(row.outcome.compared or row.outcome.broke for row in rows):
             why = next((row.detail for row in rows if row.detail), "no case fits this selection")
             raise errors.InputError("--provider", ", ".join(provider or ["all"]), f"nothing could be compared: {why}")
-        broken = failed(rows, plans)
+        broken = failed(rows, entrants)
         document = report.document(rows, broken, chosen, done.not_run)
         if out is not None:
             if out.suffix == ".html":
-                from .page import conformance_page
+                from .report.page import conformance_page
 
                 files.write_text(out, conformance_page(rows, document))
             else:
                 files.write_json(out, document)
         if junit is not None:
-            files.write_text(junit, report.junit_xml(rows, broken), argument="--junit")
+            from .report.junit import junit_xml
+
+            files.write_text(junit, junit_xml(rows, broken), argument="--junit")
         report.show(output, document, rows, broken)
     return int(bool(broken))
 
 
 def _optimizers(names: Names, providers: Names) -> list[str]:
-    from kernels import ALGORITHMS
+    from ..optimizers import parse_optimizers
 
-    titles = [algorithm.title for algorithm in ALGORITHMS.values()]
-    for name in names or ():
-        errors.check_choice("--optimizer", name, titles)
+    chosen = parse_optimizers(names)
     for text in providers or ():
         if ":" in text and not names:
             raise errors.InputError("--provider", text, "say which optimizer it is: --optimizer Adam, say")
-    return list(names or titles)
+    return chosen
 
 
-def _dtypes(names: Names) -> list[str]:
-    from .cases import DTYPES
-
-    for name in names or ():
-        errors.check_choice("--dtype", name, DTYPES)
-    return list(names or DTYPES)
-
-
-def _plans(names: Names, against: str | None, ulp: int | None, device: str) -> list[Any]:
+def _entrants(names: Names, against: str | None, ulp: int | None, device: str) -> list[Any]:
     import torch
 
     from ..providers import registry
-    from .suite import claims_of
+    from .suite import entrant
 
     on = torch.device(device)
-    if against == "float64" and ulp is None:
-        ulp = 1
     reference = registry.parse_reference(against) if against is not None else None
+    if against is not None and reference is None and ulp is None:
+        ulp = 1
     providers = [registry.parse_provider(name) for name in dict.fromkeys(names or registry.default_names(on))]
     for one in providers:
-        # Whether the interpreter runs is decided in the worker's environment, not in this process.
-        reason = "" if getattr(one, "backend", "") == "interpreter" and device == "cpu" else one.missing(on)
+        reason = registry.missing_in_worker(one, on)
         if names and reason:
             raise errors.InputError("--provider", one.name, reason)
     chosen = against is not None or ulp is not None
-    return [claims_of(one, on, against=reference, allowed=ulp, chosen=chosen) for one in providers]
-
-
-def list_command(device: cli.DeviceOption = "auto", json: cli.JsonOption = False) -> None:
-    """Providers (and why one is missing), workloads, and the results that are kept.
-
-    Args:
-        device: where they would run.
-        json: print one JSON document.
-    """
-    chosen = cli.resolve_device(device)
-    import torch
-
-    from ..providers import registry
-    from ..workloads import cpu_steps, cuda_steps
-    from .report import kept_results
-
-    with Output(as_json=json) as output:
-        found = registry.reasons(torch.device(chosen))
-        rows = [{"provider": name, "here": reason or "yes"} for name, reason in found.items()]
-        workloads = [
-            f"{w.optimizer} {w.dtype} {w.tensors} x {w.elements // w.tensors}"
-            for w in (cuda_steps() if chosen == "cuda" else cpu_steps())
-        ]
-        results = kept_results()
-        output.table(rows, title=f"Providers on {chosen}", workloads=workloads, results=results)
-        output.note()
-        output.note(f"{len(workloads)} timing workloads, such as {workloads[0]}")
-        output.note("Kept results: " + (", ".join(results) or "none"))
+    return [entrant(one, on, against=reference, allowed=ulp, chosen=chosen) for one in providers]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from dataclasses import replace
 
 import torch
 
@@ -17,8 +17,9 @@ from ..providers.base import Provider, Unsupported
 from ..providers.torch_optim import TorchOptim
 from . import bitwise
 from .cases import Case
-from .compare import ERROR, IDENTICAL, MISMATCH, MISSING, NO_REFERENCE, UNSUPPORTED, Row, trace
+from .compare import trace
 from .inputs import make_gradients, make_groups
+from .rows import FirstMismatch, Outcome, Row, row_of
 from .side import Side
 
 _NOT_A_NUMBER = torch.iinfo(torch.int64).max
@@ -67,48 +68,39 @@ def run_drift(case: Case, provider: Provider, device: torch.device, *, allowed: 
         allowed: ulp that the provider claims; beyond it the outcome is a mismatch.
     """
     started = time.perf_counter()
+    row = _measured(case, provider, device, allowed)
+    return replace(row, time_s=round(time.perf_counter() - started, 4))
 
-    def row(outcome: str, **fields: Any) -> Row:
-        return Row(
-            provider=provider.name,
-            against="float64",
-            optimizer=case.optimizer,
-            options=case.option_text(),
-            recipe=case.recipe,
-            dtype=case.dtype,
-            shape=case.layout,
-            values=case.values,
-            steps=case.steps,
-            outcome=outcome,
-            option_set=case.option_set(),
-            time_s=round(time.perf_counter() - started, 4),
-            **fields,
-        )
+
+def _measured(case: Case, provider: Provider, device: torch.device, allowed: int | None) -> Row:
+    def row(outcome: Outcome, detail: str = "") -> Row:
+        return row_of(case, provider.name, "float64", outcome, detail)
 
     if reason := provider.missing(device):
-        return row(MISSING, detail=f"{provider.name}: {reason}")
+        return row(Outcome.MISSING, f"{provider.name}: {reason}")
     try:
         side = Side(provider, case, device)
         exact = _Exact(case, side)
     except Unsupported as error:
-        return row(UNSUPPORTED, detail=str(error))
+        return row(Outcome.UNSUPPORTED, str(error))
     except Exception:
-        return row(ERROR, detail=trace())
+        return row(Outcome.ERROR, trace())
     try:
         worst, histogram, first = _measure(case, side, exact)
     except _NoExactStep as error:
-        return row(NO_REFERENCE, detail=str(error))
+        return row(Outcome.NO_REFERENCE, str(error))
     except Exception:
-        return row(ERROR, detail=trace())
-    outcome = IDENTICAL if worst == 0 else MISMATCH if allowed is not None and worst > allowed else "close"
-    return row(outcome, max_ulp=worst, histogram=histogram, first_mismatch=first if outcome == MISMATCH else None)
+        return row(Outcome.ERROR, trace())
+    beyond = allowed is not None and worst > allowed
+    outcome = Outcome.IDENTICAL if worst == 0 else Outcome.MISMATCH if beyond else Outcome.CLOSE
+    return replace(row(outcome), max_ulp=worst, histogram=histogram, first_mismatch=first if beyond else None)
 
 
 class _NoExactStep(Exception):
     pass
 
 
-def _measure(case: Case, side: Side, exact: _Exact) -> tuple[int, dict[str, int], dict[str, Any] | None]:
+def _measure(case: Case, side: Side, exact: _Exact) -> tuple[int, dict[str, int], FirstMismatch | None]:
     worst, first, distances = 0, None, []
     for index in range(case.steps):
         exact.take_over()
@@ -127,14 +119,14 @@ def _measure(case: Case, side: Side, exact: _Exact) -> tuple[int, dict[str, int]
         ulp = _NOT_A_NUMBER if math.isinf(top) else math.ceil(top - 0.5)
         if ulp > worst:
             worst, where = ulp, int(distance.argmax())
-            first = {
-                "step": index,
-                "quantity": "param",
-                "index": where,
-                "inputs": {"param": bitwise.as_hex(side_before, where)},
-                "provider": {"param": bitwise.as_hex(found, where)},
-                "against": {"param": bitwise.as_hex(after.to(found.dtype), where)},
-            }
+            first = FirstMismatch(
+                step=index,
+                quantity="param",
+                index=where,
+                inputs={"param": bitwise.as_hex(side_before, where)},
+                provider={"param": bitwise.as_hex(found, where)},
+                against={"param": bitwise.as_hex(after.to(found.dtype), where)},
+            )
     # Half an ulp is what the last rounding costs anyone.
     together = torch.cat(distances) if distances else torch.zeros(0)
     return worst, bitwise.ulp_histogram((together - 0.5).clamp(min=0).ceil()), first

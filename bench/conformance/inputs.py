@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -10,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from kernels import DTYPES
+
+from ..optimizers import registered
 from .cases import LAYOUTS, Case
 
-TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Smallest subnormal exponent and the exponent range of "wide" values, by dtype.
-_WIDE_EXPONENT = {"fp32": 60, "bf16": 60, "fp16": 12}
-_SUBNORMAL_SCALE = {"fp32": 2.0**-130, "bf16": 2.0**-128, "fp16": 2.0**-16}
 _SPECIAL = (0.0, -0.0, float("inf"), float("-inf"), float("nan"))
 
 
@@ -23,17 +23,18 @@ _SPECIAL = (0.0, -0.0, float("inf"), float("-inf"), float("nan"))
 def _draw(layout: str, values: str, dtype: str, seed: int, count: int, role: str) -> torch.Tensor:
     """`count` values of a class, drawn in float64 and rounded once to the dtype. Shared: not to be written to."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{layout}/{values}/{role}".encode())])
-    drawn = rng.standard_normal(count)
+    drawn, known = rng.standard_normal(count), DTYPES[dtype]
     if values == "wide":
-        reach = _WIDE_EXPONENT[dtype]
+        # Squares of float32 must not overflow; in fp16 the whole range is used.
+        reach = min(60, round(math.log2(known.largest)) - 4)
         drawn = np.ldexp(drawn, rng.integers(-reach, reach + 1, count))
     elif values == "subnormal":
-        drawn = drawn * _SUBNORMAL_SCALE[dtype]
+        drawn = drawn * known.smallest_normal * (2.0**-4 if known.significant_bits > 16 else 2.0**-2)
     elif values == "special":
         chosen = rng.integers(0, 3 * len(_SPECIAL), count)
         for index, special in enumerate(_SPECIAL):
             drawn[chosen == index] = special
-    return torch.from_numpy(drawn).to(TORCH_DTYPES[dtype])
+    return torch.from_numpy(drawn).to(known.torch)
 
 
 def _fill(case: Case, role: str) -> torch.Tensor:
@@ -75,14 +76,7 @@ def make_gradients(case: Case, step: int, device: torch.device) -> list[torch.Te
 
 
 # What later groups have of their own besides lr, decay and momentum: an optimizer must read all of it per group.
-_OTHERS: Mapping[str, Mapping[str, Any]] = {
-    "SGD": {},
-    "Adam": {"betas": (0.8, 0.97), "eps": 1e-5},
-    "AdamW": {"betas": (0.8, 0.97), "eps": 1e-5},
-    "RMSprop": {"alpha": 0.95, "eps": 1e-5},
-    "Adagrad": {"lr_decay": 0.02, "eps": 1e-5},
-    "AdamAtan2": {"betas": (0.8, 0.97)},
-}
+_OTHERS: Mapping[str, Any] = {"betas": (0.8, 0.97), "eps": 1e-5, "alpha": 0.95, "lr_decay": 0.02}
 
 
 def make_groups(case: Case, parameters: list[torch.Tensor]) -> list[dict[str, Any]]:
@@ -90,10 +84,11 @@ def make_groups(case: Case, parameters: list[torch.Tensor]) -> list[dict[str, An
     if case.groups == 1:
         return [{"params": parameters}]
     groups: list[dict[str, Any]] = [{"params": parameters[i :: case.groups]} for i in range(case.groups)]
+    names = registered(case.optimizer).hyperparameter_names
     for index, group in enumerate(groups[1:], start=1):
         group["lr"] = float(case.options["lr"]) / (1 + index)
         group["weight_decay"] = 0.01 * index
-        group.update(_OTHERS.get(case.optimizer, {}))
+        group.update({name: value for name, value in _OTHERS.items() if name in names})
         if case.options.get("momentum"):
             group["momentum"] = 0.5 * float(case.options["momentum"])
     return groups

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from ..optimizers import registered
 from ..providers.base import Provider
-from .cases import Case, registered
+from .cases import Case
 from .inputs import make_gradients, make_groups, make_parameters
 
 
@@ -31,8 +32,7 @@ class Side:
         self.provider, self.case, self.device, self.power = provider, case, device, power
         self.degrees: Mapping[str, Any] = registered(case.optimizer).degrees if power else {}
         # The states' names under which others know them; None compares everything under its own name.
-        states_of = getattr(provider, "states_of", None)
-        self.state_names: Mapping[str, str] | None = states_of(case.optimizer) if states_of else None
+        self.state_names = provider.states_of(case.optimizer)
         self.parameters = make_parameters(case, device)
         self.optimizer = self._build()
 

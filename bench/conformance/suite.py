@@ -6,18 +6,17 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
-from ..providers import Ours, Provider
-from ..providers.foreign import UserClass
-from ..providers.registry import default_reference, recipe_of
-from . import pool
-from .cases import DTYPES, Case, registered
+from ..providers import Provider
+from ..providers.registry import reference_of
+from ..workers import Done
+from .cases import DTYPES, Case
 from .drift import measurable
+from .execution import Cases, batch, case_pool
+from .rows import Outcome, Row
 from .selection import conform_cases
-from .table import FAILURES
 
 CASE_LIMIT_S = 30.0
 _SLOW_LIMIT_S = 240.0
@@ -26,8 +25,8 @@ _SLOW_CASES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """One provider's part of a run.
+class Entrant:
+    """One provider of a run, and what it is held to.
 
     Attributes:
         provider: under test.
@@ -51,10 +50,10 @@ class Selection:
     quick: bool = False
 
 
-def claims_of(
+def entrant(
     provider: Provider, device: torch.device, *, against: Provider | None, allowed: int | None, chosen: bool
-) -> Plan:
-    """What a provider is held to: ours to their recipes, a class of the user's to its reference, others to nothing.
+) -> Entrant:
+    """What a provider is held to: to its reference if that was asked for or it claims so of itself, else to nothing.
 
     Args:
         provider: the provider.
@@ -63,36 +62,37 @@ def claims_of(
         allowed: the ulp from float64 that were asked for.
         chosen: whether a reference or a number of ulp was asked for.
     """
-    reference = against or default_reference(provider, device)
-    if chosen:
-        return Plan(provider=provider, against=reference, claims_identity=allowed is None, allowed=allowed)
-    return Plan(provider=provider, against=reference, claims_identity=isinstance(provider, (Ours, UserClass)))
+    claims = allowed is None if chosen else provider.traits.claims_identity
+    return Entrant(
+        provider=provider,
+        against=against or reference_of(provider, device),
+        claims_identity=claims,
+        allowed=allowed if chosen else None,
+    )
 
 
-def tasks_of(plan: Plan, selection: Selection) -> list[pool.Task]:
+def batches_of(entrant: Entrant, selection: Selection, device: str) -> list[Cases]:
     """The comparisons of one provider: with its reference, with float64, and with itself on another loss."""
-    slow = getattr(plan.provider, "slow", False)
-    limit = _SLOW_CASES if slow else _QUICK_CASES if selection.quick else None
+    provider, traits = entrant.provider, entrant.provider.traits
+    limit = _SLOW_CASES if traits.slow else _QUICK_CASES if selection.quick else None
     found: dict[tuple[str, str, str], list[Case]] = {}
     for optimizer in selection.optimizers:
-        if not _has(plan.provider, optimizer):
+        if not provider.offers(optimizer):
             continue
-        cases = conform_cases(
-            optimizer, recipe_of(plan.provider), dtypes=selection.dtypes, quick=selection.quick, limit=limit
-        )
+        cases = conform_cases(optimizer, traits.recipe, dtypes=selection.dtypes, quick=selection.quick, limit=limit)
         for case in cases:
             kind = "itself" if case.power else "reference"
-            chosen = replace(case, layout="one", values="normal") if slow else case
+            chosen = replace(case, layout="one", values="normal") if traits.slow else case
             found.setdefault((kind, optimizer, case.dtype), []).append(chosen)
-        # Ours are known bit by bit; how far from float64 that is, is a question for the long run.
-        if not (selection.quick and isinstance(plan.provider, Ours)):
+        # How far known bits are from float64 is a question for the long run.
+        if not (selection.quick and traits.bits_known):
             for case in _measured(cases):
                 found.setdefault(("float64", optimizer, case.dtype), []).append(case)
-    against = {"reference": plan.against, "itself": plan.provider, "float64": None}
+    against = {"reference": entrant.against, "itself": provider, "float64": None}
     return [
-        pool.Task(provider=plan.provider, against=against[key[0]], cases=tuple(cases), allowed=plan.allowed)
-        for key, cases in found.items()
-        if against[key[0]] is not None or key[0] == "float64"
+        batch(provider, against[kind], cases, device, entrant.allowed)
+        for (kind, _, _), cases in found.items()
+        if against[kind] is not None or kind == "float64"
     ]
 
 
@@ -112,56 +112,50 @@ def _measured(cases: Sequence[Case]) -> list[Case]:
     return [case for case in found if hasattr(torch.optim, case.optimizer)]
 
 
-def _has(provider: Provider, optimizer: str) -> bool:
-    """Whether it makes sense to ask the provider: torch and packages are asked for torch's optimizers only."""
-    if isinstance(provider, Ours):
-        return provider.recipe in registered(optimizer).recipes
-    if isinstance(provider, UserClass):
-        return True
-    offered = getattr(provider, "classes", None)
-    return hasattr(torch.optim, optimizer) and (offered is None or optimizer in offered)
-
-
 def run(
-    plans: Sequence[Plan], selection: Selection, *, device: str, deadline: float, on_row: Callable[[Any], None]
-) -> pool.PoolReport:
-    """All comparisons of `plans`, in worker processes: first those that run Triton's interpreter, then the others."""
-    total = pool.PoolReport()
-    interpreted = [plan for plan in plans if _interpreted(plan.provider)]
-    slow = [plan for plan in plans if getattr(plan.provider, "slow", False)]
-    others = [plan for plan in plans if plan not in interpreted and plan not in slow]
+    entrants: Sequence[Entrant],
+    selection: Selection,
+    *,
+    device: str,
+    deadline: float,
+    on_row: Callable[[Row], None],
+) -> Done[Row]:
+    """All comparisons, in worker processes: first those that run Triton's interpreter, then the others, slow ones last.
+
+    Args:
+        entrants: the providers.
+        selection: the cases.
+        device: where.
+        deadline: a `time.monotonic` value.
+        on_row: told of every row.
+    """
+    total: Done[Row] = Done()
+    traits = [(one, one.provider.traits) for one in entrants]
     workers = max(1, min(8, len(os.sched_getaffinity(0))))
-    for part, environment, limit_s in (
-        (interpreted, {"TRITON_INTERPRET": "1"}, CASE_LIMIT_S),
-        (others, {"TRITON_INTERPRET": "0"}, CASE_LIMIT_S),
-        (slow, {"TRITON_INTERPRET": "0"}, _SLOW_LIMIT_S),
+    for part, interpret, limit_s in (
+        ([one for one, trait in traits if trait.interpreted], "1", CASE_LIMIT_S),
+        ([one for one, trait in traits if not trait.interpreted and not trait.slow], "0", CASE_LIMIT_S),
+        ([one for one, trait in traits if trait.slow and not trait.interpreted], "0", _SLOW_LIMIT_S),
     ):
-        tasks = [task for plan in part for task in tasks_of(plan, selection)]
-        if not tasks:
+        batches = [batch for one in part for batch in batches_of(one, selection, device)]
+        if not batches:
             continue
-        runner = pool.Pool(workers=workers, device=device, case_limit_s=limit_s, environment=environment)
-        report = runner.run(tasks, deadline, on_row)
-        total.rows += report.rows
-        total.not_run += report.not_run
-        total.replaced_workers += report.replaced_workers
+        pool = case_pool(workers=workers, limit_s=limit_s, environment={"TRITON_INTERPRET": interpret})
+        done = pool.run(batches, deadline=deadline, on_result=on_row)
+        total.results += done.results
+        total.not_run += done.not_run
+        total.replaced_workers += done.replaced_workers
     return total
 
 
-def _interpreted(provider: Provider) -> bool:
-    return isinstance(provider, Ours) and provider.backend == "interpreter"
-
-
-def failed(rows: Sequence[Any], plans: Sequence[Plan]) -> list[Any]:
+def failed(rows: Sequence[Row], entrants: Sequence[Entrant]) -> list[Row]:
     """Rows that break a claim: any error or hang, a difference where identity or a distance is claimed."""
-    by_name = {plan.provider.name: plan for plan in plans}
+    claims = {one.provider.name: one.claims_identity for one in entrants}
 
-    def fails(row: Any) -> bool:
-        if row.outcome not in FAILURES:
-            return False
-        if row.outcome != "mismatch":
-            return True
+    def fails(row: Row) -> bool:
         # Against float64 a mismatch is only reported beyond the claimed distance.
-        return row.against == "float64" or by_name[row.provider].claims_identity
+        held = row.against == "float64" or claims[row.provider]
+        return row.outcome.broke or (row.outcome is Outcome.MISMATCH and held)
 
     return [row for row in rows if fails(row)]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .base import Provider, Unsupported
+from .base import Provider, Traits, Unsupported
 from .ours import Ours
 from .torch_optim import TorchOptim, reference_for
 
-__all__ = ["Ours", "Provider", "TorchOptim", "Unsupported", "reference_for"]
+__all__ = ["Ours", "Provider", "TorchOptim", "Traits", "Unsupported", "reference_for"]

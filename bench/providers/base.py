@@ -1,9 +1,10 @@
-"""What a provider is: a name, a reason when it is missing, and a way to build an optimizer."""
+"""What a provider is: a name, its traits, and a way to build an optimizer. Callers ask for nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
@@ -12,16 +13,34 @@ class Unsupported(Exception):
     """The provider does not offer what was asked for; the message is the reason. An outcome, not a failure."""
 
 
-@runtime_checkable
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a run has to know of a provider beforehand.
+
+    Attributes:
+        recipe: whose rounding it has, as far as that decides which cases make sense for it.
+        claims_identity: a difference from its reference is a failed claim, even when no reference was asked for.
+        bits_known: its bits are known to the last rounding: a quick run does not measure its distance from float64, and
+            it has no time where they are wrong.
+        interpreted: it runs Triton's interpreter, which has to be switched on before a process starts.
+        slow: it compiles for every shape, and gets few cases and much time.
+        tables: it keeps tables of addresses whose upkeep can be timed without a launch.
+    """
+
+    recipe: str = "foreach"
+    claims_identity: bool = False
+    bits_known: bool = False
+    interpreted: bool = False
+    slow: bool = False
+    tables: bool = False
+
+
 class Provider(Protocol):
-    """An implementation of optimizers."""
+    """An implementation of optimizers. Subclass it: a name and `build` are enough, the rest has defaults."""
 
     @property
     def name(self) -> str:
         """Stable, as written in results, e.g. "torch-foreach"."""
-
-    def missing(self, device: torch.device) -> str:
-        """Why the provider cannot be used on `device`; empty when it can."""
 
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """An optimizer over `groups` with torch's option names.
@@ -29,6 +48,34 @@ class Provider(Protocol):
         Raises:
             Unsupported: this provider has no such optimizer or option.
         """
+
+    @property
+    def traits(self) -> Traits:
+        """What a run has to know beforehand."""
+        return Traits()
+
+    def missing(self, device: torch.device) -> str:
+        """Why the provider cannot be used on `device`; empty when it can."""
+        del device
+        return ""
+
+    def offers(self, optimizer: str) -> bool:
+        """Whether it makes sense to ask for an optimizer: by default torch's, by class name."""
+        return hasattr(torch.optim, optimizer)
+
+    def against(self, device: torch.device) -> str:
+        """Name of the reference that it is held against when nothing else is asked for."""
+        return "torch-foreach" if device.type == "cuda" else "reference-foreach"
+
+    def states_of(self, optimizer: str) -> Mapping[str, str] | None:
+        """Its states that can be compared, to torch's names; None: all of them have torch's names."""
+        del optimizer
+        return None
+
+    def rule_line(self, optimizer: str, quantity: str) -> dict[str, str] | None:
+        """Where its source computes a quantity (`where` and `text`), if that is known."""
+        del optimizer, quantity
+        return None
 
 
 def build_or_unsupported(make: Any, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:

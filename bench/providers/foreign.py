@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .base import Unsupported, build_or_unsupported
+from .base import Provider, Traits, Unsupported, build_or_unsupported
 
 _NAMES = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sum", "step")
 _SAME = dict(zip(_NAMES, _NAMES, strict=True))
@@ -29,11 +29,11 @@ _STATES_8BIT = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreign:
+class Foreign(Provider):
     """The optimizers of a package.
 
     Attributes:
-        name: as written in results.
+        label: the provider's name, as written in results.
         module: what to import.
         classes: torch's class name to the package's.
         states: per optimizer the package's states to torch's names; other states are its own affair.
@@ -43,7 +43,7 @@ class Foreign:
         lacks: options that it spells like torch's but gives another meaning.
     """
 
-    name: str
+    label: str
     module: str
     classes: Mapping[str, str]
     states: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -51,6 +51,20 @@ class Foreign:
     devices: tuple[str, ...] = ("cpu", "cuda")
     slow: bool = False
     lacks: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As the entry says."""
+        return self.label
+
+    @property
+    def traits(self) -> Traits:
+        """As the entry says."""
+        return Traits(slow=self.slow)
+
+    def offers(self, optimizer: str) -> bool:
+        """Whether the package has a class for it."""
+        return optimizer in self.classes
 
     def states_of(self, optimizer: str) -> Mapping[str, str]:
         """The states of an optimizer that can be compared, under torch's names."""
@@ -114,7 +128,7 @@ def _torch_defaults(optimizer: str) -> dict[str, Any]:
 
 PACKAGES: tuple[Foreign, ...] = (
     Foreign(
-        name="optimi",
+        label="optimi",
         module="optimi",
         classes={"Adam": "Adam", "AdamW": "AdamW", "SGD": "SGD"},
         # Its Adam keeps averages that are already free of their bias: other quantities under torch's names.
@@ -124,7 +138,7 @@ PACKAGES: tuple[Foreign, ...] = (
         lacks=("dampening",),
     ),
     Foreign(
-        name="optimi-kahan",
+        label="optimi-kahan",
         module="optimi",
         classes={"Adam": "Adam", "AdamW": "AdamW", "SGD": "SGD"},
         states={"SGD": {"exp_avg": "momentum_buffer"}},
@@ -132,21 +146,21 @@ PACKAGES: tuple[Foreign, ...] = (
         lacks=("dampening",),
     ),
     Foreign(
-        name="bitsandbytes",
+        label="bitsandbytes",
         module="bitsandbytes.optim",
         classes={name: name for name in _STATES_8BIT},
         states=_STATES_8BIT,
     ),
-    Foreign(name="torchao", module="torchao.optim", classes={"AdamW": "_AdamW"}, states=_MOMENTS, slow=True),
+    Foreign(label="torchao", module="torchao.optim", classes={"AdamW": "_AdamW"}, states=_MOMENTS, slow=True),
     Foreign(
-        name="apex",
+        label="apex",
         module="apex.optimizers",
         classes={"Adam": "FusedAdam", "AdamW": "FusedAdam", "SGD": "FusedSGD", "Adagrad": "FusedAdagrad"},
         states=_MOMENTS,
         devices=("cuda",),
     ),
     Foreign(
-        name="flag_gems",
+        label="flag_gems",
         module="flag_gems.optim",
         classes={"Adam": "Adam", "AdamW": "AdamW", "SGD": "SGD", "Adagrad": "Adagrad"},
         states=_MOMENTS,
@@ -156,7 +170,7 @@ PACKAGES: tuple[Foreign, ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneClass:
+class OneClass(Provider):
     """A class that is at hand, standing for one of torch's optimizers."""
 
     made: type[torch.optim.Optimizer]
@@ -171,10 +185,10 @@ class OneClass:
         del optimizer
         return _SAME
 
-    def missing(self, device: torch.device) -> str:
-        """Empty: the class is here."""
-        del device
-        return ""
+    def offers(self, optimizer: str) -> bool:
+        """Whatever it is said to stand for."""
+        del optimizer
+        return True
 
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """The class, whatever the optimizer it stands for."""
@@ -182,7 +196,7 @@ class OneClass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserClass:
+class UserClass(Provider):
     """A user's `module:Class`, standing for one of torch's optimizers."""
 
     target: str
@@ -221,10 +235,15 @@ class UserClass:
             raise ValueError(f"{name} is not a subclass of torch.optim.Optimizer")
         return made
 
-    def missing(self, device: torch.device) -> str:
-        """Empty: whether the class can be imported is checked before anything runs."""
-        del device
-        return ""
+    @property
+    def traits(self) -> Traits:
+        """Whoever points at a class of theirs wants to know whether it is right."""
+        return Traits(claims_identity=True)
+
+    def offers(self, optimizer: str) -> bool:
+        """Whatever it is said to stand for."""
+        del optimizer
+        return True
 
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """The user's class, whatever the optimizer it stands for."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 
-from .base import Unsupported, build_or_unsupported
+from ..optimizers import registered
+from .base import Provider, Traits, Unsupported, build_or_unsupported
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ours:
+class Ours(Provider):
     """The drop-in classes of `kernels` under one recipe and backend."""
 
     recipe: str
@@ -25,6 +27,17 @@ class Ours:
             return f"reference-{self.recipe}"
         return f"kernels-{self.recipe}" + ("" if self.backend == "auto" else f"[{self.backend}]")
 
+    @property
+    def traits(self) -> Traits:
+        """Held to its recipe, to the last bit."""
+        return Traits(
+            recipe=self.recipe,
+            claims_identity=True,
+            bits_known=True,
+            interpreted=self.backend == "interpreter",
+            tables=True,
+        )
+
     def missing(self, device: torch.device) -> str:
         """Why the backend cannot run here; empty when it can."""
         import kernels
@@ -35,11 +48,37 @@ class Ours:
             return "the triton backend needs CUDA tensors"
         return str(kernels.available_backends().get(self.backend, f"no backend called {self.backend!r}"))
 
+    def offers(self, optimizer: str) -> bool:
+        """Whether the registry has the optimizer with this recipe."""
+        return self.recipe in registered(optimizer).recipes
+
+    def against(self, device: torch.device) -> str:
+        """The torch implementation that the recipe reproduces; off a GPU the reference, but for fused."""
+        if self.recipe == "native":
+            return "reference-native"
+        if self.recipe == "cpu-fused":
+            return "torch-fused"
+        return f"torch-{self.recipe}" if device.type == "cuda" else f"reference-{self.recipe}"
+
+    def rule_line(self, optimizer: str, quantity: str) -> dict[str, str] | None:
+        """The line of the recipe's rule that computes the quantity."""
+        from .rule_lines import rule_line
+
+        return rule_line(optimizer, self.recipe, quantity)
+
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """The drop-in with `recipe=` and `backend=`."""
-        import kernels
+        try:
+            algorithm = registered(optimizer)
+        except KeyError as error:
+            raise Unsupported(f"kernels has no {optimizer}") from error
+        made = {**options, "recipe": self.recipe, "backend": self.backend}
+        return build_or_unsupported(_drop_in(algorithm.name, optimizer), groups, made)
 
-        made = getattr(kernels, optimizer, None)
-        if made is None:
-            raise Unsupported(f"kernels has no {optimizer}")
-        return build_or_unsupported(made, groups, {**options, "recipe": self.recipe, "backend": self.backend})
+
+@lru_cache(maxsize=64)
+def _drop_in(name: str, title: str) -> Any:
+    """The optimizer class of an algorithm: exported by `kernels`, or made here for one registered elsewhere."""
+    import kernels
+
+    return getattr(kernels, title, None) or kernels.make_optimizer(kernels.get_algorithm(name))

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 
 import torch
 
-from lossscale.support.errors import InputError, check_choice
+from lossscale.support.errors import InputError
 
+from ..choices import choose
 from .base import Provider
 from .foreign import PACKAGES, UserClass
 from .ours import Ours
-from .torch_optim import CompiledTorch, TorchOptim, reference_for
+from .torch_optim import CompiledTorch, TorchOptim
 
 RECIPES = ("foreach", "for-loop", "fused", "cpu-fused", "native")
+# Other people's: a new provider is one more line here, or one more entry of PACKAGES.
+OTHERS: tuple[Provider, ...] = (*PACKAGES,)
 
 
 def all_providers() -> dict[str, Provider]:
@@ -23,7 +26,7 @@ def all_providers() -> dict[str, Provider]:
         found += [Ours(recipe=recipe, backend=backend) for recipe in RECIPES]
     found += [TorchOptim(implementation=name) for name in ("for-loop", "foreach", "fused")]
     found += [TorchOptim(implementation=name) for name in ("for-loop-capturable", "foreach-capturable")]
-    found += [CompiledTorch(), *PACKAGES]
+    found += [CompiledTorch(), *OTHERS]
     return {provider.name: provider for provider in found}
 
 
@@ -48,7 +51,7 @@ def parse_provider(text: str) -> Provider:
             raise InputError("--provider", text, str(error)) from error
         return user
     known = {**all_providers(), **references()}
-    return known[check_choice("--provider", text, known)]
+    return known[choose("--provider", text, known)]
 
 
 def parse_reference(text: str) -> Provider | None:
@@ -58,33 +61,12 @@ def parse_reference(text: str) -> Provider | None:
         InputError: if there is none.
     """
     known = references()
-    check_choice("--against", text, [*known, "float64"])
-    return known.get(text)
+    return known.get(choose("--against", text, [*known, "float64"]))
 
 
-def recipe_of(provider: Provider) -> str:
-    """Whose rounding a provider has, as far as that decides which cases make sense for it."""
-    if isinstance(provider, Ours):
-        return provider.recipe
-    if isinstance(provider, TorchOptim):
-        return provider.implementation.removesuffix("-capturable")
-    return "foreach"
-
-
-def default_reference(provider: Provider, device: torch.device) -> Provider:
+def reference_of(provider: Provider, device: torch.device) -> Provider:
     """What a provider is held against when nothing else is asked for."""
-    recipe = recipe_of(provider)
-    if recipe == "native":
-        return Ours(recipe="native", backend="reference")
-    if device.type == "cuda":
-        return reference_for(recipe) if isinstance(provider, Ours) else TorchOptim(implementation="foreach")
-    if recipe == "cpu-fused":
-        return TorchOptim(implementation="fused")
-    if isinstance(provider, Ours):
-        return Ours(recipe=recipe, backend="reference")
-    if isinstance(provider, TorchOptim) and recipe == "fused":
-        return Ours(recipe="cpu-fused", backend="reference")
-    return Ours(recipe="foreach", backend="reference")
+    return references()[provider.against(device)]
 
 
 def default_names(device: torch.device) -> list[str]:
@@ -94,18 +76,14 @@ def default_names(device: torch.device) -> list[str]:
     names += [f"kernels-native[{mine}]"]
     names += ["kernels-cpu-fused"] if device.type == "cpu" else []
     names += ["torch-foreach", "torch-for-loop", "torch-fused"]
-    return names + [package.name for package in PACKAGES if not package.missing(device)]
+    return names + [other.name for other in OTHERS if not other.missing(device)]
+
+
+def missing_in_worker(provider: Provider, device: torch.device) -> str:
+    """Why a provider cannot run on `device` in a worker of its own, which has the interpreter if it needs it; or ""."""
+    return "" if provider.traits.interpreted and device.type == "cpu" else provider.missing(device)
 
 
 def reasons(device: torch.device) -> Mapping[str, str]:
     """Every provider's name to why it cannot run on `device`, or ""."""
-    return {
-        name: provider.missing(device)
-        for name, provider in all_providers().items()
-        # `conform` gives the interpreter a process of its own.
-        if not (getattr(provider, "backend", "") == "interpreter" and device.type != "cpu")
-    } | {
-        name: ""
-        for name, provider in all_providers().items()
-        if getattr(provider, "backend", "") == "interpreter" and device.type == "cpu"
-    }
+    return {name: missing_in_worker(provider, device) for name, provider in all_providers().items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .base import Unsupported, build_or_unsupported
+from .base import Provider, Traits, Unsupported, build_or_unsupported
 
 _FLAGS: Mapping[str, Mapping[str, bool]] = {
     "foreach": {"foreach": True},
@@ -19,8 +20,14 @@ _FLAGS: Mapping[str, Mapping[str, bool]] = {
 }
 
 
+def constructor_takes(optimizer: str, option: str) -> bool:
+    """Whether torch's class of that name exists and its constructor has the option: no fused RMSprop, say."""
+    made = getattr(torch.optim, optimizer, None)
+    return made is not None and option in inspect.signature(made).parameters
+
+
 @dataclass(frozen=True, kw_only=True)
-class TorchOptim:
+class TorchOptim(Provider):
     """torch.optim with one implementation forced: "foreach", "for-loop", "fused"; the first two also "-capturable"."""
 
     implementation: str
@@ -29,6 +36,11 @@ class TorchOptim:
     def name(self) -> str:
         """The provider's name in results."""
         return f"torch-{self.implementation}"
+
+    @property
+    def traits(self) -> Traits:
+        """Cases are those of the recipe that reproduces it."""
+        return Traits(recipe=self.implementation.removesuffix("-capturable"))
 
     def missing(self, device: torch.device) -> str:
         """Empty: torch.optim runs wherever torch does, but for its capturable variants."""
@@ -39,18 +51,26 @@ class TorchOptim:
         """Whether all of a step's arithmetic is on the device."""
         return self.implementation.endswith("-capturable")
 
+    def has(self, optimizer: str) -> bool:
+        """Whether torch has this implementation of the optimizer."""
+        return all(constructor_takes(optimizer, flag) for flag in _FLAGS[self.implementation])
+
+    def against(self, device: torch.device) -> str:
+        """Torch's foreach; off a GPU the reference, of its own fused kernels where it is them."""
+        if device.type == "cuda":
+            return "torch-foreach"
+        return "reference-cpu-fused" if self.implementation == "fused" else "reference-foreach"
+
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """Torch's optimizer; fused Adagrad goes through the operator where torch's Python refuses it (2.11 on CUDA)."""
-        flags = dict(_FLAGS[self.implementation])
-        if self.implementation.startswith("for-loop") and optimizer != "RMSprop":
-            flags["fused"] = False
-        if self.capturable and optimizer not in ("Adam", "AdamW", "RMSprop"):
-            raise Unsupported(f"torch has no capturable {optimizer}")
-        if self.implementation == "fused" and optimizer == "RMSprop":
-            raise Unsupported("torch has no fused RMSprop")
         made = getattr(torch.optim, optimizer, None)
         if made is None:
             raise Unsupported(f"torch.optim has no {optimizer}")
+        if not self.has(optimizer):
+            raise Unsupported(f"torch has no {self.implementation.rpartition('-')[2]} {optimizer}")
+        flags = dict(_FLAGS[self.implementation])
+        if self.implementation.startswith("for-loop") and constructor_takes(optimizer, "fused"):
+            flags["fused"] = False
         try:
             return build_or_unsupported(made, groups, {**options, **flags})
         except Unsupported:
@@ -60,11 +80,18 @@ class TorchOptim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompiledTorch:
+class CompiledTorch(Provider):
     """torch.optim's foreach step through torch.compile, as users time it; compiling takes seconds per option set."""
 
-    name: str = "torch-compiled"
-    slow: bool = True
+    @property
+    def name(self) -> str:
+        """The provider's name in results."""
+        return "torch-compiled"
+
+    @property
+    def traits(self) -> Traits:
+        """It compiles for every shape."""
+        return Traits(slow=True)
 
     def missing(self, device: torch.device) -> str:
         """Why torch.compile cannot be used: on the CPU it needs a C++ compiler."""

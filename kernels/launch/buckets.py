@@ -112,6 +112,10 @@ class Assembly:
                 grads[place] = dense
         self.bucket.grads = grads
 
+    def release(self) -> None:
+        """Hold on to no gradient: set to None, its memory is free for the next backward pass."""
+        self.sources = self.bucket.grads = []
+
     def check(self, *, scaled: bool) -> None:
         """Refuse what a step could not write back, before any bucket is stepped.
 

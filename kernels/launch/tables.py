@@ -68,6 +68,7 @@ class Mirror:
 
     def _keep(self, host: np.ndarray) -> None:
         self.host, self._bits, self._source = host, host.view(np.int64), torch.from_numpy(host)
+        self._views: dict[tuple[int, int], tuple[Any, Any]] = {}
 
     def send(self, array: np.ndarray, device: torch.device) -> Tensor:
         """Bring the device's copy up to ``array`` and return it."""
@@ -88,12 +89,21 @@ class Mirror:
             self._copy(first, last)
         return kept
 
+    def send_row(self, row: int, values: Sequence[int]) -> None:
+        """Bring one row up to ``values``, in an array that was sent before."""
+        assert self.host is not None
+        self.host[row] = values
+        self._copy(row, row + 1)
+
     def _copy(self, first: int, last: int) -> None:
         """Send rows of the host's array."""
-        target, source = self.device, self._source
-        assert target is not None
-        if last - first < len(source):
-            target, source = target[first:last], source[first:last]
+        if (first, last) not in self._views:
+            assert self.device is not None
+            whole = last - first == len(self._source)
+            rows = (self.device, self._source) if whole else (self.device[first:last], self._source[first:last])
+            # The same row or two of a table change again and again.
+            self._views = {**self._views, (first, last): rows} if len(self._views) < 8 else {(first, last): rows}
+        target, source = self._views[first, last]
         if target.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             pinned = self._take_spare()[: source.numel()].view(source.shape)
             pinned.copy_(source)

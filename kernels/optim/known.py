@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .plans import Plan, layouts
+from .plans import Layouts, Plan
 
 if TYPE_CHECKING:
     from .optimizer import StepOptimizer
@@ -39,10 +39,12 @@ class Known:
         self._entries = list(optimizer.state.values())
         self._values = _values(self._entries)
         grads = list(map(_GRAD, params))
-        self._grads: Sequence[Tensor | None] = grads
         self._absent = list(map(operator.is_, grads, repeat(None)))
         self._some_absent = any(self._absent)
-        self._layouts = layouts([grad for grad in grads if grad is not None])
+        self._layouts = Layouts([grad for grad in grads if grad is not None])
+        self._ids: list[int] = []
+        self._held: list[Any] | None = None
+        self._may_hold = True
         self.quiet = False
 
     def holds(self, optimizer: StepOptimizer) -> bool:
@@ -113,23 +115,27 @@ class Known:
     # -- gradients ---------------------------------------------------------------------------------------------------
 
     def _grads_hold(self) -> bool:
-        grads = list(map(_GRAD, self._params))
-        return all(map(operator.is_, grads, self._grads)) or self._take_grads(grads)
+        """Take this step's gradients over; False if they are others than expected.
 
-    def _take_grads(self, grads: list[Any]) -> bool:
-        """Take new gradients over; False if they are others than expected."""
-        if list(map(operator.is_, grads, repeat(None))) != self._absent:
-            return False
-        try:
-            present = [grad for grad in grads if grad is not None] if self._some_absent else grads
-            if layouts(present) != self._layouts:
+        Gradients that stay are recognised by identity. That takes a reference, which would keep the memory of gradients
+        that are set to None through the next backward pass; so only gradients that have stayed once are held, and none
+        any more once they did not stay.
+        """
+        grads = list(map(_GRAD, self._params))
+        if self._held is None or not all(map(operator.is_, grads, self._held)):
+            self._may_hold = self._may_hold and self._held is None
+            self._held = None
+            if list(map(operator.is_, grads, repeat(None))) != self._absent:
                 return False
-        except RuntimeError:
-            # A sparse gradient has no strides.
-            return False
+            present = [grad for grad in grads if grad is not None] if self._some_absent else grads
+            if not self._layouts.same(present):
+                return False
+            ids = list(map(id, grads))
+            if ids == self._ids and self._may_hold:
+                self._held = grads
+            self._ids = ids
         for plan in self.plans:
             plan.assembly.take(grads if plan.positions is None else list(map(grads.__getitem__, plan.positions)))
-        self._grads = grads
         return True
 
 

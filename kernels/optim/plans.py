@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -20,17 +21,34 @@ from ..launch.rows import host_rows
 from ..launch.tables import GRAD, NUMEL, PARAM, Mirror, Tables, address_table
 from ..rounding.powers import power_table
 
-_layout = operator.attrgetter("dtype", "device", "shape")
+_SHAPE, _DTYPE, _DEVICE = map(operator.attrgetter, ("shape", "dtype", "device"))
 _address = Tensor.data_ptr
 
 
-def layouts(tensors: list[Tensor]) -> tuple[list[Any], ...]:
-    """Dtypes, devices, shapes and strides.
+class Layouts:
+    """Shapes, strides, dtypes and devices that tensors had, to be compared with those they have.
 
-    Raises:
-        RuntimeError: for a sparse tensor, which has no strides.
+    Compared as they are read: with thousands of tensors a list of new tuples would set off Python's garbage collector.
     """
-    return list(map(_layout, tensors)), list(map(Tensor.stride, tensors))
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._shapes = list(map(_SHAPE, tensors))
+        self._strides = list(map(Tensor.stride, tensors))
+        self._dtypes = list(map(_DTYPE, tensors))
+        self._devices = list(map(_DEVICE, tensors))
+
+    def same(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether equally many tensors are laid out as those were."""
+        try:
+            return (
+                all(map(operator.eq, map(_SHAPE, tensors), self._shapes))
+                and all(map(operator.eq, map(Tensor.stride, tensors), self._strides))
+                and all(map(operator.is_, map(_DTYPE, tensors), self._dtypes))
+                and all(map(operator.eq, map(_DEVICE, tensors), self._devices))
+            )
+        except RuntimeError:
+            # A sparse tensor has no strides.
+            return False
 
 
 @dataclass(kw_only=True, eq=False)
@@ -84,7 +102,7 @@ class Plan:
         #: All but the gradients, in the order of the address table.
         self._fixed = [*bucket.params, *chain.from_iterable(filter(None, bucket.states)), *(bucket.copies or ())]
         self._looked_at = [stand_ins.get(id(tensor), tensor) for tensor in self._fixed]
-        self._layouts = layouts(self._looked_at)
+        self._layouts = Layouts(self._looked_at)
         self._by_address = self.backend != "reference"
         self._addresses: list[int] = []
         self._grad_addresses: list[int] = []
@@ -97,20 +115,20 @@ class Plan:
     def holds(self) -> bool:
         """Whether its tensors are as they were; tensors that moved are taken over where their layout is the same."""
         if not self._by_address:
-            return layouts(self._looked_at) == self._layouts
-        if self._has_stand_ins and layouts(self._looked_at) != self._layouts:
+            return self._layouts.same(self._looked_at)
+        if self._has_stand_ins and not self._layouts.same(self._looked_at):
             return False
-        params, grads = self.bucket.params, self.bucket.grads
-        addresses = [*map(Tensor.numel, params), *map(_address, self._fixed)]
+        addresses = [*map(Tensor.numel, self.bucket.params), *map(_address, self._fixed)]
         if addresses != self._addresses:
-            if layouts(self._looked_at) != self._layouts:
+            if not self._layouts.same(self._looked_at):
                 return False
             self._addresses = addresses
             self.tables.current = False
-        grad_addresses = list(map(_address, grads))
+        grad_addresses = list(map(_address, self.bucket.grads))
         if grad_addresses != self._grad_addresses:
             self._grad_addresses = grad_addresses
-            self.tables.current = False
+            if self.tables.current:
+                self.tables.addresses.send_row(GRAD, grad_addresses)
         return True
 
     def _bring_tables(self) -> None:
@@ -167,6 +185,7 @@ class Plan:
         if found_inf is not None:
             self.steps.sub_(found_inf.to(self.steps.device))
         self.any_first = False
+        self.assembly.release()
 
     def _advance(self, by: int) -> None:
         if self._on_host:

@@ -54,12 +54,13 @@ def input_errors(argument: str, value: object) -> Iterator[None]:
 
 
 def check_choice(argument: str, value: str, choices: Iterable[str]) -> str:
-    """Returns value if it is one of the choices; otherwise the error lists them and names the nearest."""
+    """Returns value if it is one of the choices; otherwise the error lists them and names the nearest in any case."""
     known = list(choices)
     if value in known:
         return value
-    nearest = difflib.get_close_matches(value, known, n=1)
-    suggestion = f"did you mean {nearest[0]}? " if nearest else ""
+    folded = {name.casefold(): name for name in known}
+    nearest = difflib.get_close_matches(value.casefold(), folded, n=1)
+    suggestion = f"did you mean {folded[nearest[0]]}? " if nearest else ""
     raise InputError(
         argument, value, f"unknown; {suggestion}choose from {', '.join(known) or 'nothing: none is available'}"
     )

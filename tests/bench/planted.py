@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from bench.providers.base import Provider, build_or_unsupported
+
 
 class NoOp(torch.optim.SGD):
     def step(self, closure: Any = None) -> None:
@@ -89,7 +91,7 @@ class WrongState(torch.optim.Adam):
 
 
 @dataclass(frozen=True)
-class Planted:
+class Planted(Provider):
     """A provider around one of the classes above; it fails only where the options ask for momentum, if told so."""
 
     make: Callable[..., torch.optim.Optimizer]
@@ -99,11 +101,6 @@ class Planted:
     def name(self) -> str:
         return self.make.__name__
 
-    def missing(self, device: torch.device) -> str:
-        return ""
-
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
-        from bench.providers.base import build_or_unsupported
-
         sound = self.only_with_momentum and not options.get("momentum")
         return build_or_unsupported(torch.optim.SGD if sound else self.make, groups, {**options, "foreach": True})

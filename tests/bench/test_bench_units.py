@@ -3,8 +3,16 @@ import importlib
 import pytest
 import torch
 
-from bench import roofline, timing, unconfirmed
-from bench.workloads import StepWorkload, cpu_steps, cuda_steps
+from bench.golden import hypotheses
+from bench.optimizers import timed_options, titles
+from bench.store import schema
+from bench.timing import roofline
+from bench.timing.rows import quantiles
+from bench.timing.run import usual_providers
+from bench.timing.shapes import MODELS, PUBLISHED, parameters
+from bench.timing.workloads import StepWorkload, cpu_steps, cuda_steps, many, model, one
+
+CUDA = torch.device("cuda")
 
 
 @pytest.mark.parametrize(
@@ -30,24 +38,39 @@ def test_bytes_of_mixed_dtypes_and_scaled_gradients() -> None:
 
 def test_workloads_have_the_elements_they_say() -> None:
     for workload in (*cuda_steps(), *cpu_steps()):
-        assert sum(workload.sizes()) == workload.elements
-        assert len(workload.sizes()) == workload.tensors
-    assert len({*map(str, cuda_steps())}) == len(list(cuda_steps())) == 50
+        tensors = workload.tensors
+        name = schema.workload_name(len(tensors.shapes), tensors.elements)
+        assert tensors.name == name == workload.label()["workload"]
+    assert len({*map(str, cuda_steps())}) == len(list(cuda_steps())) == 60
+
+
+def test_every_registered_optimizer_is_timed() -> None:
+    timed = {workload.optimizer for workload in cuda_steps()}
+    assert timed == {workload.optimizer for workload in cpu_steps()} == {*titles()} >= {"AdamAtan2"}
+    assert timed_options("SGD") == {"lr": 1e-3, "momentum": 0.9}
+    assert timed_options("RMSprop") == {"lr": 0.01}
+    native = [provider.name for provider in usual_providers(StepWorkload(optimizer="AdamAtan2", tensors=one(8)), CUDA)]
+    assert native == ["kernels-native[triton]"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_shapes_have_the_published_number_of_parameters(name: str) -> None:
+    assert parameters(MODELS[name]()) == PUBLISHED[name] == model(name).elements
 
 
 def test_workload_tensors_are_the_same_each_time_and_not_zero() -> None:
-    workload = StepWorkload(optimizer="SGD", tensors=3, elements=100)
+    workload = StepWorkload(optimizer="SGD", tensors=many(3, 33))
     first, second = workload.parameters(torch.device("cpu")), workload.parameters(torch.device("cpu"))
     assert all(torch.equal(a, b) and bool(a.any()) for a, b in zip(first, second, strict=True))
 
 
 def test_quantiles() -> None:
-    assert timing.quantiles([]) is None
-    assert timing.quantiles([3, 1, 2]) == {"median": 2.0, "q10": 1.2, "q90": 2.8}
+    assert quantiles([]) is None
+    assert quantiles([3, 1, 2]) == {"median": 2.0, "q10": 1.2, "q90": 2.8}
 
 
 def test_open_questions_single_out_one_hypothesis() -> None:
-    rows = {(row["check"], row.get("dtype")): row for row in unconfirmed.run(torch.device("cpu"))}
+    rows = {(row["check"], row.get("dtype")): row for row in hypotheses.run(torch.device("cpu"))}
     division = rows["tensor / float", "fp32"]
     assert division["holds"] == ["true_division"]
     assert division["differing"]["double_reciprocal"] > 1000
@@ -62,6 +85,6 @@ def test_capturable_hypotheses_part(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("torch.optim.adam")
     monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda *args, **named: ["cpu"])
     for recipe in ("foreach", "for-loop"):
-        row = unconfirmed._capturable(recipe, "bf16", torch.device("cpu"))
+        row = hypotheses._capturable(recipe, "bf16", torch.device("cpu"))
         assert row["holds"] == ["factors_in_float32"]
         assert row["differing"]["factors_cast_to_dtype"] > 0

@@ -3,23 +3,24 @@ from pathlib import Path
 
 import pytest
 
-from bench import campaign, campaign_summary
+from bench.__main__ import main
+from bench.campaign import campaign, summary
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
-    assert campaign.main(["--out", out, "--minutes", "0", "--dry-run"]) == 2
-    assert campaign.main(["--out", out, "--dry-run", "--part", "timings"]) == 2
+    assert main(["campaign", "--out", out, "--minutes", "0", "--dry-run"]) == 2
+    assert main(["campaign", "--out", out, "--dry-run", "--part", "timings"]) == 2
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 2
     assert "--minutes" in error[0] and "did you mean timing?" in error[1]
 
 
 def test_a_part_that_fails_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = campaign.Part(name="conform", target="bench.campaign_parts:no_such_part", share=1.0)
+    part = campaign.Part(name="conform", target="bench.campaign.parts:no_such_part", share=1.0)
     monkeypatch.setattr(campaign, "_run_part", lambda *args: "exit code 3; planted")
     monkeypatch.setattr(campaign, "PARTS", (part,))
-    assert campaign.main(["--out", str(tmp_path), "--dry-run"]) == 1
+    assert main(["campaign", "--out", str(tmp_path), "--dry-run"]) == 1
     assert "conform: exit code 3; planted" in (tmp_path / "summary.md").read_text()
 
 
@@ -32,7 +33,7 @@ def test_a_damaged_result_does_not_stop_the_summary(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_dry_run_walks_every_part(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert campaign.main(["--out", str(out), "--minutes", "5", "--dry-run"]) == 0
+    assert main(["campaign", "--out", str(out), "--minutes", "5", "--dry-run"]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["conform.json", "golden.npz", "summary.md", "timing.json"]
     assert all(path.stat().st_size < 16 << 20 for path in out.iterdir())
     assert len((out / "summary.md").read_text().splitlines()) <= 100
@@ -43,4 +44,4 @@ def test_dry_run_walks_every_part(tmp_path: Path) -> None:
     assert not any("error" in str(found["golden"][name])[:12] for name in found["golden"])
     timing = json.loads((out / "timing.json").read_text())
     assert all(not row.get("error") for row in timing["rows"])
-    assert campaign_summary.lines(out)
+    assert summary.lines(out)

@@ -38,9 +38,9 @@ def test_planted_faults_are_caught_and_located(fault: type[torch.optim.Optimizer
     assert row.mismatching_bits > 0 and row.max_ulp > 0
     first = row.first_mismatch
     assert first is not None
-    assert first["provider"][first["quantity"]] != first["against"][first["quantity"]]
-    assert set(first["inputs"]) >= {"param", "grad"}
-    assert all(text.startswith("0x") and len(text) == 10 for text in first["inputs"].values())
+    assert first.provider[first.quantity] != first.against[first.quantity]
+    assert set(first.inputs) >= {"param", "grad"}
+    assert all(text.startswith("0x") and len(text) == 10 for text in first.inputs.values())
 
 
 def test_a_wrong_element_is_found_where_it_is() -> None:
@@ -48,7 +48,7 @@ def test_a_wrong_element_is_found_where_it_is() -> None:
     row = run_case(case, Planted(planted.TailSkipped), FOREACH, CPU)
     assert row.elements == {"param": 1}
     assert row.first_mismatch is not None
-    assert (row.first_mismatch["index"], row.first_mismatch["step"]) == (999, 0)
+    assert (row.first_mismatch.index, row.first_mismatch.step) == (999, 0)
 
 
 def test_what_is_not_a_comparison_has_its_own_outcome() -> None:

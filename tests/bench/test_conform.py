@@ -8,16 +8,20 @@ import pytest
 import torch
 
 from bench.__main__ import main
-from bench.conformance import claims, report
-from bench.conformance.cases import Case, option_sets, registered
-from bench.conformance.compare import Row, run_case
+from bench.conformance import claims
+from bench.conformance.cases import Case, option_sets
+from bench.conformance.compare import run_case
 from bench.conformance.drift import measurable, run_drift
-from bench.conformance.lines import rule_line
-from bench.conformance.page import conformance_page
+from bench.conformance.report import document as report
+from bench.conformance.report.junit import junit_xml
+from bench.conformance.report.page import conformance_page
+from bench.conformance.rows import Outcome, Row
 from bench.conformance.selection import HAPPENINGS, conform_cases, pairwise
 from bench.conformance.testing import OptimizerConformance
-from bench.providers import Ours, TorchOptim, registry
+from bench.optimizers import registered
+from bench.providers import Ours, TorchOptim
 from bench.providers.foreign import Foreign, OneClass, UserClass
+from bench.providers.rule_lines import rule_line
 from tests.bench.example_optimizers import Replacing, RightSGD, WrongSGD
 
 CPU = torch.device("cpu")
@@ -122,7 +126,7 @@ def test_ours_claim_their_recipes() -> None:
         (("--provider", "kernels-fused[triton]"), "needs CUDA"),
         (("--provider", "apex"), "cuda"),
         (("--against", "reference-nothing"), "--against"),
-        (("--optimizer", "adam"), "did you mean Adam?"),
+        (("--optimizer", "ADAMM"), "did you mean Adam?"),
         (("--dtype", "fp64"), "--dtype"),
         (("--ulp", "-1"), "--ulp"),
         (("--minutes", "0"), "--minutes"),
@@ -251,7 +255,8 @@ def row_of(**fields: object) -> Row:
             "option_set": "lr=1",
         },
     }
-    return Row(**{**values, **fields})  # type: ignore[arg-type]
+    given = {**values, **fields}
+    return Row(**{**given, "outcome": Outcome(given["outcome"])})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +295,7 @@ def test_reports_escape_what_others_write() -> None:
     nasty = row_of(outcome="error", detail="<script>\x00 & more", provider="a<b")
     document = report.document([nasty], [nasty], "cpu", 0)
     assert "<script>" not in conformance_page([nasty], document)
-    assert ElementTree.fromstring(report.junit_xml([nasty], [nasty])) is not None
+    assert ElementTree.fromstring(junit_xml([nasty], [nasty])) is not None
 
 
 def test_the_line_of_a_rule() -> None:
@@ -301,7 +306,7 @@ def test_the_line_of_a_rule() -> None:
 
 
 def test_a_package_that_is_not_there_says_so() -> None:
-    absent = Foreign(name="absent", module="no_such_package_at_all", classes={"Adam": "Adam"})
+    absent = Foreign(label="absent", module="no_such_package_at_all", classes={"Adam": "Adam"})
     assert absent.missing(CPU).startswith("not installed")
-    assert registry.recipe_of(absent) == "foreach"
+    assert absent.traits.recipe == "foreach" and absent.offers("Adam") and not absent.offers("SGD")
     assert UserClass(target=f"{EXAMPLES}:RightSGD").missing(CPU) == ""

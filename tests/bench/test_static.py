@@ -11,9 +11,11 @@ import triton
 import triton.language as tl
 
 import kernels
-from bench import machine_code, operations, static
-from bench import variants as reachable
 from bench.__main__ import main
+from bench.machine_code import cli as static_cli
+from bench.machine_code import limits as static
+from bench.machine_code import operations, ptx
+from bench.machine_code import variants as reachable
 from bench.pairwise import cover, pairs_of
 
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -123,7 +125,7 @@ def test_static_a_wrong_rule_breaks_the_limit(rule: Any, complaint: str, monkeyp
 
 
 def test_static_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    monkeypatch.setattr(static, "variants", lambda *arguments: [SHOWN, replace(SHOWN, flags=1)])
+    monkeypatch.setattr(static_cli, "variants", lambda *arguments: [SHOWN, replace(SHOWN, flags=1)])
     out = tmp_path / "static.json"
     assert main(["static", "--arch", "sm_90", "--json", "--out", str(out)]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -164,11 +166,11 @@ $L__BB0_2:
 
 
 def test_static_reading_ptx() -> None:
-    body = machine_code.main_body(PTX)
+    body = ptx.main_body(PTX)
     assert body is not None
     assert dict(body.operations) == {"add": 2, "fma": 3, "round": 3}
     assert (body.improper, body.vector_bytes, body.narrow_loads, body.narrow_stores) == ((), (16, 16), 1, 0)
-    assert machine_code.improper_in(PTX) == ("mul.f32",)
+    assert ptx.improper_in(PTX) == ("mul.f32",)
 
 
 def test_pairwise_selection_meets_every_pair_that_can_meet() -> None:

@@ -9,7 +9,9 @@ import triton.language as tl
 from configurations import draw, run
 
 import kernels
-from bench import roofline, static
+from bench.machine_code import limits
+from bench.machine_code.variants import variants as reachable
+from bench.timing import roofline
 from kernels import bits, step_kernel
 from kernels.algorithms import adam as adam_rules
 from kernels.algorithms import adam_atan2 as atan2_rules
@@ -105,16 +107,16 @@ def test_a_fingerprint_follows_what_becomes_machine_code_and_nothing_else(monkey
 
 
 def test_the_compiler_has_its_rows(lion: kernels.Algorithm) -> None:
-    variants = static.variants(["sm_90"], ["lion"])
+    variants = reachable(["sm_90"], ["lion"])
     # Four sets of options, three dtypes, scaled and not; mixed dtypes for two of the sets.
     assert len(variants) == 32
 
 
 @pytest.mark.skipif(kernels.interpreter.ACTIVE, reason="this process interprets kernels and cannot compile them")
 def test_the_compiler_holds_it_against_the_limits(lion: kernels.Algorithm) -> None:
-    variants = static.variants(["sm_90"], ["lion"])
+    variants = reachable(["sm_90"], ["lion"])
     plain = next(v for v in variants if (v.flags, v.scaled, str(v.dtypes)) == (0, False, "fp32"))
-    assert (row := static.examine(plain))["verdict"] == "holds", row
+    assert (row := limits.examine(plain))["verdict"] == "holds", row
     assert row["bytes"] == 20
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lossscale import records, studies
+from lossscale import studies
 from lossscale.__main__ import main
-from lossscale.planning import Choices
-from lossscale.runs import run_study
+from lossscale.runs import records
+from lossscale.runs.planning import Choices, parse_optimizer
+from lossscale.runs.run import run_study
 from lossscale.support.output import Output
 
 SMALL = ("--optimizer", "adam", "--scale", "4", "--scale", "0.1", "--inits", "2", "--steps", "3", "--device", "cpu")
@@ -28,8 +29,7 @@ Failing = Callable[..., str]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of `SMALL`; tests that change it take a copy."""
     run = tmp_path_factory.mktemp("runs") / "small"
-    choices = Choices(optimizers=("adam",), scales=("4", "0.1"), inits=2, steps=3, device="cpu", workers=1)
-    run_study(studies.get("loss-vs-lr"), choices, run, Output())
+    assert main(["run", "loss-vs-lr", *SMALL, "--out", str(run)]) == 0
     return run
 
 
@@ -57,6 +57,8 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Failing:
     [
         (("nothing",), ("STUDY nothing", "loss-vs-lr", "all")),
         (("loss-vs-lr", "--optimizer", "adm"), ("--optimizer adm", "did you mean adam?")),
+        (("loss-vs-lr", "--optimizer", "ADM"), ("--optimizer ADM", "did you mean adam?")),
+        (("loss-vs-lr", "--optimizer", "Adam-Atan2"), ("did you mean adam_atan2?",)),
         (("loss-vs-lr", "--optimizer", "adam:epsilon=1"), ("adam:epsilon=1", "eps")),
         (("loss-vs-lr", "--optimizer", "adam:eps=-1"), ("adam:eps=-1",)),
         (("loss-vs-lr", "--optimizer", "adam:eps=small"), ("'small'",)),
@@ -300,6 +302,14 @@ def test_no_torch_for_help_or_list() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "--optimizer" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("Adam", "adam"), ("ADAMW", "adamw"), ("RMSprop", "rmsprop"), ("AdamAtan2", "adam_atan2")]
+)
+def test_optimizers_are_named_in_any_case(text: str, name: str) -> None:
+    assert parse_optimizer(f"{text}:lr=0.5").typed == f"{name}:lr=0.5"
+    assert main(["rescale", text, "--scale", "8", "--json"]) == 0
 
 
 def test_scales_may_be_powers_and_optimizers_may_have_options(tmp_path: Path) -> None:

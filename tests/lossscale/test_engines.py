@@ -9,10 +9,13 @@ import torch
 
 import kernels
 from lossscale import studies
-from lossscale.engines import arm_hyperparameters, base_hyperparameters, run_cohort, starting_points
-from lossscale.policies import get_policy
-from lossscale.spec import Arm, Cohort, RunSpec
-from lossscale.studies import NetworkPlan, OptimizerSpec
+from lossscale.design import arms, scales
+from lossscale.design.arms import Member, get_arm
+from lossscale.design.grid import NetworkInits, OptimizerSpec
+from lossscale.design.policies import POLICIES
+from lossscale.design.spec import Cohort, RunSpec
+from lossscale.engines.engine import base_hyperparameters, choose_engine, run_cohort
+from lossscale.engines.start import starting_points
 from lossscale.support.errors import InputError
 
 GRID = studies.get(studies.DEFAULT).grid
@@ -21,7 +24,7 @@ optimizers = pytest.mark.parametrize("optimizer", GRID.optimizers, ids=lambda o:
 
 
 def spec_of(network: str, *optimizers: OptimizerSpec, inits: int = 2, size: int = 2, device: str = "cpu") -> RunSpec:
-    plan = NetworkPlan(network=network, inits=inits, cohort_inits=size, quick_inits=1)
+    plan = NetworkInits(network=network, inits=inits, cohort_inits=size, quick_inits=1)
     whole = RunSpec.of("loss-vs-lr", GRID, seed=0, device=device, backend="auto")
     return dataclasses.replace(whole, networks=(plan,), optimizers=optimizers, checkpoints=(1, 5, 30))
 
@@ -31,7 +34,7 @@ def run(spec: RunSpec, index: int = 0) -> pd.DataFrame:
 
 
 def check_identities(pairs: pd.DataFrame, *, sgd: bool) -> None:
-    exact = pairs["scale"].map(studies.is_power_of_two)
+    exact = pairs["scale"].map(scales.is_power_of_two)
     for arm, against, rows in (
         ("null", "base", exact),
         ("mapped", "base", exact),
@@ -122,16 +125,17 @@ def test_arms_change_what_they_say() -> None:
     adam = kernels.get_algorithm("adam")
     base = base_hyperparameters(OptimizerSpec(algorithm="adam", options=(("eps", 1e-3),)), 0.01)
     assert (base.lr, base.eps) == (0.01, 1e-3)
-    assert arm_hyperparameters(adam, base, Arm(name="lr", scale=4.0)).lr == 0.04
-    assert arm_hyperparameters(adam, base, Arm(name="mapped", scale=4.0)).eps == 4e-3
-    assert arm_hyperparameters(adam, base, Arm(name="loss", scale=4.0)) == base
-    factors = {name: Arm(name=name, scale=4.0).loss_factor for name in ("base", "loss", "lr", "mapped", "null", "ulp")}
+    members = {name: Member(arm=get_arm(name), scale=4.0) for name in GRID.arms}
+    assert members["lr"].hyperparameters(adam, base).lr == 0.04
+    assert members["mapped"].hyperparameters(adam, base).eps == 4e-3
+    assert members["loss"].hyperparameters(adam, base) == base
+    factors = {name: member.loss_factor for name, member in members.items()}
     assert factors == {"base": 1, "loss": 4, "lr": 1, "mapped": 4, "null": 1, "ulp": 1}
 
 
 def test_the_ulp_arm_moves_every_parameter_by_one_ulp() -> None:
     drawn = torch.tensor([[0.25, -1.0, 0.0] * 20])
-    models = starting_points(drawn, [Arm(name="base"), Arm(name="ulp"), Arm(name="null")], 0, range(1))
+    models = starting_points(drawn, [Member(arm=get_arm(name)) for name in ("base", "ulp", "null")], 0, range(1))
     assert torch.equal(models[0], drawn[0]) and torch.equal(models[2], drawn[0])
     moved = kernels.bits.ulp_distance(models[1], drawn[0])
     assert torch.equal(moved, torch.ones_like(moved))
@@ -154,11 +158,30 @@ def test_spec_survives_json() -> None:
     assert again.family == whole.family and again.pairings == whole.pairings
 
 
-@pytest.mark.parametrize(("name", "words"), [("fp99", "fp32, bf16-true"), ("bf16-true", "give fp32")])
-def test_policies_that_cannot_run(name: str, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        get_policy(name)
-    assert get_policy("fp32").params == "fp32"
+@pytest.mark.parametrize("name", ["fp99", *(name for name in POLICIES if name != "fp32")])
+def test_a_policy_that_the_engine_cannot_run_is_refused_by_the_engine(name: str) -> None:
+    spec = dataclasses.replace(spec_of("mlp-6-6-1", OptimizerSpec(algorithm="sgd")), policies=(name,))
+    for refuse in (lambda: choose_engine(spec), lambda: run(spec)):  # whoever let it through
+        with pytest.raises(InputError, match=rf"^--policy {name}: .*fp32") as caught:
+            refuse()
+        assert "\n" not in str(caught.value)
+
+
+def test_an_arm_with_a_policy_of_its_own_needs_an_engine_that_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = dataclasses.replace(get_arm("null"), name="narrow", policy="bf16-state")
+    monkeypatch.setitem(arms.ARMS, "narrow", own)
+    spec = dataclasses.replace(spec_of("mlp-6-6-1", OptimizerSpec(algorithm="sgd")), arms=("base", "narrow"))
+    with pytest.raises(InputError, match=r"--policy bf16-state: .*state bf16"):
+        run(spec)
+
+
+def test_the_engine_looks_at_the_formats_of_a_policy_and_not_at_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(POLICIES, "mine", POLICIES["fp32"])
+    monkeypatch.setitem(POLICIES, "masters", dataclasses.replace(POLICIES["fp32"], compute="bf16"))
+    spec = spec_of("mlp-6-6-1", OptimizerSpec(algorithm="sgd"))
+    assert len(run(dataclasses.replace(spec, policies=("mine",)))) == len(run(spec))
+    with pytest.raises(InputError, match="compute bf16"):
+        run(dataclasses.replace(spec, policies=("masters",)))
 
 
 def test_engine_leaves_threads_alone() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lossscale.data import DigitsStream, UniformStream, permutation, uniforms
-from lossscale.networks import NETWORKS, Network, elementwise, get_network
+from lossscale.models.data import DigitsStream, UniformStream, permutation, uniforms
+from lossscale.models.networks import NETWORKS, Network, elementwise, get_network
 from lossscale.support.errors import InputError
 
 CPU = torch.device("cpu")

@@ -7,10 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from lossscale import article
-from lossscale.studies import StudyContext, get, origin
-from lossscale.summary import COLUMNS, failed_predictions, read_summary
+from lossscale.design.study import StudyContext
+from lossscale.design.verdicts import COLUMNS
+from lossscale.report.neutral import presentation_of
+from lossscale.runs.summary import failed_predictions, read_summary
+from lossscale.studies import get
+from lossscale.studies.origin import article, script
 
+PRESENTED = presentation_of(get("origin"))
 BY_NAME = {experiment.name: experiment for experiment in article.EXPERIMENTS}
 
 
@@ -87,14 +91,14 @@ def test_the_study_writes_its_files_and_says_what_happened(tmp_path: Path) -> No
     assert set(judged["quantity"]) == {"identical_share", "moved"}
     against_torch = judged[judged["against"].str.startswith("torch-")]
     assert set(against_torch["optimizer"]) == {"sgd"} and len(against_torch) == 4
-    rows = {row["experiment"]: row for row in origin.table(tmp_path)}
+    rows = {row["experiment"]: row for row in PRESENTED.table(tmp_path)}
     assert rows["adam"]["result"] == rows["sgd"]["result"] == "nearly the same"
     assert (
         rows["multi-task"]["result"] == "one never moved: its gradient is 0" and rows["multi-task"]["moved_one"] == 0.0
     )
     assert rows["sgd"]["ours_against_torch"] == "same bits"
     assert "ulp" in rows["adam"]["ours_against_torch"]
-    titles, bodies = zip(*origin.sections(tmp_path), strict=True)
+    titles, _, bodies = zip(*PRESENTED.sections(tmp_path), strict=True)
     assert len(titles) == 1 + len(article.EXPERIMENTS)
     page = " ".join(bodies)
     assert "never moves" in page and "the output cancels" in page
@@ -106,5 +110,5 @@ def test_a_prediction_that_fails_is_recorded_as_failing() -> None:
     found = article.compare(other.params, one.params)
     assert not found["identical"] and found["differing_elements"] > 0 and found["max_ulp"] > 0
     result = {"network": "mlp-6-6-1", "optimizer": "sgd", "scale": 1e4, "steps": 20}
-    line = origin._line(result, {"recipe": "foreach", "arm": "loss", "against": "lr"}, "identical_share", 0.0, 1.0)
+    line = script._line(result, {"recipe": "foreach", "arm": "loss", "against": "lr"}, "identical_share", 0.0, 1.0)
     assert line["verdict"] == "fails"

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lossscale import records, studies
-from lossscale.engines import run_cohort
-from lossscale.planning import Choices, plan
-from lossscale.records import Manifest
-from lossscale.spec import Cohort, RunSpec
+from lossscale import studies
+from lossscale.design.spec import Cohort, RunSpec
+from lossscale.engines.engine import run_cohort
+from lossscale.runs import records
+from lossscale.runs.planning import Choices, planned_manifest
+from lossscale.runs.records import Manifest
 from lossscale.support.errors import InputError
 
 CHOICES = Choices(optimizers=("sgd",), scales=("4",), inits=2, steps=2, device="cpu")
@@ -19,7 +20,7 @@ CHOICES = Choices(optimizers=("sgd",), scales=("4",), inits=2, steps=2, device="
 
 @pytest.fixture
 def manifest() -> Manifest:
-    return plan(studies.get("loss-vs-lr"), CHOICES)
+    return planned_manifest(studies.get("loss-vs-lr"), CHOICES)
 
 
 @pytest.fixture

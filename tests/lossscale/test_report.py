@@ -1,5 +1,6 @@
 """The page: self-contained, complete, and honest about what failed."""
 
+import functools
 import importlib.util
 import re
 from collections.abc import Callable
@@ -12,13 +13,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lossscale import records, report
-from lossscale.analysis import summarize
-from lossscale.curves import decades, panels, spread, zero_level
-from lossscale.picture import readme_svg
+from lossscale import studies
+from lossscale.__main__ import main
+from lossscale.analysis.summarize import summarize
+from lossscale.report import libraries
+from lossscale.report import page as report
+from lossscale.report.curves import decades, panels, spread, zero_level
+from lossscale.runs import records
+from lossscale.runs.summary import read_summary, summary_text
 from lossscale.studies.loss_vs_lr import STUDY
-from lossscale.summary import summary_text
+from lossscale.studies.loss_vs_lr.picture import draw
 from lossscale.support.errors import InputError
+
+write_report = functools.partial(report.write_report, find_study=studies.get)
 
 PairMaker = Callable[..., pd.DataFrame]
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
@@ -117,7 +124,7 @@ def _read(page: Path) -> tuple[_Loads, str]:
 
 
 def test_the_page_loads_nothing_and_holds_plotly_once(make_run: Callable[..., Path]) -> None:
-    page = report.write_report([make_run()])
+    page = write_report([make_run()])
     loads, _ = _read(page)
     assert page.name == "report.html"
     assert loads.fetched == []
@@ -126,7 +133,7 @@ def test_the_page_loads_nothing_and_holds_plotly_once(make_run: Callable[..., Pa
 
 
 def test_the_page_has_answer_table_pictures_controls_limits_and_provenance(make_run: Callable[..., Path]) -> None:
-    page = report.write_report([make_run()])
+    page = write_report([make_run()])
     _, text = _read(page)
     for words in (
         *("Does multiplying the loss by s change training?", "Is it the same as multiplying the learning rate by s?"),
@@ -142,20 +149,32 @@ def test_the_page_has_answer_table_pictures_controls_limits_and_provenance(make_
     ):
         assert words in text, words
     html = page.read_text(encoding="utf-8")
-    assert 'id="loss-vs-lr-distance-0"' in html and 'id="loss-vs-lr-ratio-0"' in html
+    assert 'id="loss-vs-lr-distance-0-' in html and 'id="loss-vs-lr-ratio-0-' in html
 
 
 def test_a_failed_prediction_is_in_the_answer_and_listed(make_run: Callable[..., Path]) -> None:
-    _, text = _read(report.write_report([make_run(mapped_identical=False)]))
+    _, text = _read(write_report([make_run(mapped_identical=False)]))
     assert "Not always: 0 of 48 pairs agree" in text
     assert "Failed predictions: 6" in text
     assert "No prediction failed" not in text
 
 
-def test_several_runs_make_one_page(make_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_several_runs_make_one_page_and_are_told_apart(make_run: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "both.html"
-    assert report.write_report([make_run(name="a"), make_run(name="b")], out) == out
-    assert out.read_text(encoding="utf-8").count("* plotly.js v") == 1
+    assert write_report([make_run(name="a"), make_run(name="b", mapped_identical=False)], out) == out
+    html = out.read_text(encoding="utf-8")
+    assert html.count("* plotly.js v") == 1
+    assert "loss-vs-lr (a): Pictures" in html and "loss-vs-lr (b): Pictures" in html
+    anchors = re.findall(r'<section id="([^"]*)"', html)
+    assert len(anchors) == len(set(anchors)) == 12
+
+
+def test_the_navigation_wraps_and_wide_things_scroll_in_themselves(make_run: Callable[..., Path]) -> None:
+    html = write_report([make_run()]).read_text(encoding="utf-8")
+    assert re.search(r"nav \{ display: flex; flex-wrap: wrap", html)
+    assert ".scroll { overflow-x: auto" in html and ".drawing { overflow-x: auto" in html
+    assert html.count("<table>") == html.count('<div class="scroll"><table>') > 3
+    assert html.count("<figure>") == html.count('<figure><div class="drawing">') > 1
 
 
 def test_without_plotly_one_line_says_how_to_get_the_page(
@@ -163,37 +182,54 @@ def test_without_plotly_one_line_says_how_to_get_the_page(
 ) -> None:
     run = make_run()
     real = importlib.util.find_spec
-    monkeypatch.setattr(report, "find_spec", lambda name: None if name == "plotly" else real(name))
-    with pytest.raises(report.PlotlyMissing, match=r"pip install plotly") as caught:
-        report.write_report([run])
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None if name == "plotly" else real(name))
+    with pytest.raises(libraries.LibraryMissing, match=r"pip install plotly") as caught:
+        write_report([run])
     assert "\n" not in str(caught.value)
     assert not (run / "report.html").exists()
 
 
 def test_a_folder_without_a_finished_run_is_refused(make_run: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no run"):
-        report.write_report([tmp_path])
+        write_report([tmp_path])
     run = make_run()
     (run / "summary.csv").unlink()
     with pytest.raises(InputError, match="holds no finished run"):
-        report.write_report([run])
+        write_report([run])
+    assert main(["picture", str(run)]) == 2
 
 
-def test_the_readme_picture_is_xml_and_draws_both_optimizers(make_run: Callable[..., Path]) -> None:
-    from lossscale.summary import read_summary
+def test_the_picture_names_what_it_draws_and_is_the_same_again(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run()
+    assert main(["picture", str(run)]) == 0
+    picture = (run / "picture.svg").read_text(encoding="utf-8")
+    ElementTree.fromstring(picture)
+    drawn = set(re.findall(r"<!-- (.*?) -->", picture))  # matplotlib draws letters as shapes and names them
+    assert {"SGD", "Adam", "loss × s", "lr × s", "rounding (one-ulp control)", "same bits"} <= drawn
+    assert main(["picture", str(run), "--out", str(tmp_path / "again.svg")]) == 0
+    assert (tmp_path / "again.svg").read_text(encoding="utf-8") == picture
+    assert main(["picture", str(run), "--out", str(tmp_path / "some.png")]) == 0
+    assert (tmp_path / "some.png").read_bytes().startswith(b"\x89PNG")
 
-    summary = read_summary(make_run())
-    picture = ElementTree.fromstring(readme_svg(summary))
-    text = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"SGD", "Adam", "loss × s", "lr × s"} <= set(text)
-    assert len(list(picture.iter("{http://www.w3.org/2000/svg}polyline"))) == 4
+
+def test_a_picture_that_cannot_be_drawn_is_one_line(
+    make_run: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = make_run()
     with pytest.raises(ValueError, match="'elsewhere'"):
-        readme_svg(summary, "elsewhere")
+        draw(read_summary(run), tmp_path / "x.svg", "elsewhere")
+    assert main(["picture", str(run), "--out", str(tmp_path / "x.doc")]) == 2
+    assert "'.doc' is no picture: end its name in .svg or .png" in capsys.readouterr().err
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
+    assert main(["picture", str(run)]) == 2
+    assert "the picture needs matplotlib: pip install matplotlib" in capsys.readouterr().err
+    assert not list(run.glob("picture*")) and not list(tmp_path.glob("x.*"))
 
 
 def test_zero_is_drawn_below_every_distance(make_run: Callable[..., Path]) -> None:
-    from lossscale.summary import read_summary
-
     found = panels(read_summary(make_run()))
     assert [panel.options for panel in found] == ["", "", "eps=0.001"]
     assert zero_level([0.5, 0.0, 1.5e-7, float("nan")]) == pytest.approx(1e-8)

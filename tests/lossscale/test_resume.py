@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lossscale import records, studies
-from lossscale.planning import Choices
-from lossscale.runs import run_study
+from lossscale import studies
+from lossscale.runs import records
+from lossscale.runs.planning import Choices
+from lossscale.runs.run import run_study
 from lossscale.support.output import Output
 
 CHOICES = Choices(optimizers=("sgd", "adagrad"), scales=("4", "0.01"), inits=5, steps=60, device="cpu", workers=1)
@@ -22,8 +23,8 @@ SCRIPT = """
 import dataclasses, sys
 from pathlib import Path
 from lossscale import studies
-from lossscale.planning import Choices
-from lossscale.runs import run_study
+from lossscale.runs.planning import Choices
+from lossscale.runs.run import run_study
 from lossscale.support.output import Output
 choices = Choices({choices})
 run_study(studies.get("loss-vs-lr"), choices, Path(sys.argv[1]), Output())
@@ -121,8 +122,8 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 from lossscale import studies
-from lossscale.planning import Choices
-from lossscale.runs import run_study
+from lossscale.runs.planning import Choices
+from lossscale.runs.run import run_study
 from lossscale.support.output import Output
 for inits in (16, 160):
     choices = Choices(optimizers=("rmsprop:eps=1e-3",), inits=inits, steps=1, device="cpu", workers=1)

@@ -45,7 +45,7 @@ def test_absorption_bounds_are_where_adding_eps_stops_to_matter(dtype: str, kind
 def test_absorption_of_bfloat16_and_of_an_unknown_dtype() -> None:
     assert theory.absorption("bf16").invisible_below == 2.0**-9
     assert theory.absorption("bf16").visible_above == 2.0**-8
-    with pytest.raises(ValueError, match="'fp8' is unknown: use one of fp32, fp16, bf16"):
+    with pytest.raises(ValueError, match="'fp8' is unknown: use one of fp32, bf16, fp16"):
         theory.absorption("fp8")
 
 

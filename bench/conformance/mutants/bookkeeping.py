@@ -206,7 +206,7 @@ LAUNCH: tuple[Mutant, ...] = (
     _launch(
         "stale-address",
         "the table keeps the address of the first step's gradients",
-        ("Plan._bring_tables", "= fixed[1], self._grad_addresses", "= fixed[1], known[GRAD]"),
+        ("Plan.holds", "if grad_addresses != self._grad_addresses:", "if not self._grad_addresses:"),
     ),
     _launch(
         "32-bit-offset",

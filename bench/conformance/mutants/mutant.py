@@ -22,7 +22,7 @@ import torch
 
 import kernels
 
-from ...providers.base import build_or_unsupported
+from ...providers.base import Provider, build_or_unsupported
 from .place import find, sources
 
 SOUND = Path(inspect.getfile(kernels)).parent
@@ -129,7 +129,7 @@ def load(mutant: Mutant) -> ModuleType:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MutantProvider:
+class MutantProvider(Provider):
     """The drop-ins of a mutant, on the interpreter."""
 
     mutant: Mutant

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lossscale.support import errors, files
 from lossscale.support.output import Output
 
+from ...workers import Batch, Ending, Loss, Pool
 from .catalog import MUTANTS, UNKILLABLE
 from .mutant import Mutant
 from .tolerance import STYLES
@@ -110,82 +109,31 @@ def run_all(
     mutants: Sequence[Mutant], *, thorough: bool, on_trial: Callable[[Trial], None] = lambda trial: None
 ) -> Iterator[Trial]:
     """Trials in the order of `mutants`, from as many interpreter processes as there are cores."""
-    found: dict[str, Trial] = {}
-    queue = list(mutants)[::-1]
-    context = multiprocessing.get_context("spawn")
-    workers: dict[Any, tuple[Any, Mutant, float]] = {}
-    idle: list[tuple[Any, Connection]] = []
-
-    def start() -> tuple[Any, Connection]:
-        ours, theirs = context.Pipe()
-        from ..pool import environment
-
-        with environment({"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}):
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
-            process.start()
-        theirs.close()
-        return process, ours
-
-    count = max(1, min(8, len(os.sched_getaffinity(0)), len(queue)))
-    try:
-        while len(found) < len(mutants):
-            while queue and len(workers) < count:
-                process, connection = idle.pop() if idle else start()
-                mutant = queue.pop()
-                connection.send((mutant, thorough))
-                workers[connection] = (process, mutant, time.monotonic())
-            for ready in wait(list(workers), timeout=0.5):
-                process, mutant, _ = workers.pop(ready)
-                try:
-                    connection = cast("Connection", ready)
-                    trial = connection.recv()
-                    idle.append((process, connection))
-                except (EOFError, OSError):
-                    process.join(timeout=5)
-                    trial = _ended(mutant, f"the process died (exit code {process.exitcode})")
-                if isinstance(trial, BaseException):
-                    raise trial
-                found[mutant.name] = trial
-                on_trial(trial)
-            for connection, (process, mutant, since) in list(workers.items()):
-                if time.monotonic() - since > _LIMIT_S:
-                    process.kill()
-                    del workers[connection]
-                    found[mutant.name] = _ended(mutant, f"no answer within {_LIMIT_S:g} s")
-                    on_trial(found[mutant.name])
-    finally:
-        for process in [process for process, _, _ in workers.values()] + [process for process, _ in idle]:
-            process.kill()
-            process.join(timeout=10)
+    work = partial(run_trial, thorough=thorough)
+    pool: Pool[Mutant, Trial] = Pool(
+        count=max(1, min(8, len(os.sched_getaffinity(0)))),
+        limit_s=_LIMIT_S,
+        lost=_lost,
+        environment={"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+    )
+    batches = [Batch(work=work, items=(mutant,)) for mutant in mutants]
+    found = {trial.name: trial for trial in pool.run(batches, on_result=on_trial).results}
     return iter([found[mutant.name] for mutant in mutants])
 
 
-def _serve(connection: Connection) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    while True:
-        try:
-            mutant, thorough = connection.recv()
-        except EOFError:
-            return
-        try:
-            connection.send(run_trial(mutant, thorough=thorough))
-        except Exception as error:
-            # A mutant whose text is gone is a fault of the catalogue, not a kill.
-            connection.send(error)
-
-
-def _ended(mutant: Mutant, why: str) -> Trial:
-    """A mutant that hangs or dies was noticed by everyone."""
+def _lost(batch: Batch[Mutant, Trial], mutant: Mutant, loss: Loss) -> Trial:
+    """A mutant that hangs or dies was noticed by everyone; one whose text is gone is a fault of the catalogue."""
+    del batch
+    if loss.ending is Ending.RAISED:
+        raise RuntimeError(f"mutant {mutant.name}: {loss.text}")
     return Trial(
         name=mutant.name,
         fault=mutant.fault,
         kind=mutant.kind,
         place=mutant.place,
         cases=0,
-        killed_by=why,
+        killed_by=loss.text,
         killing=0,
-        evidence=why,
+        evidence=loss.text,
         let_through=(),
     )

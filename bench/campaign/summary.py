@@ -1,0 +1,99 @@
+"""The campaign in at most a hundred lines of Markdown, from its result files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..store.kept import read_json
+
+
+def lines(out: Path) -> list[str]:
+    """Headline lines of whatever result files exist in `out`."""
+    found = read_json(out / "conform.json")
+    return [*_conformance(found), *_golden(found), *_unconfirmed(found), *_timing(read_json(out / "timing.json"))]
+
+
+def _conformance(found: dict[str, Any]) -> list[str]:
+    if "conformance" not in found:
+        return []
+    section = found["conformance"]
+    machine = section.get("machine", {})
+    head = [
+        "## Conformance against torch.optim",
+        "",
+        f"{machine.get('device_name', '')} torch {machine.get('torch_build', '')}: {section['cases']} cases, "
+        f"{section.get('not_run', '?')} not run, {section.get('replaced_workers', 0)} workers replaced.",
+        "",
+    ]
+    return [*head, *section["markdown"], ""]
+
+
+def _golden(found: dict[str, Any]) -> list[str]:
+    if "golden" not in found:
+        return []
+    section, text = found["golden"], ["## Golden vectors", ""]
+    replay = section.get("replay", {})
+    text.append(
+        f"Replay through this torch: {replay.get('identical', 0)} of {replay.get('cases', 0)} recorded cases identical."
+    )
+    text += [f"- {_brief(row)}" for row in replay.get("different", [])[:4]]
+    if "error" in replay:
+        text.append(f"- {replay['error'].strip().splitlines()[-1]}")
+    powf = section.get("powf", [])
+    rows = powf if isinstance(powf, list) else []
+    wrong = [row for row in rows if row.get("differing") != 0]
+    text.append(f"Powf tables: {len(rows) - len(wrong)} of {len(rows)} checks without a differing step.")
+    text += [f"- {row}" for row in wrong[:5]]
+    if isinstance(powf, dict):
+        text.append(f"- {powf}")
+    text.append(f"Recorded: {section.get('recording', {})}"[:300])
+    return [*text, ""]
+
+
+def _brief(row: dict[str, Any]) -> str:
+    text = f"case {row['case']} {row['optimizer']} {row['recipe']} {row['dtype']} {row['path']} {row['options']}"
+    return f"{text}: {row.get('elements') or row.get('detail')}"[:240]
+
+
+def _unconfirmed(found: dict[str, Any]) -> list[str]:
+    rows = found.get("unconfirmed")
+    if not rows:
+        return []
+    merged: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        verdict = ", ".join(row.get("holds", [])) or _last(row)
+        merged.setdefault((row["check"], verdict), []).append(row.get("dtype", ""))
+    text = [f"- {check} [{' '.join(dtypes)}]: {verdict}" for (check, verdict), dtypes in merged.items()]
+    return ["## Open questions", "", *text[:24], ""]
+
+
+def _last(row: dict[str, Any]) -> str:
+    """What a check without a holding hypothesis has to say, on one line."""
+    return " ".join(str(row.get("differing") or row.get("detail") or row.get("outcome")).split())[-160:]
+
+
+def _timing(found: dict[str, Any]) -> list[str]:
+    rows = [row for row in found.get("rows", []) if row.get("step_time_ns")]
+    if not rows:
+        return []
+    text = ["## Step timings (GB/s counted from the fewest bytes; share of a copy of as many bytes)", ""]
+    copies = found.get("copy_gb_per_s", {})
+    if copies:
+        text.append("Copy: " + ", ".join(f"{int(k) / 2**20:.0f} MiB {v:.0f} GB/s" for k, v in copies.items()))
+    cells: dict[tuple[Any, ...], list[str]] = {}
+    for row in rows:
+        key = (row["optimizer"], row["dtype"], row["tensors"], row["elements"])
+        kernel_us, step_us = (row.get("kernel_time_ns") or 0) / 1e3, row["step_time_ns"] / 1e3
+        share = f" {100 * row['share_of_copy']:.0f}%" if row.get("share_of_copy") else ""
+        wrong = f" WRONG {row['differing_elements']}" if row.get("differing_elements") else ""
+        name = row["provider"].replace("[triton]", "")
+        cells.setdefault(key, []).append(f"{name} {kernel_us:.0f}/{step_us:.0f} µs{share}{wrong}")
+    text.append("Per line: provider, kernel time / whole step, share of copy.")
+    text += [f"- {' '.join(map(str, key))}: {'; '.join(parts)}" for key, parts in list(cells.items())[:22]]
+    failed = [row for row in found["rows"] if row.get("error")]
+    last = failed[0]["error"].strip().splitlines()[-1][:160] if failed else ""
+    text.append(
+        f"{len(failed)} variants failed{': ' + last if failed else ''}; {len(found.get('not_run', []))} not run."
+    )
+    return text

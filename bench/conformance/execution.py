@@ -1,0 +1,91 @@
+"""Cases in workers: what a batch of comparisons is, and what becomes of one whose worker does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..providers.base import Provider
+from ..workers import Batch, Ending, Loss, Pool
+from .cases import Case
+from .rows import Outcome, Row, row_of
+
+Cases = Batch[Case, Row]
+CasePool = Pool[Case, Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparing:
+    """Compares one case after another on a device.
+
+    Attributes:
+        provider: under test.
+        against: the reference; None for float64, step by step.
+        device: as torch names it.
+        allowed: the ulp from float64 that the provider claims, where that is the claim.
+    """
+
+    provider: Provider
+    against: Provider | None
+    device: str
+    allowed: int | None = None
+
+    def __call__(self, case: Case) -> Row:
+        """The row of one case."""
+        import torch
+
+        from .compare import run_case
+        from .drift import run_drift
+
+        device = torch.device(self.device)
+        if self.against is None:
+            return run_drift(case, self.provider, device, allowed=self.allowed)
+        return run_case(case, self.provider, self.against, device)
+
+    def unfinished(self, case: Case, outcome: Outcome, why: str) -> Row:
+        """The row of a case whose worker did not answer."""
+        return row_of(case, self.provider.name, self.against.name if self.against else "float64", outcome, why)
+
+
+def batch(
+    provider: Provider, against: Provider | None, cases: Iterable[Case], device: str, allowed: int | None = None
+) -> Cases:
+    """Cases of one provider for one worker."""
+    work = Comparing(provider=provider, against=against, device=device, allowed=allowed)
+    return Batch(work=work, items=tuple(cases))
+
+
+def by_variant(pairs: Iterable[tuple[Provider, Provider, Case]], device: str) -> list[Cases]:
+    """Batches that share their kernels' machine code, in the order in which each first appears."""
+    grouped: dict[tuple[str, ...], list[Case]] = {}
+    sides: dict[tuple[str, ...], tuple[Provider, Provider]] = {}
+    for provider, against, case in pairs:
+        key = (provider.name, against.name, *case.variant())
+        grouped.setdefault(key, []).append(case)
+        sides[key] = provider, against
+    return [batch(*sides[key], cases, device) for key, cases in grouped.items()]
+
+
+def case_pool(*, workers: int, limit_s: float, environment: Mapping[str, str] | None = None) -> CasePool:
+    """A pool that compares cases."""
+    return Pool(count=workers, limit_s=limit_s, lost=_lost, environment=environment, worn=_context_lost)
+
+
+def _lost(cases: Cases, case: Case, loss: Loss) -> Row:
+    assert isinstance(cases.work, Comparing)
+    outcome = Outcome.TIMEOUT if loss.ending is Ending.HUNG else Outcome.ERROR
+    return cases.work.unfinished(case, outcome, loss.text)
+
+
+def _context_lost(row: Row) -> bool:
+    """Whether an error took the CUDA context along: then every later call in this process would be a false error."""
+    if row.outcome is not Outcome.ERROR:
+        return False
+    import torch
+
+    if torch.cuda.is_available():
+        try:
+            torch.cuda.synchronize()
+        except Exception:
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""How a conformance run is shown: text, a JSON document, an HTML page, JUnit XML, counts in Markdown."""

@@ -1,0 +1,1 @@
+"""Bits of torch's own CUDA kernels: recorded, replayed, and asked about."""

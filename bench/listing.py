@@ -1,0 +1,33 @@
+"""`python -m bench list`."""
+
+from __future__ import annotations
+
+from lossscale.support import cli
+from lossscale.support.output import Output
+
+
+def list_command(device: cli.DeviceOption = "auto", json: cli.JsonOption = False) -> None:
+    """Providers (and why one is missing), workloads, and the results that are kept.
+
+    Args:
+        device: where they would run.
+        json: print one JSON document.
+    """
+    chosen = cli.resolve_device(device)
+    import torch
+
+    from .providers import registry
+    from .store.kept import kept_results
+    from .timing.workloads import cpu_steps, cuda_steps
+
+    with Output(as_json=json) as output:
+        found = registry.reasons(torch.device(chosen))
+        rows = [{"provider": name, "here": reason or "yes"} for name, reason in found.items()]
+        workloads = [
+            f"{w.optimizer} {w.dtype} {w.tensors.name}" for w in (cuda_steps() if chosen == "cuda" else cpu_steps())
+        ]
+        results = kept_results()
+        output.table(rows, title=f"Providers on {chosen}", workloads=workloads, results=results)
+        output.note()
+        output.note(f"{len(workloads)} timing workloads, such as {workloads[0]}")
+        output.note("Kept results: " + (", ".join(results) or "none"))

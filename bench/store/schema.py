@@ -1,0 +1,122 @@
+"""One timed step as every result has it: raw samples in nanoseconds, and the columns that people compare."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+COLUMNS = (
+    "provider",
+    "optimizer",
+    "dtype",
+    "workload",
+    "device",
+    "kernel_us",
+    "step_us",
+    "host_us",
+    "gb_per_s",
+    "share_of_ceiling",
+)
+"""The table of `bench time step`."""
+
+Quantiles = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRow:
+    """A provider's step over one workload. Times are None where nothing was timed, or what was timed has wrong bits.
+
+    Attributes:
+        provider, optimizer, options, dtype, workload, device: what was timed, and where.
+        tensors, elements: of the workload.
+        bytes_moved: the fewest that the step can move.
+        kernel_time_ns: on the device, the host hidden; `kernel_time_from` says by "events" or "profiler".
+        step_time_ns: a whole step as a user's clock sees it, the device idle before and after.
+        queued_time_ns: of one step among several that nobody waits for in between.
+        host_time_ns: until the host is free again.
+        table_upkeep_ns, table_upkeep_moved_ns: of ours on a CPU, the host's share of a launch, and with new gradients.
+        gb_per_s: of the fewest bytes, by the kernel's time (on a CPU the step's).
+        copy_gb_per_s, share_of_copy: of a copy of as many bytes in the same run.
+        rounds: how often each provider was timed.
+        differing_elements: from the provider's reference; None where the provider claims none.
+        warm_up_s: the first step, compiling included.
+        samples_kernel_ns, samples_step_ns, samples_queued_ns: every sample.
+        error: why there are no times; else "".
+    """
+
+    provider: str
+    optimizer: str
+    options: dict[str, Any]
+    dtype: str
+    workload: str
+    device: str
+    tensors: int
+    elements: int
+    bytes_moved: int
+    kernel_time_ns: float | None = None
+    kernel_time_from: str | None = None
+    kernel_time_quantiles: Quantiles | None = None
+    step_time_ns: float | None = None
+    step_time_quantiles: Quantiles | None = None
+    queued_time_ns: float | None = None
+    host_time_ns: float | None = None
+    table_upkeep_ns: float | None = None
+    table_upkeep_moved_ns: float | None = None
+    gb_per_s: float | None = None
+    copy_gb_per_s: float | None = None
+    share_of_copy: float | None = None
+    rounds: int = 0
+    differing_elements: int | None = None
+    warm_up_s: float = 0.0
+    samples_kernel_ns: list[int] = field(default_factory=list)
+    samples_step_ns: list[int] = field(default_factory=list)
+    samples_queued_ns: list[int] = field(default_factory=list)
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The table's columns, then every field."""
+        columns = {
+            "provider": self.provider,
+            "optimizer": self.optimizer,
+            "dtype": self.dtype,
+            "workload": self.workload,
+            "device": self.device,
+            "kernel_us": _us(self.kernel_time_ns),
+            "step_us": _us(self.step_time_ns),
+            "queued_us": _us(self.queued_time_ns),
+            "host_us": _us(self.host_time_ns if self.host_time_ns is not None else self.table_upkeep_ns),
+            "gb_per_s": self.gb_per_s,
+            "share_of_ceiling": self.share_of_copy,
+        }
+        return {**columns, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> StepRow:
+        """A row as it was read, of this version or the one before, which named no workload and no device.
+
+        Raises:
+            ValueError: if it is no such row.
+        """
+        known = {name: found[name] for name in cls.__dataclass_fields__ if name in found}
+        try:
+            elements, tensors = int(known["elements"]), int(known["tensors"])
+            known.setdefault("workload", workload_name(tensors, elements))
+            known.setdefault("device", "")
+            known.setdefault("bytes_moved", 0)
+            known.setdefault("options", {})
+            return cls(**known)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a row of step times: {error}") from error
+
+
+def workload_name(tensors: int, elements: int) -> str:
+    """Name of so many tensors with so many elements in all: "2^20" for one, "10000x64" for many of that mean size."""
+    if tensors == 1:
+        return f"2^{elements.bit_length() - 1}" if elements & (elements - 1) == 0 else f"1x{elements}"
+    return f"{tensors}x{elements // tensors}"
+
+
+def _us(time_ns: float | None) -> float | None:
+    return None if time_ns is None else time_ns / 1e3

@@ -1,0 +1,166 @@
+"""Clocks: of a GPU, with a cold cache and the host hidden behind a sleep, and of the host alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+Work = Callable[[], Any]
+
+
+class Clock(Protocol):
+    """What the measurements ask of a clock. Times are in nanoseconds."""
+
+    device: torch.device
+
+    def kernel(self, work: Work, sleep_s: float) -> tuple[int | None, float]:
+        """(device time of `work`, or None where there is no device; seconds that the host took)."""
+
+    def step(self, work: Work) -> tuple[int, int | None]:
+        """(time to completion, time until the host was free, or None where that is the same)."""
+
+    def queued(self, work: Work, count: int) -> int:
+        """Time per call of `count` calls that nobody waits for in between."""
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+
+    def copy_gb_per_s(self, bytes_moved: int) -> float:
+        """Median rate of a copy that reads and writes `bytes_moved` in all: the ceiling."""
+
+    def free_bytes(self) -> int:
+        """Memory that can be had."""
+
+
+class HostClock:
+    """The CPU's: a step is over when it returns."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+
+    def kernel(self, work: Work, sleep_s: float) -> tuple[int | None, float]:
+        """None: there is no device; the work is not done."""
+        del work, sleep_s
+        return None, 0.0
+
+    def step(self, work: Work) -> tuple[int, int | None]:
+        """Time of one call."""
+        began = time.perf_counter_ns()
+        work()
+        return time.perf_counter_ns() - began, None
+
+    def queued(self, work: Work, count: int) -> int:
+        """Time per call, call after call."""
+        began = time.perf_counter_ns()
+        for _ in range(count):
+            work()
+        return (time.perf_counter_ns() - began) // count
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def copy_gb_per_s(self, bytes_moved: int) -> float:
+        """Median rate of a copy in memory."""
+        return _copy_rate(self.device, bytes_moved, lambda work: self.step(work)[0])
+
+    def free_bytes(self) -> int:
+        """What the system says is available."""
+        try:
+            with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123 - not a file on disk
+                fields = dict(line.split(":", 1) for line in lines)
+            return 1024 * int(fields["MemAvailable"].split()[0])
+        except (OSError, KeyError, ValueError):
+            return 1 << 32
+
+
+class DeviceClock:
+    """A CUDA device's: a flushed L2, and a sleep on the device that outlasts the enqueueing."""
+
+    def __init__(self) -> None:
+        import triton
+
+        self.device = torch.device("cuda")
+        self._cache = triton.runtime.driver.active.get_empty_cache_for_benchmark()
+        self._cycles_per_s = self._calibrate()
+
+    def _calibrate(self) -> float:
+        cycles = 20_000_000
+        for _ in range(2):
+            elapsed_ns = self._events(lambda: _sleep(cycles), 0.0)[0]
+        return cycles / (elapsed_ns * 1e-9)
+
+    def _events(self, work: Work, sleep_s: float) -> tuple[int, float]:
+        start, end = _event(), _event()
+        if sleep_s:
+            _sleep(int(sleep_s * self._cycles_per_s))
+        start.record()
+        began = time.perf_counter()
+        work()
+        enqueue_s = time.perf_counter() - began
+        end.record()
+        torch.cuda.synchronize()
+        return round(start.elapsed_time(end) * 1e6), enqueue_s
+
+    def kernel(self, work: Work, sleep_s: float) -> tuple[int | None, float]:
+        """Device time of `work` on a cold cache, behind a sleep."""
+        self._cache.zero_()
+        return self._events(work, sleep_s)
+
+    def step(self, work: Work) -> tuple[int, int | None]:
+        """Time to completion on a cold cache and an idle device."""
+        self._cache.zero_()
+        torch.cuda.synchronize()
+        began = time.perf_counter_ns()
+        work()
+        host = time.perf_counter_ns()
+        torch.cuda.synchronize()
+        return time.perf_counter_ns() - began, host - began
+
+    def queued(self, work: Work, count: int) -> int:
+        """Time per call of calls in a row, the device waited for once: what a training loop pays."""
+        torch.cuda.synchronize()
+        began = time.perf_counter_ns()
+        for _ in range(count):
+            work()
+        torch.cuda.synchronize()
+        return (time.perf_counter_ns() - began) // count
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        torch.cuda.synchronize()
+
+    def copy_gb_per_s(self, bytes_moved: int) -> float:
+        """Median rate of a copy from device to device, on a cold cache."""
+        return _copy_rate(self.device, bytes_moved, lambda work: self.kernel(work, 2e-4)[0] or 1)
+
+    def free_bytes(self) -> int:
+        """Free on the device, torch's own cache included."""
+        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return int(torch.cuda.mem_get_info()[0]) + held
+
+
+def make_clock(device: str) -> Clock:
+    """The clock of "cpu" or "cuda"."""
+    return DeviceClock() if device == "cuda" else HostClock()
+
+
+def _copy_rate(device: torch.device, bytes_moved: int, timed: Callable[[Work], int], rounds: int = 15) -> float:
+    # More than this tells nothing more, and would need the memory that is timed.
+    half = max(1, min(bytes_moved, 1 << 32) // 2)
+    source = torch.randint(0, 255, (half,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    times = [timed(lambda: target.copy_(source)) for _ in range(rounds)]
+    return 2 * half / max(1.0, float(np.median(times)))
+
+
+def _sleep(cycles: int) -> None:
+    """Keep the device busy for about `cycles` of its clock."""
+    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

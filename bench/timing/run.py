@@ -1,0 +1,138 @@
+"""A run of timings: workloads one after the other, the document rewritten after each."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+
+from ..optimizers import registered
+from ..providers import Ours, Provider, TorchOptim
+from ..store import freshness
+from ..store.schema import StepRow
+from . import host_cost
+from .clock import Clock
+from .measure import time_workload
+from .rows import median
+from .workloads import StepWorkload
+
+Document = dict[str, Any]
+_SHORTEST_S, _LONGEST_S = 0.3, 2.5
+_TABLES_LIMIT = 1_000_000
+
+
+def time_all(
+    workloads: Iterable[StepWorkload],
+    providers: Callable[[StepWorkload], Sequence[Provider]],
+    clock: Clock,
+    *,
+    deadline: float,
+    write: Callable[[Document], None] = lambda document: None,
+    longest_s: float = _LONGEST_S,
+) -> Document:
+    """Time the workloads until `deadline` (`time.monotonic`).
+
+    Args:
+        workloads: in order of importance.
+        providers: who takes part in each.
+        clock: of the device.
+        deadline: what is left then is named under `not_run`.
+        write: given the document after every workload.
+        longest_s: for the rounds of one workload.
+    """
+    document: Document = {**_header(clock), "clocks": [], "rows": [], "not_offered": [], "not_run": []}
+    todo = list(workloads)
+    for position, workload in enumerate(todo):
+        left = deadline - time.monotonic()
+        if left < 2:
+            document["not_run"] = [w.label() for w in todo[position:]]
+            break
+        budget_s = max(_SHORTEST_S, min(longest_s, 0.5 * left / (len(todo) - position)))
+        try:
+            rows, lacking = time_workload(workload, providers(workload), clock, budget_s)
+            document["rows"] += [{**row.as_dict(), **_upkeep(workload, row, clock)} for row in rows]
+            document["not_offered"] += [f"{workload.optimizer}, {line}" for line in lacking]
+        except Exception:
+            document["rows"].append({**workload.label(), "error": traceback.format_exc()[-1500:]})
+        if clock.device.type == "cuda":
+            document["clocks"].append({**workload.label(), **_device_state()})
+        write(document)
+    document["not_offered"] = list(dict.fromkeys(document["not_offered"]))
+    write(document)
+    return document
+
+
+def _header(clock: Clock) -> Document:
+    try:
+        found = freshness.header(clock.device.type)
+    except Exception:
+        # Times without a machine's name are still times.
+        found = {"header_error": traceback.format_exc()[-800:]}
+    if clock.device.type == "cuda":
+        found["copy_gb_per_s"] = {str(size): clock.copy_gb_per_s(size) for size in (1 << 26, 1 << 30, 1 << 32)}
+    return found
+
+
+def _device_state() -> dict[str, Any]:
+    """Clocks, temperature and power of the device now; empty without nvidia-ml-py."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        device = pynvml.nvmlDeviceGetHandleByIndex(0)
+        return {
+            "sm_mhz": pynvml.nvmlDeviceGetClockInfo(device, pynvml.NVML_CLOCK_SM),
+            "memory_mhz": pynvml.nvmlDeviceGetClockInfo(device, pynvml.NVML_CLOCK_MEM),
+            "temperature_c": pynvml.nvmlDeviceGetTemperature(device, pynvml.NVML_TEMPERATURE_GPU),
+            "power_w": pynvml.nvmlDeviceGetPowerUsage(device) / 1000,
+        }
+    except Exception:
+        return {}
+
+
+def _upkeep(workload: StepWorkload, row: StepRow, clock: Clock) -> dict[str, Any]:
+    """On a CPU, of providers that keep tables: the host's share of a step on a GPU, as two more columns of the row."""
+    from ..providers.registry import parse_provider
+
+    if clock.device.type != "cpu" or row.error or workload.tensors.elements > _TABLES_LIMIT:
+        return {}
+    provider = parse_provider(row.provider)
+    if not provider.traits.tables:
+        return {}
+    parameters = workload.parameters(clock.device)
+    columns: dict[str, Any] = {}
+    with host_cost.without_launches():
+        optimizer = provider.build(workload.optimizer, [{"params": parameters}], workload.options)
+        for parameter, gradient in zip(parameters, workload.gradients(clock.device), strict=True):
+            parameter.grad = gradient
+        for name, moved in (("table_upkeep_ns", False), ("table_upkeep_moved_ns", True)):
+            columns[name] = median(host_cost.upkeep_ns(optimizer, parameters, moved=moved))
+    held = columns["table_upkeep_ns"]
+    return {**columns, "host_us": held / 1e3 if held else None}
+
+
+def usual_providers(workload: StepWorkload, device: torch.device) -> list[Provider]:
+    """Torch's implementations and ours under the same recipes, ours last.
+
+    A for-loop over thousands of tensors takes a second a step and is timed once, for float32 AdamW.
+    """
+    cuda = device.type == "cuda"
+    recipes = ["foreach", "fused", "for-loop"]
+    long = len(workload.tensors.shapes) >= 1_000 and (workload.optimizer, workload.dtype) != ("AdamW", "fp32")
+    if long and cuda:
+        recipes.remove("for-loop")
+    mine = [*recipes, "native"] if cuda else ["cpu-fused", "foreach", "native"]
+    found: list[Provider] = [TorchOptim(implementation=name) for name in recipes]
+    found += [Ours(recipe=name, backend="triton" if cuda else "auto") for name in mine]
+    return [provider for provider in found if provider.offers(workload.optimizer)]
+
+
+def whole_step_providers(workload: StepWorkload, device: torch.device) -> list[Provider]:
+    """Torch's fused and foreach steps, and ours beside each: fused, and the recipe that is the default."""
+    cuda = device.type == "cuda"
+    recipes = ("fused" if cuda else "cpu-fused", registered(workload.optimizer).default_recipe)
+    found: list[Provider] = [TorchOptim(implementation="fused"), TorchOptim(implementation="foreach")]
+    return found + [Ours(recipe=name, backend="triton" if cuda else "auto") for name in recipes]

@@ -1,0 +1,296 @@
+"""Work in processes that may hang, crash or lose their device without ending the run: the one pool of `bench`."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Replacing workers for ever would hide something that kills each of them.
+_MAX_REPLACEMENTS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(Generic[Item, Result]):
+    """Items that one worker does in order, so that what they share is made once.
+
+    Attributes:
+        work: a function of module level, or a `functools.partial` of one: it is sent to the worker.
+        items: its arguments; they are sent too.
+    """
+
+    work: Callable[[Item], Result]
+    items: tuple[Item, ...]
+
+
+class Ending(StrEnum):
+    """How an item ended that has no result."""
+
+    RAISED = "raised"
+    DIED = "died"
+    HUNG = "hung"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Why an item has no result: the ending, and a traceback or a sentence."""
+
+    ending: Ending
+    text: str
+
+
+@dataclass
+class Done(Generic[Result]):
+    """Results in the order they came, and how many items were left when time was up."""
+
+    results: list[Result] = field(default_factory=list)
+    not_run: int = 0
+    replaced_workers: int = 0
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: Any
+    connection: Connection
+    batch: Batch[Any, Any] | None = None
+    next: int = 0
+    since: float = 0.0
+    ready: bool = False
+
+
+def run_here(
+    batches: Iterable[Batch[Item, Result]], deadline: float, on_result: Callable[[Result], None]
+) -> Done[Result]:
+    """Do every batch in this process until `deadline` (a `time.monotonic` value): no protection against hangs."""
+    done: Done[Result] = Done()
+    for batch in batches:
+        for item in batch.items:
+            if time.monotonic() > deadline:
+                done.not_run += 1
+                continue
+            done.results.append(batch.work(item))
+            on_result(done.results[-1])
+    return done
+
+
+def one_thread() -> None:
+    """What a worker among many does first: torch takes one core."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import torch
+
+    torch.set_num_threads(1)
+
+
+class Pool(Generic[Item, Result]):
+    """A fixed number of workers over a list of batches, with a time limit per item and a deadline for all.
+
+    Args:
+        count: of workers; no more are started than there are batches.
+        limit_s: for one item.
+        lost: the result of an item whose worker did not answer, or an exception.
+        start_limit_s: until a new worker is ready.
+        environment: set in the workers before they import anything.
+        setup: called in a worker before its first item.
+        worn: called in a worker with each result; True ends the worker, and another goes on with its batch.
+        leads: each worker leads a process group, and is ended together with the processes that it started.
+    """
+
+    def __init__(
+        self,
+        *,
+        count: int,
+        limit_s: float,
+        lost: Callable[[Batch[Item, Result], Item, Loss], Result],
+        start_limit_s: float = 180.0,
+        environment: Mapping[str, str] | None = None,
+        setup: Callable[[], None] | None = one_thread,
+        worn: Callable[[Result], bool] | None = None,
+        leads: bool = False,
+    ) -> None:
+        """Start nothing yet; `run` does."""
+        self._count, self._lost, self._leads = count, lost, leads
+        self._limit_s, self._start_limit_s = limit_s, start_limit_s
+        self._environment, self._setup, self._worn = dict(environment or {}), setup, worn
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[_Worker] = []
+
+    def run(
+        self,
+        batches: Iterable[Batch[Item, Result]],
+        *,
+        deadline: float = math.inf,
+        on_result: Callable[[Result], None] = lambda result: None,
+    ) -> Done[Result]:
+        """Do the batches until all are done or `deadline` (a `time.monotonic` value); `on_result` hears of each."""
+        done: Done[Result] = Done()
+        queue = list(batches)[::-1]
+
+        def add(result: Result) -> None:
+            done.results.append(result)
+            on_result(result)
+
+        try:
+            self._workers = [self._start() for _ in range(min(self._count, len(queue)))]
+            while time.monotonic() < deadline and (queue or any(w.batch for w in self._workers)) and self._workers:
+                self._listen(queue, done, add)
+                self._check_limits(queue, done, add)
+        finally:
+            left = sum(len(w.batch.items) - w.next for w in self._workers if w.batch)
+            done.not_run = left + sum(len(batch.items) for batch in queue)
+            for worker in self._workers:
+                self._stop(worker)
+        return done
+
+    def _listen(self, queue: list[Batch[Item, Result]], done: Done[Result], add: Callable[[Result], None]) -> None:
+        by_connection = {w.connection: w for w in self._workers}
+        for connection in wait(list(by_connection), timeout=0.25):
+            worker = by_connection[connection]  # type: ignore[index]
+            try:
+                answer = worker.connection.recv()
+            except (EOFError, OSError):
+                worker.process.join(timeout=5)
+                self._lose(worker, queue, done, add, Ending.DIED, "the worker process died")
+                continue
+            worker.since = time.monotonic()
+            if answer is None:
+                worker.ready = True
+            else:
+                self._take(worker, queue, done, add, answer)
+            if worker in self._workers and (worker.batch is None or worker.next == len(worker.batch.items)):
+                self._hand_out(worker, queue)
+
+    def _take(
+        self,
+        worker: _Worker,
+        queue: list[Batch[Item, Result]],
+        done: Done[Result],
+        add: Callable[[Result], None],
+        answer: tuple[str, Any, bool],
+    ) -> None:
+        raised, result, worn = answer
+        assert worker.batch is not None
+        item = worker.batch.items[worker.next]
+        worker.next += 1
+        add(self._lost(worker.batch, item, Loss(ending=Ending.RAISED, text=raised)) if raised else result)
+        if worn:
+            self._replace(worker, queue, done)
+
+    def _check_limits(
+        self, queue: list[Batch[Item, Result]], done: Done[Result], add: Callable[[Result], None]
+    ) -> None:
+        for worker in list(self._workers):
+            limit = self._limit_s if worker.ready else self._start_limit_s
+            if (worker.batch or not worker.ready) and time.monotonic() - worker.since > limit:
+                self._lose(worker, queue, done, add, Ending.HUNG, f"no answer within {limit:g} s")
+
+    def _hand_out(self, worker: _Worker, queue: list[Batch[Item, Result]]) -> None:
+        worker.batch, worker.next = (queue.pop() if queue else None), 0
+        if worker.batch:
+            try:
+                worker.connection.send(worker.batch)
+            except OSError:
+                # Dead between two batches: hand it back, the next receive finds the closed pipe.
+                queue.append(worker.batch)
+                worker.batch = None
+
+    def _lose(
+        self,
+        worker: _Worker,
+        queue: list[Batch[Item, Result]],
+        done: Done[Result],
+        add: Callable[[Result], None],
+        ending: Ending,
+        why: str,
+    ) -> None:
+        """Record the item that a worker was on, and put another worker in its place."""
+        text = f"{why} (exit code {worker.process.exitcode})"
+        if worker.batch and worker.next < len(worker.batch.items):
+            item = worker.batch.items[worker.next]
+            worker.next += 1
+            add(self._lost(worker.batch, item, Loss(ending=ending, text=text)))
+        self._replace(worker, queue, done)
+
+    def _replace(self, worker: _Worker, queue: list[Batch[Item, Result]], done: Done[Result]) -> None:
+        """End a worker, put the rest of its batch back, and start another if there is work."""
+        self._stop(worker)
+        self._workers.remove(worker)
+        if worker.batch and (rest := worker.batch.items[worker.next :]):
+            queue.append(replace(worker.batch, items=rest))
+        if done.replaced_workers < _MAX_REPLACEMENTS and queue:
+            done.replaced_workers += 1
+            self._workers.append(self._start())
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        arguments = (theirs, self._setup, self._worn, self._leads)
+        # A process that leads others must be allowed to start them.
+        process = self._context.Process(target=_serve, args=arguments, daemon=not self._leads)
+        with environment(self._environment):
+            process.start()
+        theirs.close()
+        return _Worker(process=process, connection=ours, since=time.monotonic())
+
+    def _stop(self, worker: _Worker) -> None:
+        worker.connection.close()
+        if self._leads:
+            # A group that has ended, or has not been made yet, needs no ending.
+            with suppress(ProcessLookupError):
+                os.killpg(worker.process.pid, signal.SIGKILL)
+        worker.process.kill()
+        worker.process.join(timeout=10)
+
+
+def _serve(
+    connection: Connection,
+    setup: Callable[[], None] | None,
+    worn: Callable[[Any], bool] | None,
+    leads: bool,
+) -> None:
+    """A worker: receive a batch, send (traceback or "", result, worn) per item, until the other end closes."""
+    if leads:
+        os.setsid()
+    if setup is not None:
+        setup()
+    connection.send(None)
+    while True:
+        try:
+            batch: Batch[Any, Any] = connection.recv()
+        except EOFError:
+            return
+        for item in batch.items:
+            try:
+                result = batch.work(item)
+            except Exception:
+                connection.send((traceback.format_exc(), None, False))
+                continue
+            ends = worn is not None and worn(result)
+            connection.send(("", result, ends))
+            if ends:
+                return
+
+
+@contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """A spawned process takes this one's environment over as it is at its start."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

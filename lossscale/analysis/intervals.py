@@ -1,0 +1,67 @@
+"""Medians and shares with exact 95 % intervals, and extremes, for many groups of pairs at once.
+
+A median's interval ends at two values of the sample, whose ranks follow from the binomial distribution of the number
+of values below the median, whatever the values' distribution; ranks are computed once per group size. A share's
+interval is Clopper and Pearson's. An extreme has none: what was not seen may lie anywhere beyond it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import beta, binom
+
+Floats = npt.NDArray[np.float64]
+
+CONFIDENCE: Final = 0.95
+_TAIL: Final = (1.0 - CONFIDENCE) / 2.0
+
+
+def median_interval(values: Floats) -> tuple[Floats, Floats, Floats]:
+    """Median with its interval, NaN for groups that are too small to have one (under 6 values).
+
+    Args:
+        values: [groups, n], n at least 1, no NaN, each row ascending.
+
+    Returns:
+        measured, lo, hi: [groups] each.
+    """
+    size = values.shape[1]
+    middle = (values[:, (size - 1) // 2] + values[:, size // 2]) / 2.0
+    rank = median_rank(size)
+    if rank is None:
+        return middle, *_none(values)
+    return middle, values[:, rank], values[:, size - 1 - rank]
+
+
+@lru_cache(maxsize=256)
+def median_rank(size: int) -> int | None:
+    """The rank, from 0, at which the median's interval begins; it ends as far from the other end. None without one.
+
+    The median lies below the value of rank k with the probability that at most k of ``size`` values lie below the
+    median, P(B ≤ k) for B of Binomial(size, 1/2). The largest k for which that is at most 2.5 % is taken.
+    """
+    rank = int(binom.ppf(_TAIL, size, 0.5)) - 1
+    return rank if rank >= 0 else None
+
+
+def share_interval(shares: Floats, size: int) -> tuple[Floats, Floats, Floats]:
+    """A share of ``size`` pairs with its interval, as in `median_interval`; it has a width at 0 and 1 too."""
+    counts = np.rint(shares * size)
+    with np.errstate(invalid="ignore"):
+        low = np.where(counts > 0, beta.ppf(_TAIL, counts, size - counts + 1), 0.0)
+        high = np.where(counts < size, beta.isf(_TAIL, counts + 1, size - counts), 1.0)
+    return shares, low, high
+
+
+def extreme(values: Floats, *, largest: bool) -> tuple[Floats, Floats, Floats]:
+    """Largest or smallest value, without an interval; arguments and results as in `median_interval`."""
+    return values[:, -1 if largest else 0], *_none(values)
+
+
+def _none(values: Floats) -> tuple[Floats, Floats]:
+    nothing = np.full(len(values), np.nan)
+    return nothing, nothing

@@ -1,0 +1,1 @@
+"""What is to be run: arms, measures, policies, grids, studies and the spec of a run. Imports no torch."""

@@ -1,0 +1,61 @@
+"""The grid of a study: which networks, optimizers, scales, arms and policies are combined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .scales import Value, value_text
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class OptimizerSpec:
+    """An algorithm with the hyperparameters that differ from its defaults (the learning rate is the grid's).
+
+    ``recipe`` is empty where it is the grid's.
+    """
+
+    algorithm: str
+    options: tuple[tuple[str, Value], ...] = ()
+    recipe: str = ""
+
+    @property
+    def text(self) -> str:
+        """Canonical text of the options: ``"eps=0.001"``, ``""`` for the defaults."""
+        return ",".join(f"{name}={value_text(value)}" for name, value in self.options)
+
+    @property
+    def typed(self) -> str:
+        """As it is typed: ``adam:eps=0.001``, or ``adam`` for the defaults."""
+        return f"{self.algorithm}:{self.text}" if self.options else self.algorithm
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkInits:
+    """How many random initialisations a network gets per cell, and how many of them advance together.
+
+    ``cohort_inits`` is part of the run's identity: batched matrix products may change bits with the batch size.
+    """
+
+    network: str
+    inits: int
+    cohort_inits: int
+    quick_inits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The combinations of a study. Every combination of policy, network and optimizer is one series of cohorts."""
+
+    networks: tuple[NetworkInits, ...]
+    optimizers: tuple[OptimizerSpec, ...]
+    scales: tuple[float, ...]
+    arms: tuple[str, ...] = ("base", "loss", "lr", "mapped", "null", "ulp")
+    """Names of arms; ``base`` is always there."""
+    against: tuple[tuple[str, str], ...] = (("loss", "lr"),)
+    """Pairs beyond "each arm against base": (arm, against) at equal scale."""
+    policies: tuple[str, ...] = ("fp32",)
+    checkpoints: tuple[int, ...] = (1, 10, 50, 200)
+    measures: tuple[str, ...] = ()
+    """Names of what is recorded of every pair beyond the standard measures."""
+    lr: float = 0.01
+    recipe: str = "foreach"

@@ -1,0 +1,112 @@
+"""What a study is: a grid of pairs or a script, its predictions, and how it shows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from .grid import Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What a prediction may look at: one line of the summary before its quantity."""
+
+    network: str
+    optimizer: str
+    options: str
+    recipe: str
+    policy: str
+    arm: str
+    against: str
+    scale: float
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A falsifiable statement about one quantity of the summary.
+
+    Attributes:
+        quantity: name in summary.csv, such as ``identical_share`` or ``update_norm_ratio``.
+        predicted: the number, or the name of the pairs column that predicts each pair's own value (the measured column
+            is then ``quantity``; a cell is judged by the median of measured over predicted − 1).
+        tolerance: largest deviation that still holds; absolute, or relative to the prediction when ``relative``. Or the
+            name of the pairs column that bounds each pair's own deviation (every pair must lie within its bound).
+        relative: how ``tolerance`` is meant.
+        applies: which cells it speaks about.
+        moved: whether the cell counts only if its models moved (median distance from their initialisation > 0).
+        why: one sentence for the page.
+    """
+
+    quantity: str
+    predicted: float | str
+    tolerance: float | str
+    applies: Callable[[Cell], bool]
+    why: str
+    relative: bool = False
+    moved: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyContext:
+    """What a study with a script of its own is given."""
+
+    run: Path
+    seed: int
+    steps: int | None
+    quick: bool
+    device: str
+    backend: str
+    note: Callable[[str], None] = field(default=lambda text: None)
+
+
+class Presentation(Protocol):
+    """How a study shows a finished run; each part reads the run's files. `report.neutral.Neutral` has them all."""
+
+    def table(self, run: Path) -> Sequence[Mapping[str, Any]]:
+        """The rows that the command prints at its end."""
+
+    def sentences(self, run: Path) -> Sequence[str]:
+        """The answers in words, below the table and at the head of the page; a question comes before its answer."""
+
+    def legend(self, run: Path) -> Sequence[str]:
+        """What the table's words mean, below the sentences."""
+
+    def sections(self, run: Path) -> Iterable[tuple[str, str, str]]:
+        """The study's own parts of the page: title, anchor (empty to leave it out of the list at the top), HTML."""
+
+    def picture(self, run: Path, out: Path) -> None:
+        """Draws the study's one picture into ``out``, whose ending names the format.
+
+        Raises:
+            InputError: if the study has none, or the run lacks what it shows.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One study: a grid of paired runs, or a script of its own.
+
+    Attributes:
+        name: as typed on the command line; the file or folder is the name with ``_`` for ``-``.
+        title: a short line.
+        shows: what one learns from it, one sentence.
+        cost: a human's estimate of time and size on two cores.
+        grid: the paired runs; None for a study with a script.
+        predictions: what the summary judges.
+        execute: the script: writes its result files, ``summary.csv`` among them, whole into ``context.run``.
+        presentation: given the study, imports and returns how it shows itself; by default a table of its predictions
+            and verdicts.
+    """
+
+    name: str
+    title: str
+    shows: str
+    cost: str
+    grid: Grid | None = None
+    predictions: tuple[Prediction, ...] = ()
+    execute: Callable[[StudyContext], None] | None = None
+    presentation: Callable[[Study], Presentation] | None = None

@@ -1,0 +1,1 @@
+"""What advances cohorts from checkpoint to checkpoint, and what is measured on them there."""

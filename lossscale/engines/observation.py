@@ -1,0 +1,251 @@
+"""What measures are made of: the pairs of a cohort at one checkpoint, every shared number computed once.
+
+A tensor "of models" is [models, …]; one "of pairs" is [kept families, pairs, …]. `of_arm` and `of_against` lead from
+the first to the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kernels import DTYPES, bits
+
+from .. import theory
+from ..design.measures import EPS_QUANTILES
+
+if TYPE_CHECKING:
+    from .observer import Observer, Snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedForm:
+    """The update-norm ratio that is predicted for a pair, and how far off it may be measured; NaN where it is not."""
+
+    ratio: Tensor
+    tolerance: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class States:
+    """Whether the states of a pair agree, and how many of their elements were left out of the comparison."""
+
+    identical: Tensor
+    left_out: Tensor
+
+
+class Observation:
+    """A snapshot as measures read it.
+
+    Args:
+        observer: whose pairs are measured.
+        now: the cohort's snapshot.
+    """
+
+    def __init__(self, observer: Observer, now: Snapshot) -> None:
+        self.now = now
+        self._algorithm = observer.algorithm
+        self._hyper = observer.hyperparameters
+        self._family = observer.family
+        self._kept = observer.kept
+        self._smallest_normal = DTYPES[observer.policy.state].smallest_normal
+        self._arm = [pairing.arm for pairing in observer.pairings]
+        self._against = [pairing.against for pairing in observer.pairings]
+
+    def of_arm(self, tensor: Tensor) -> Tensor:
+        """[kept families, pairs, …]: each pair's arm, of a tensor of models."""
+        return self._at(tensor, self._arm)
+
+    def of_against(self, tensor: Tensor) -> Tensor:
+        """[kept families, pairs, …]: what each pair's arm is compared with, of a tensor of models."""
+        return self._at(tensor, self._against)
+
+    @cached_property
+    def update(self) -> Tensor:
+        """[models]: length of this step."""
+        return _norm(self.now.params.double() - self.now.before.double())
+
+    @cached_property
+    def moved(self) -> Tensor:
+        """[models]: distance from the initialisation."""
+        return _norm(self.now.params.double() - self.now.initial.double())
+
+    @cached_property
+    def loss(self) -> Tensor:
+        """[models]: of this step's batch, not scaled."""
+        return self.now.losses.double()
+
+    @cached_property
+    def smallest_grad(self) -> Tensor:
+        """[models]: smallest magnitude of a gradient other than 0, NaN without one."""
+        magnitude = self.now.grads.abs()
+        smallest = torch.where(magnitude == 0, torch.inf, magnitude).amin(1).double()
+        return torch.where(smallest.isinf(), torch.nan, smallest)
+
+    @cached_property
+    def nonfinite(self) -> Tensor:
+        """[models]: parameters that are infinite or NaN."""
+        return (~self.now.params.isfinite()).sum(1)
+
+    @cached_property
+    def differing_bits(self) -> Tensor:
+        """Of pairs: parameter bits that differ."""
+        return bits.differing_bits(*self._both).sum(2)
+
+    @cached_property
+    def max_ulp(self) -> Tensor:
+        """Of pairs: the largest distance of two parameters in units in the last place."""
+        return bits.ulp_distance(*self._both).amax(2)
+
+    @cached_property
+    def rel_distance(self) -> Tensor:
+        """Of pairs: |arm − against| / |against|."""
+        arm, against = self._both
+        distance = _norm(arm.double() - against.double())
+        return torch.where(distance == 0, distance, distance / _norm(against.double()))
+
+    def eps_over_r(self, level: float) -> Tensor:
+        """Of pairs: a quantile of eps/r over v > 0 (a level of EPS_QUANTILES), of what the arm is compared with."""
+        return self._denominators[0][EPS_QUANTILES.index(level)]
+
+    @property
+    def v_zero_share(self) -> Tensor:
+        """Of pairs: the share of v = 0, of what the arm is compared with."""
+        return self._denominators[1]
+
+    @cached_property
+    def closed_form(self) -> ClosedForm:
+        """Of pairs: predicted for loss × s against base at step 1, from base's own elements, with its bound."""
+        shape = (self._kept, len(self._arm))
+        predicted = torch.full(shape, torch.nan, dtype=torch.float64, device=self.now.params.device)
+        bound = predicted.clone()
+        chosen = [
+            index
+            for index, (arm, against) in enumerate(zip(self._arm, self._against, strict=True))
+            if against == 0 and self._family[arm].arm.scales_only_the_loss
+        ]
+        root = self._root([0]) if self.now.step == 1 and chosen else None
+        if root is None or not self._closed_form_applies:
+            return ClosedForm(ratio=predicted, tolerance=bound)
+        tensors = {"p0": self.now.before, "p1": self.now.params, "grads": self.now.grads}
+        base = {name: self._by_family(tensor)[:, 0] for name, tensor in tensors.items()}
+        updates = base["p1"].double() - base["p0"].double()
+        decay = self._decoupled_decay(base["p0"])
+        eps = self._hyperparameter("eps", [0], updates).expand(self._kept, 1)
+        for index in chosen:
+            scale = torch.full_like(eps, self._family[self._arm[index]].loss_factor)
+            scaled, seen = (
+                self._by_family(tensor)[:, self._arm[index]] for tensor in (self.now.params, self.now.grads)
+            )
+            predicted[:, index] = theory.predicted_update_norm_ratio(updates, root[:, 0], eps, scale, decay=decay)
+            bound[:, index] = theory.update_norm_ratio_tolerance(
+                updates,
+                base["p1"],
+                scaled,
+                root[:, 0],
+                eps,
+                scale,
+                grads=base["grads"],
+                arm_grads=seen,
+                decay=decay,
+            )
+        return ClosedForm(ratio=predicted, tolerance=bound)
+
+    @cached_property
+    def states(self) -> States:
+        """Of pairs: whether the states agree once each is brought back to the scale of the unscaled loss.
+
+        Elements that are subnormal, or underflowed to 0, in either run are counted and left out.
+        """
+        shape = (self._kept, len(self._arm))
+        equal = torch.ones(shape, dtype=torch.bool, device=self.now.params.device)
+        left_out = torch.zeros(shape, dtype=torch.int64, device=self.now.params.device)
+        for name, tensor in self.now.state.items():
+            degree = self._algorithm.degrees[name]
+            units = _column([member.loss_factor**degree for member in self._family], tensor)
+            unscaled = (tensor.view(-1, len(self._family), tensor.shape[1]).double() / units).view(tensor.shape)
+            ours, theirs = self.of_arm(unscaled), self.of_against(unscaled)
+            tiny = torch.zeros_like(ours, dtype=torch.bool)
+            for unit in (units[self._arm], units[self._against]):
+                tiny |= self._subnormal(ours * unit) | self._subnormal(theirs * unit)
+            left_out += tiny.sum(2)
+            equal &= ((ours == theirs) | (ours.isnan() & theirs.isnan()) | tiny).all(2)
+        return States(identical=equal, left_out=left_out)
+
+    @cached_property
+    def _both(self) -> tuple[Tensor, Tensor]:
+        return self.of_arm(self.now.params), self.of_against(self.now.params)
+
+    def _by_family(self, tensor: Tensor) -> Tensor:
+        """[kept families, members, …] of a tensor of models."""
+        return tensor.view(-1, len(self._family), *tensor.shape[1:])[: self._kept]
+
+    def _at(self, tensor: Tensor, indices: Sequence[int]) -> Tensor:
+        """[kept families, len(indices), …] of a tensor of models."""
+        return self._by_family(tensor)[:, list(indices)]
+
+    @cached_property
+    def _denominators(self) -> tuple[list[Tensor], Tensor]:
+        """Of pairs: the quantiles of eps/r and the share of v = 0."""
+        needed = sorted(set(self._against))
+        place = [needed.index(index) for index in self._against]
+        root = self._root(needed)
+        if root is None:
+            nothing = torch.full((self._kept, len(place)), torch.nan, dtype=torch.float64)
+            return [nothing] * len(EPS_QUANTILES), nothing
+        ratio = torch.where(root > 0, self._hyperparameter("eps", needed, root) / root, torch.nan)
+        levels = torch.tensor(EPS_QUANTILES, dtype=root.dtype, device=root.device)
+        found = torch.nanquantile(ratio, levels, dim=2)
+        return [row[:, place] for row in found], (root == 0).double().mean(2)[:, place]
+
+    def _root(self, members: Sequence[int]) -> Tensor | None:
+        """[kept families, members, n] float64: r, the root of the second moment as it divides; None without one."""
+        state = {name: self._at(tensor, members).double() for name, tensor in self.now.state.items()}
+        if "exp_avg_sq" in state:
+            moment = state.get("max_exp_avg_sq", state["exp_avg_sq"])
+            kept = [float(self._hyper[index].betas[1]) ** self.now.step for index in members]
+            return torch.sqrt(moment / (1.0 - _column(kept, moment)))
+        if "square_avg" in state:
+            mean = state.get("grad_avg")
+            return torch.sqrt(state["square_avg"] if mean is None else state["square_avg"] - mean.square())
+        return torch.sqrt(state["sum"]) if "sum" in state else None
+
+    def _hyperparameter(self, name: str, members: Sequence[int], like: Tensor) -> Tensor:
+        """[members, 1] of a hyperparameter, NaN where the algorithm has none."""
+        return _column([getattr(self._hyper[index], name, float("nan")) for index in members], like)
+
+    @property
+    def _closed_form_applies(self) -> bool:
+        """Not with a coupled (L2) decay in the gradient, without an eps outside the root, or where v begins above 0."""
+        degrees, base = self._algorithm.degrees, self._hyper[0]
+        coupled = degrees.get("weight_decay", 0) != 0 and getattr(base, "weight_decay", 0.0) != 0
+        begun = getattr(base, "initial_accumulator_value", 0.0) != 0
+        return degrees.get("eps") == 1 and not coupled and not begun
+
+    def _decoupled_decay(self, before: Tensor) -> Tensor | None:
+        """[kept families, n]: the part of base's update that does not come from the loss."""
+        base = self._hyper[0]
+        if self._algorithm.degrees.get("weight_decay") != 0 or getattr(base, "weight_decay", 0.0) == 0:
+            return None
+        return before.double() * -float(base.lr * base.weight_decay)
+
+    def _subnormal(self, values: Tensor) -> Tensor:
+        """Whether the state's format would hold each value as a subnormal number."""
+        magnitude = values.abs()
+        return (magnitude > 0) & (magnitude < self._smallest_normal)
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    """[len(values), 1] float64."""
+    return torch.tensor(values, dtype=torch.float64, device=like.device).unsqueeze(1)
+
+
+def _norm(rows: Tensor) -> Tensor:
+    """Euclidean norm over the last dimension."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1)
+    return norms

@@ -1,0 +1,1 @@
+"""The networks under study, and what they are fed."""

@@ -1,0 +1,208 @@
+"""The networks under study, as populations: all models' parameters are one [models, n] tensor.
+
+Forward and backward are batched over models with ``torch.bmm`` and written by hand, because every operation of the
+backward pass must be linear in the upstream gradient: then a loss multiplied by 2**k multiplies every gradient by 2**k,
+exactly, whatever the order of a sum. Models of one population also run through the same code at the same shape and
+alignment, so equal models give equal bits; `elementwise` sees to the one place where a CPU library would treat the last
+few models differently.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..support.errors import check_choice
+from .data import Batch, DigitsStream, Stream, UniformStream, uniforms
+
+_LANES = 256
+"""Elements that any CPU's vector loop takes in whole passes (four vectors of 16 floats, with room to spare)."""
+
+
+def elementwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Applies a transcendental function so that an element's bits do not depend on its position.
+
+    torch's CPU loops hand the elements after the last whole vector to a scalar routine that rounds differently; padding
+    makes all vectors whole.
+    """
+    flat = x.reshape(-1)
+    padded = torch.nn.functional.pad(flat, (0, -flat.numel() % _LANES))
+    return function(padded)[: flat.numel()].view(x.shape)
+
+
+class Head(Protocol):
+    """What follows the last Linear layer: from its outputs z [models, outputs, samples] to the loss."""
+
+    def loss(self, z: Tensor, targets: Tensor) -> Tensor:
+        """[models]: the loss, not scaled."""
+
+    def gradient(self, z: Tensor, targets: Tensor, loss_scale: Tensor) -> Tensor:
+        """[models, outputs, samples]: d(loss_scale · loss)/dz, linear in ``loss_scale`` [models, 1, 1]."""
+
+
+class ExpSigmoid:
+    """loss = label − exp(sigmoid(z)), one sample: the end of the article's network."""
+
+    def loss(self, z: Tensor, targets: Tensor) -> Tensor:
+        """[models]."""
+        output = elementwise(torch.exp, elementwise(torch.sigmoid, z))
+        return (targets - output).view(len(z))
+
+    def gradient(self, z: Tensor, targets: Tensor, loss_scale: Tensor) -> Tensor:
+        """[models, 1, 1]; the products associate as autograd's do."""
+        del targets  # the loss is linear in the label
+        squashed = elementwise(torch.sigmoid, z)
+        output = elementwise(torch.exp, squashed)
+        return -loss_scale * output * (1.0 - squashed) * squashed
+
+
+class CrossEntropy:
+    """Mean cross-entropy over the samples."""
+
+    def loss(self, z: Tensor, targets: Tensor) -> Tensor:
+        """[models]."""
+        shifted = z - z.amax(1, keepdim=True)
+        log_total = elementwise(torch.log, elementwise(torch.exp, shifted).sum(1))
+        chosen = torch.where(targets > 0, shifted, torch.zeros_like(shifted)).sum(1)
+        return (log_total - chosen).mean(1)
+
+    def gradient(self, z: Tensor, targets: Tensor, loss_scale: Tensor) -> Tensor:
+        """[models, classes, samples]."""
+        exponentials = elementwise(torch.exp, z - z.amax(1, keepdim=True))
+        probabilities = exponentials / exponentials.sum(1, keepdim=True)
+        return (probabilities - targets) * (loss_scale / z.shape[2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Where one Linear layer lies in a model's n parameters: weight [outputs, inputs], then bias [outputs]."""
+
+    inputs: int
+    outputs: int
+    start: int
+
+    @property
+    def weight(self) -> slice:
+        """Columns of the weight, row by row."""
+        return slice(self.start, self.start + self.inputs * self.outputs)
+
+    @property
+    def bias(self) -> slice:
+        """Columns of the bias."""
+        return slice(self.weight.stop, self.weight.stop + self.outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Linear layers with ReLU between them, and a head.
+
+    Attributes:
+        name: as in the pairs files; the widths are in it.
+        widths: features of the input and of every layer's output.
+        head: from the last layer's output to the loss.
+        stream: ``stream(seed=…, inits=…, device=…)``: its data.
+        squares_input: whether the first layer sees the input squared.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    head: Head
+    stream: Callable[..., Stream]
+    squares_input: bool = False
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The Linear layers, in torch's order of parameters."""
+        layers: list[Layer] = []
+        for inputs, outputs in itertools.pairwise(self.widths):
+            start = layers[-1].bias.stop if layers else 0
+            layers.append(Layer(inputs=inputs, outputs=outputs, start=start))
+        return tuple(layers)
+
+    @property
+    def parameters(self) -> int:
+        """n, the number of parameters of one model."""
+        last = self.layers[-1]
+        return last.start + (last.inputs + 1) * last.outputs
+
+    def initial(self, seed: int, inits: Sequence[int]) -> Tensor:
+        """[inits, n] float32 on the CPU, distributed as ``torch.nn.Linear`` does: uniform within ±1/sqrt(inputs)."""
+        drawn = uniforms(seed, f"{self.name}/initial", inits, self.parameters).astype(np.float64)
+        for layer in self.layers:
+            bound = 1.0 / math.sqrt(layer.inputs)
+            drawn[:, layer.start : layer.bias.stop] = drawn[:, layer.start : layer.bias.stop] * (2 * bound) - bound
+        return torch.from_numpy(drawn.astype(np.float32))
+
+    def losses(self, params: Tensor, batch: Batch) -> Tensor:
+        """[models] float32: each model's loss on its family's batch, not scaled."""
+        outputs = self._forward(params, batch)[-1]
+        return self.head.loss(outputs, _per_model(batch.targets, len(params)))
+
+    def gradients(self, params: Tensor, batch: Batch, loss_scale: Tensor, out: Tensor) -> None:
+        """Writes each model's gradient of loss_scale · loss into ``out``.
+
+        Args:
+            params: [models, n] float32, the models of one family next to each other.
+            batch: data of the families; models are a multiple of families.
+            loss_scale: [models] float32.
+            out: [models, n] float32, overwritten.
+        """
+        *activations, z = self._forward(params, batch)
+        upstream = self.head.gradient(z, _per_model(batch.targets, len(params)), loss_scale.view(-1, 1, 1))
+        for index, layer in reversed(list(enumerate(self.layers))):
+            weight_gradient = torch.bmm(upstream, activations[index].transpose(1, 2))
+            out[:, layer.weight] = weight_gradient.view(len(params), -1)
+            torch.sum(upstream, 2, out=out[:, layer.bias])
+            if index:
+                below = torch.bmm(_weight(params, layer).transpose(1, 2), upstream)
+                # ReLU's backward, with its rule for NaN: the gradient passes unless the activation is <= 0.
+                upstream = torch.ops.aten.threshold_backward(below, activations[index], 0.0)
+
+    def _forward(self, params: Tensor, batch: Batch) -> list[Tensor]:
+        """Every layer's input and, last, the outputs of the last layer; [models, features, samples] each."""
+        inputs = batch.inputs * batch.inputs if self.squares_input else batch.inputs
+        values = [_per_model(inputs, len(params))]
+        for layer in self.layers:
+            bias = params[:, layer.bias].unsqueeze(2)
+            z = torch.baddbmm(bias, _weight(params, layer), values[-1])
+            values.append(z if layer.bias.stop == self.parameters else z.relu_())
+        return values
+
+
+def _weight(params: Tensor, layer: Layer) -> Tensor:
+    """[models, outputs, inputs], a copy: every model's matrix then starts at the same alignment, as equal bits need."""
+    return params[:, layer.weight].contiguous().view(len(params), layer.outputs, layer.inputs)
+
+
+def _per_model(shared: Tensor, models: int) -> Tensor:
+    """[models, …] from [families, …]: each family's data once for every one of its models."""
+    return shared.repeat_interleave(models // len(shared), 0)
+
+
+def _uniform(*, seed: int, inits: Sequence[int], device: torch.device) -> Stream:
+    return UniformStream(features=6, seed=seed, inits=inits, device=device)
+
+
+NETWORKS: Final[Mapping[str, Network]] = MappingProxyType(
+    {
+        network.name: network
+        for network in (
+            Network(name="mlp-6-6-1", widths=(6, 6, 1), head=ExpSigmoid(), stream=_uniform, squares_input=True),
+            Network(name="mlp-64-32-10", widths=(64, 32, 10), head=CrossEntropy(), stream=DigitsStream),
+        )
+    }
+)
+"""Every network, by name."""
+
+
+def get_network(name: str) -> Network:
+    """The network of that name; InputError if there is none."""
+    return NETWORKS[check_choice("network", name, NETWORKS)]

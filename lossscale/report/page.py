@@ -1,0 +1,207 @@
+"""report.html: one self-contained page for one run or several. It loads nothing; plotly.js stands in it once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from ..design.arms import ARMS, BASE
+from ..design.measures import IDENTICAL, MOVED, REL_DISTANCE
+from ..design.scales import is_power_of_two, scale_text
+from ..design.study import Study
+from ..design.verdicts import CELL, FAILS
+from ..support.files import write_text
+from ..support.html import Section, details, page, paragraph, table
+from ..support.output import plain
+from . import parts
+from .finished import FinishedRun, read_finished
+from .labels import optimizer_label, raised_powers
+from .libraries import require
+from .neutral import prediction_rows
+
+SHOWN_FAILURES: Final = 40
+
+LIMITS: Final = (
+    "“Identical” speaks of parameter bits. Exactness is claimed for s = 2^k only: any other s rounds when it is "
+    "multiplied in.",
+    "Intervals are exact 95 % intervals over random initialisations: order statistics for medians (none under 6 "
+    "pairs), Clopper and Pearson’s for shares. A share of 1 says that no pair differed, not that none can; the "
+    "largest and smallest of the pairs have no interval.",
+    "The update-norm ratio is judged pair by pair: an update is measured as the change of float32 parameters, so "
+    "each pair’s tolerance is the bound that their rounding leaves, plus 5e-7 for the arithmetic of the step. Pairs "
+    "that resolve less than 10 % are not judged.",
+    "Pairs with non-finite parameters are counted and left out of every number.",
+    "Models of this size show how an optimizer reacts to the scale of the loss. How far two runs drift apart depends "
+    "on network, data and length.",
+)
+
+
+def write_report(runs: Sequence[Path], out: Path | None = None, *, find_study: Callable[[str], Study]) -> Path:
+    """Write one page about the runs, whole, and return its path.
+
+    Args:
+        runs: folders with manifest.json and summary.csv.
+        out: the page; by default ``report.html`` in the first run.
+        find_study: the study of a name; KeyError when there is none.
+
+    Raises:
+        LibraryMissing: when plotly or jinja2 is not installed.
+        InputError: when a folder holds no finished run, or the page cannot be written.
+    """
+    require("the page", "plotly", "jinja2")
+    from plotly.offline import get_plotlyjs
+
+    loaded = [_Run(read_finished(run, find_study)) for run in runs]
+    single = loaded[0] if len(loaded) == 1 else None
+    sections = list(_sections(loaded))
+    document = page(
+        single.study.title if single else "Paired loss-scale runs",
+        sections,
+        lead=parts.lead(text for run in loaded for text in run.lead()),
+        footer="".join(run.footer() for run in loaded),
+        head=parts.head(get_plotlyjs()),
+    )
+    target = out or runs[0] / "report.html"
+    write_text(target, document)
+    return target
+
+
+def _sections(runs: Sequence[_Run]) -> Iterator[Section]:
+    """The parts of every run, told apart by study, and by directory too where several are of one study."""
+    names = [run.study.name for run in runs]
+    for place, run in enumerate(runs):
+        name = run.study.name
+        if len(runs) == 1:
+            yield from run.sections(prefix="", anchor=name)
+        elif names.count(name) == 1:
+            yield from run.sections(prefix=f"{name}: ", anchor=name)
+        else:
+            yield from run.sections(prefix=f"{name} ({run.path.name}): ", anchor=f"{name}-{place}")
+
+
+class _Run:
+    """A finished run and the parts of its page."""
+
+    def __init__(self, run: FinishedRun) -> None:
+        self.path, self.manifest, self.study, self.summary = run.path, run.manifest, run.study, run.summary
+        self.presentation = run.presentation
+        self.paired = self.study.grid is not None and len(self.summary) > 0
+
+    def lead(self) -> list[str]:
+        if not self.paired:
+            return [f"This study shows {self.study.shows}."]
+        return [*self.presentation.sentences(self.path), self._method()]
+
+    def sections(self, *, prefix: str, anchor: str) -> Iterator[Section]:
+        for title, own, body in self.presentation.sections(self.path):
+            yield Section(title=prefix + title, body=body, anchor=f"{anchor}-{own}" if own else "")
+        if self.paired:
+            yield Section(title=f"{prefix}Predictions", body=self._predictions(), anchor=f"{anchor}-predictions")
+            controls = self._controls()
+            if controls:
+                yield Section(title=f"{prefix}Controls", body=controls, anchor=f"{anchor}-controls")
+            yield Section(title=f"{prefix}Limits", body=parts.bullets(LIMITS), anchor=f"{anchor}-limits")
+        yield Section(title=f"{prefix}Provenance", body=self._provenance(), anchor=f"{anchor}-provenance")
+
+    def footer(self) -> str:
+        return paragraph(
+            f"Study {self.study.name}, seed {self.manifest.seed}; every number of this page is in "
+            "summary.csv beside it."
+        )
+
+    def _method(self) -> str:
+        """What was compared, in one sentence."""
+        counted = self.summary[self.summary["quantity"] == IDENTICAL.quantity_name]
+        pairs = counted.groupby([*CELL[:-1]])[["pairs", "nonfinite_pairs"]].max().to_numpy().sum()
+        scales = self.summary["scale"]
+        return (
+            f"These answers come from {pairs:,} pairs of networks; the two of a pair share their initial weights and "
+            f"their data, and s runs from {scale_text(scales.min())} to {scale_text(scales.max())}."
+        )
+
+    def _predictions(self) -> str:
+        rows = [
+            {
+                "quantity": row["quantity"],
+                "prediction": raised_powers(row["why"]),
+                **_without(row, "prediction", "quantity", "why"),
+            }
+            for row in prediction_rows(self.study, self.summary)
+        ]
+        body = table(
+            rows,
+            caption="Each prediction is judged in every cell (network, optimizer, options, scale, checkpoint) that it "
+            "speaks about. Not judged: the models did not move, no pair was finite, or the rounding of the parameters "
+            "hides the predicted size.",
+        )
+        failures = self.summary[self.summary["verdict"] == FAILS]
+        if failures.empty:
+            return body + paragraph("No prediction failed.")
+        shown = failures.head(SHOWN_FAILURES)
+        columns = [*CELL, "quantity", "predicted", "measured", "lo", "hi", "tolerance", "pairs", "verdict"]
+        caption = f"Failed predictions: {len(failures)}" + (
+            f", the first {SHOWN_FAILURES} shown" if len(failures) > len(shown) else ""
+        )
+        return body + table(_records(shown, columns), columns, caption=caption)
+
+    def _controls(self) -> str:
+        rows = list(_control_rows(self.summary))
+        shown = {row["control"] for row in rows}
+        says = [arm.control.says for arm in ARMS.values() if arm.control and raised_powers(arm.control.title) in shown]
+        caption = " ".join(
+            (*says, "A result of the same bits counts only where the models moved away from their initial weights.")
+        )
+        return table(rows, caption=raised_powers(caption)) if rows else ""
+
+    def _provenance(self) -> str:
+        rows = [{"item": name, "value": value} for name, value in _flat(plain(self.manifest))]
+        return details("How this run was made (manifest.json)", table(rows))
+
+
+def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def _control_rows(summary: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """One row per network and control."""
+    for network, lines in summary.groupby("network", sort=False):
+        final = lines[lines["step"] == lines["step"].max()]
+        for arm in ARMS.values():
+            if arm.control is None:
+                continue
+            of_arm = final[(final["arm"] == arm.name) & (final["against"] == BASE.name)]
+            if arm.control.exact_scales:
+                of_arm = of_arm[of_arm["scale"].map(is_power_of_two) & (of_arm["scale"] != 1.0)]
+            shares = of_arm[of_arm["quantity"] == IDENTICAL.quantity_name]
+            if shares.empty:
+                continue
+            distance = of_arm.loc[of_arm["quantity"] == REL_DISTANCE.quantity_name, "measured"]
+            moved = of_arm.loc[of_arm["quantity"] == MOVED.quantity_name, "measured"]
+            yield {
+                "network": network,
+                "control": raised_powers(arm.control.title),
+                "pairs": int(shares["pairs"].sum()),
+                "non-finite pairs": int(shares["nonfinite_pairs"].sum()),
+                "identical share, smallest of the cells": float(shares["measured"].min()),
+                "median distance, smallest": float(distance.min()),
+                "largest": float(distance.max()),
+                "cells that moved": f"{int((moved > 0).sum())} of {len(shares)}",
+            }
+
+
+def _records(lines: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
+    named = lines.assign(optimizer=[optimizer_label(name, "") for name in lines["optimizer"]])
+    return [{str(name): value for name, value in row.items()} for row in named[list(columns)].to_dict("records")]
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as dotted names, everything else as text."""
+    for name, value in document.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

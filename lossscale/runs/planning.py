@@ -1,0 +1,185 @@
+"""From what the user typed to the manifest of a run: every choice is checked here, before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from ..design.grid import Grid, OptimizerSpec
+from ..design.options import check_finite, find_algorithm, make_record, parse_options
+from ..design.policies import POLICIES
+from ..design.scales import parse_scale
+from ..design.spec import RunSpec
+from ..design.study import Study
+from ..support.errors import InputError, check_choice, check_count, input_errors
+from .records import Manifest
+
+LARGEST_INITS = 1_000_000
+"""Per cell. The cohorts of a run are listed in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The options of ``run``; empty or None where the study decides."""
+
+    policies: tuple[str, ...] = ()
+    optimizers: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
+    inits: int | None = None
+    steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    backend: str = "auto"
+    quick: bool = False
+    resume: bool = False
+    workers: int | None = None
+
+    def grid_only(self) -> dict[str, object]:
+        """The choices given that only a grid has, by option."""
+        named = {
+            "--policy": self.policies,
+            "--optimizer": self.optimizers,
+            "--scale": self.scales,
+            "--inits": self.inits,
+        }
+        return {name: value for name, value in named.items() if value not in ((), None)}
+
+    def for_script(self) -> Choices:
+        """The choices without those that only a grid has: what ``all`` gives to a study with a script."""
+        return dataclasses.replace(self, policies=(), optimizers=(), scales=(), inits=None)
+
+
+def planned_manifest(study: Study, choices: Choices) -> Manifest:
+    """The manifest of the run that was asked for, not finished.
+
+    Raises:
+        InputError: for every choice that cannot be had; nothing has been written then.
+    """
+    if choices.steps is not None:
+        check_count("--steps", choices.steps)
+    if choices.inits is not None:
+        check_count("--inits", choices.inits)
+        if choices.inits > LARGEST_INITS:
+            remedy = f"is more than a run holds; give at most {LARGEST_INITS:,}, or several runs of another --seed"
+            raise InputError("--inits", choices.inits, remedy)
+    if not 0 <= choices.seed < 2**63:
+        raise InputError("--seed", choices.seed, "must lie between 0 and 2^63 - 1")
+    scales = tuple(dict.fromkeys(parse_scale(text) for text in choices.scales))
+    policies = tuple(check_choice("--policy", name, POLICIES) for name in dict.fromkeys(choices.policies))
+    optimizers = _optimizers(study.grid, choices.optimizers)
+    device, backend = _resolve(choices)
+    spec = None
+    options: dict[str, Any] = {}
+    if study.grid is None:
+        for name, value in choices.grid_only().items():
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise InputError(name, shown, f"the study {study.name} is a script and has no such choice; leave it out")
+        options = {"steps": choices.steps, "quick": choices.quick, "device": device, "backend": backend}
+    else:
+        grid = dataclasses.replace(
+            _smaller(study.grid, choices),
+            scales=tuple(sorted(scales)) or study.grid.scales,
+            policies=policies or study.grid.policies,
+            optimizers=tuple(_with_recipe(item, study.grid) for item in optimizers or study.grid.optimizers),
+        )
+        whole = RunSpec.of(study.name, grid, seed=choices.seed, device=device, backend=backend)
+        _check(whole)
+        spec = whole.as_dict()
+    return _manifest(study, choices.seed, device, spec, options)
+
+
+def parse_optimizer(text: str) -> OptimizerSpec:
+    """``adam`` or ``adam:eps=1e-3,weight_decay=0.1``, its names and values checked by the algorithm.
+
+    Raises:
+        InputError: for an unknown algorithm or hyperparameter, or a value that the algorithm refuses.
+    """
+    name, colon, rest = text.partition(":")
+    algorithm = find_algorithm("--optimizer", name)
+    parts = rest.split(",") if colon else ()
+    return OptimizerSpec(algorithm=algorithm.name, options=parse_options(algorithm, parts, "--optimizer", text))
+
+
+def _optimizers(grid: Grid | None, texts: tuple[str, ...]) -> tuple[OptimizerSpec, ...]:
+    """What was asked for: a bare name means all options that the study has for it, or the defaults."""
+    chosen: list[OptimizerSpec] = []
+    for text in texts:
+        asked = parse_optimizer(text)
+        known = [item for item in grid.optimizers if item.algorithm == asked.algorithm] if grid else []
+        chosen += known if known and ":" not in text else [asked]
+    return tuple(dict.fromkeys(chosen))
+
+
+def _with_recipe(optimizer: OptimizerSpec, grid: Grid) -> OptimizerSpec:
+    """The optimizer with a recipe of its own where it lacks the grid's."""
+    from kernels import get_algorithm
+
+    algorithm = get_algorithm(optimizer.algorithm)
+    recipe = "" if grid.recipe in algorithm.recipes else algorithm.default_recipe
+    return dataclasses.replace(optimizer, recipe=recipe)
+
+
+def _smaller(grid: Grid, choices: Choices) -> Grid:
+    """The grid with the number of inits and steps that was asked for."""
+    networks = tuple(
+        dataclasses.replace(network, inits=choices.inits or (network.quick_inits if choices.quick else network.inits))
+        for network in grid.networks
+    )
+    checkpoints = grid.checkpoints
+    if choices.steps is not None:
+        kept = {step for step in checkpoints if step <= choices.steps}
+        checkpoints = tuple(sorted(kept | {choices.steps}))
+    elif choices.quick:
+        checkpoints = tuple(step for step in checkpoints if step <= QUICK_STEPS) or checkpoints[:1]
+    return dataclasses.replace(grid, networks=networks, checkpoints=checkpoints)
+
+
+QUICK_STEPS = 50
+"""How far ``--quick`` goes."""
+
+
+def _resolve(choices: Choices) -> tuple[str, str]:
+    """The device, and the backend that is used on it."""
+    import torch
+
+    from kernels import available_backends, resolve_backend
+
+    from ..support.cli import resolve_device
+
+    check_choice("--backend", choices.backend, ("auto", *available_backends()))
+    device = resolve_device(choices.device)
+    if choices.backend == "interpreter" and device == "cpu":
+        return device, choices.backend  # in workers of its own
+    with input_errors("--backend", choices.backend):
+        return device, resolve_backend(choices.backend, torch.device(device))
+
+
+def _check(spec: RunSpec) -> None:
+    """Chooses the engine and builds every record once: what either refuses shows before the run begins."""
+    from kernels import get_algorithm
+
+    from ..engines.engine import choose_engine
+
+    choose_engine(spec)
+    for optimizer in spec.optimizers:
+        algorithm = get_algorithm(optimizer.algorithm)
+        base = make_record(algorithm, {"lr": spec.lr, **dict(optimizer.options)}, "--optimizer", optimizer.typed)
+        for member in spec.family:
+            with input_errors("--scale", member.scale):
+                record = member.hyperparameters(algorithm, base)
+                check_finite(record, f"--optimizer {optimizer.typed} --scale", member.scale)
+
+
+def _manifest(study: Study, seed: int, device: str, spec: dict[str, Any] | None, options: dict[str, Any]) -> Manifest:
+    from ..support.provenance import collect
+
+    provenance = collect(device)
+    return Manifest(
+        study=study.name,
+        seed=seed,
+        spec=spec,
+        options=options,
+        provenance=provenance.as_dict(),
+        resume_key=provenance.resume_key(),
+    )

@@ -1,0 +1,214 @@
+"""A run on disk: manifest, shards of pairs, and the checksums that tell a whole shard from a damaged one.
+
+``manifest.json`` holds the spec, so the cohorts of a run (and the names of its shards) follow from it. A shard is
+written to a temporary file and renamed; its SHA-256 then goes into ``checksums.json``. A shard without a matching
+checksum, because a kill came between the two writes or because its bytes changed, counts as missing. No file holds a
+time, so equal runs are equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ..design.measures import STANDARD, get_measure
+from ..design.spec import CellKey, Cohort, RunSpec
+from ..support.errors import InputError
+from ..support.files import whole_file, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from ..engines.observer import Columns
+
+SCHEMA_VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+CHECKSUMS: Final = "checksums.json"
+SUMMARY: Final = "summary.csv"
+PAIRS: Final = "pairs"
+
+_COORDINATES: Final = {
+    **dict.fromkeys(("study", "network", "optimizer", "options", "recipe", "policy"), "string"),
+    **{"init": "int32", "arm": "string", "against": "string", "scale": "float64", "step": "int32", "params": "int32"},
+}
+"""Which pair a row is about: columns and their types. Its measures follow."""
+
+COLUMNS: Final = (*_COORDINATES, *STANDARD)
+"""The columns of the pairs files of a grid that names no measures of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What ``manifest.json`` says.
+
+    Attributes:
+        study: name of the study.
+        seed: random seed.
+        spec: the grid that was run; None for a study with a script of its own.
+        options: what else the user chose, of such a study.
+        provenance: versions, machine, CPU capability, git revision.
+        resume_key: what must agree for a resume.
+        finished: whether everything was written.
+        schema_version: of the files beside it.
+    """
+
+    study: str
+    seed: int
+    spec: dict[str, Any] | None
+    options: dict[str, Any]
+    provenance: dict[str, Any]
+    resume_key: dict[str, str]
+    finished: bool = False
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def run_spec(self) -> RunSpec | None:
+        """The spec as a record."""
+        return None if self.spec is None else RunSpec.from_dict(self.spec)
+
+
+def write_manifest(run: Path, manifest: Manifest) -> None:
+    """Writes the manifest whole."""
+    write_json(run / MANIFEST, manifest)
+
+
+def read_manifest(run: Path, argument: str = "RUN") -> Manifest:
+    """Reads the manifest of a run.
+
+    Raises:
+        InputError: if there is none, or if it is not one that this version writes.
+    """
+    path = run / MANIFEST
+    try:
+        document = json.loads(path.read_text())
+    except OSError as error:
+        remedy = f"holds no run (there is no readable {MANIFEST}); give the directory that `run` wrote"
+        raise InputError(argument, run, remedy) from error
+    except ValueError as error:
+        raise InputError(argument, path, "is damaged; remove the directory and run the study again") from error
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(argument, path, f"is not of schema version {SCHEMA_VERSION}; run the study again")
+    try:
+        manifest = Manifest(**document)
+        spec = manifest.run_spec
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(argument, path, "is damaged; remove the directory and run the study again") from error
+    del spec
+    return manifest
+
+
+def shard_path(run: Path, cohort: Cohort) -> Path:
+    """Where a cohort's pairs lie."""
+    return run / PAIRS / f"{cohort.name}.parquet"
+
+
+def write_shard(run: Path, study: str, cohort: Cohort, columns: Columns) -> str:
+    """Writes a cohort's pairs whole; the same pairs give the same bytes.
+
+    Returns:
+        The file's SHA-256, for `write_checksums`.
+    """
+    import pyarrow.parquet as pq
+
+    path = shard_path(run, cohort)
+    with whole_file(path) as temporary:
+        pq.write_table(_table(study, cohort.key, columns), temporary, compression="zstd", version="2.6")
+        digest = _digest(temporary)
+    return digest
+
+
+def _table(study: str, key: CellKey, columns: Columns) -> pa.Table:
+    import pyarrow as pa
+
+    rows = len(columns["step"])
+    constant: dict[str, str] = {"study": study, **vars(key)}
+    kinds = {**_COORDINATES, **{name: get_measure(name).kind.value for name in columns if name not in _COORDINATES}}
+    arrays: list[Any] = []
+    for name, kind in kinds.items():
+        if name in constant:
+            arrays.append(pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([constant[name]])))
+        elif kind == "string":
+            arrays.append(pa.array(columns[name].tolist(), pa.string()).dictionary_encode())
+        else:
+            arrays.append(pa.array(columns[name], pa.type_for_alias(kind)))
+    return pa.table(dict(zip(kinds, arrays, strict=True)))
+
+
+def read_checksums(run: Path) -> dict[str, str]:
+    """SHA-256 of every shard that was written, by cohort name; empty when the file is missing or damaged."""
+    try:
+        document = json.loads((run / CHECKSUMS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(value) for name, value in document.items()} if isinstance(document, dict) else {}
+
+
+def write_checksums(run: Path, checksums: Mapping[str, str]) -> None:
+    """Writes the checksums whole, in the order of their names."""
+    write_json(run / CHECKSUMS, dict(sorted(checksums.items())))
+
+
+def is_whole(run: Path, cohort: Cohort, checksums: Mapping[str, str]) -> bool:
+    """Whether the cohort's shard is there and is what was written."""
+    try:
+        return _digest(shard_path(run, cohort)) == checksums.get(cohort.name)
+    except OSError:
+        return False
+
+
+def check_shards(run: Path, cohorts: Iterable[Cohort], argument: str = "RUN") -> None:
+    """Compares every cohort's shard with its checksum.
+
+    Raises:
+        InputError: for the first shard that is missing or damaged.
+    """
+    checksums = read_checksums(run)
+    for cohort in cohorts:
+        if not is_whole(run, cohort, checksums):
+            path = shard_path(run, cohort)
+            state = "is damaged" if path.exists() else "is missing"
+            raise InputError(argument, path, f"{state}; run the study again with --resume to redo this shard")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def iter_cells(run: Path, argument: str = "RUN") -> Iterator[tuple[CellKey, pd.DataFrame]]:
+    """The pairs of a run, one (network, optimizer, options, recipe, policy) at a time, so that memory stays bounded.
+
+    Yields:
+        The key, and its pairs text columns as categories.
+
+    Raises:
+        InputError: for a missing or damaged shard, or a run without a grid.
+    """
+    spec = read_manifest(run, argument).run_spec
+    if spec is None:
+        return
+    cells: dict[CellKey, list[Cohort]] = {}
+    for cohort in spec.cohorts():
+        cells.setdefault(cohort.key, []).append(cohort)
+    for key, cohorts in cells.items():
+        yield key, read_cohorts(run, cohorts, argument)
+
+
+def read_cohorts(run: Path, cohorts: Sequence[Cohort], argument: str = "RUN") -> pd.DataFrame:
+    """The pairs of these cohorts, text columns as categories.
+
+    Raises:
+        InputError: for a missing or damaged shard.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_shards(run, cohorts, argument)
+    tables = [pq.read_table(shard_path(run, cohort)) for cohort in cohorts]
+    frame: pd.DataFrame = pa.concat_tables(tables).unify_dictionaries().to_pandas()
+    return frame

@@ -1,0 +1,71 @@
+"""summary.csv: made from a run's pairs, written, and read again. Every study's summary has this form."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from ..design.study import Study
+from ..design.verdicts import COLUMNS, FAILS, HOLDS, NO_PREDICTION
+from ..support.files import write_text
+
+_TEXT: Final = ("study", "network", "optimizer", "options", "recipe", "policy", "arm", "against", "quantity", "verdict")
+_NUMBERS: Final = ("predicted", "measured", "lo", "hi", "tolerance")
+
+
+def write_summary(run: Path, study: Study) -> None:
+    """Read the run's pairs and write its summary.csv, whole.
+
+    Raises:
+        InputError: for a damaged shard or an unwritable folder.
+    """
+    from ..analysis.summarize import summarize
+    from .records import iter_cells
+
+    summary = summarize(iter_cells(run), study.name, study.predictions)
+    write_text(run / "summary.csv", summary_text(summary))
+
+
+def summary_text(summary: pd.DataFrame) -> str:
+    """The summary as CSV: measurements with nine significant digits, scales in full, NaN empty."""
+    printed = summary[list(COLUMNS)].assign(**{name: summary[name].map(_digits) for name in _NUMBERS})
+    return printed.to_csv(index=False, lineterminator="\n")
+
+
+def read_summary(run: Path) -> pd.DataFrame:
+    """The run's summary.csv; options and other texts that are empty stay empty strings.
+
+    Raises:
+        FileNotFoundError: when the run has none yet.
+    """
+    return pd.read_csv(
+        run / "summary.csv",
+        dtype=dict.fromkeys(_TEXT, str),
+        keep_default_na=False,
+        na_values=dict.fromkeys(_NUMBERS, ""),
+    )
+
+
+def is_readable(run: Path) -> bool:
+    """Whether the run's summary.csv is there, with the columns and verdicts that a summary has."""
+    try:
+        summary = read_summary(run)
+    except (OSError, ValueError):
+        return False
+    return (
+        tuple(summary.columns) == COLUMNS
+        and all(summary[name].dtype.kind in "if" for name in (*_NUMBERS, "scale", "step", "pairs"))
+        and bool(summary["verdict"].isin((HOLDS, FAILS, NO_PREDICTION)).all())
+    )
+
+
+def failed_predictions(run: Path) -> int:
+    """How many lines of the run's summary have the verdict ``fails``."""
+    return int((read_summary(run)["verdict"] == FAILS).sum())
+
+
+def _digits(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.9g}"

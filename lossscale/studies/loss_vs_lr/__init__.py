@@ -1,0 +1,96 @@
+"""The default study: is a loss multiplied by s the same as a learning rate multiplied by s?"""
+
+from __future__ import annotations
+
+from ...design.grid import Grid, NetworkInits, OptimizerSpec
+from ...design.scales import is_power_of_two
+from ...design.study import Cell, Prediction, Presentation, Study
+
+ADAPTIVE = ("adam", "adamw", "rmsprop", "adagrad")
+"""Optimizers that divide by the root of a second moment."""
+
+GRID = Grid(
+    networks=(
+        NetworkInits(network="mlp-6-6-1", inits=128, cohort_inits=32, quick_inits=32),
+        NetworkInits(network="mlp-64-32-10", inits=8, cohort_inits=2, quick_inits=2),
+    ),
+    optimizers=(
+        OptimizerSpec(algorithm="sgd"),
+        OptimizerSpec(algorithm="sgd", options=(("momentum", 0.9),)),
+        *(OptimizerSpec(algorithm=name, options=options) for name in ADAPTIVE for options in ((), (("eps", 1e-3),))),
+    ),
+    scales=tuple(sorted({1.0, *(10.0**k for k in (-4, -2, -1, 1, 2, 4)), *(2.0**k for k in (-12, -4, -1, 1, 4, 12))})),
+)
+
+
+def _mapped(cell: Cell) -> bool:
+    return (cell.arm, cell.against) == ("mapped", "base") and is_power_of_two(cell.scale)
+
+
+def _null(cell: Cell) -> bool:
+    return (cell.arm, cell.against) == ("null", "base")
+
+
+def _sgd_loss_is_lr(cell: Cell) -> bool:
+    undecayed = "weight_decay" not in cell.options
+    return (
+        cell.optimizer == "sgd"
+        and undecayed
+        and (cell.arm, cell.against) == ("loss", "lr")
+        and is_power_of_two(cell.scale)
+    )
+
+
+def _first_adaptive_step(cell: Cell) -> bool:
+    return cell.optimizer in ADAPTIVE and (cell.arm, cell.against) == ("loss", "base") and cell.step == 1
+
+
+def _presentation(study: Study) -> Presentation:
+    from .presentation import Answers
+
+    return Answers(study)
+
+
+STUDY = Study(
+    name="loss-vs-lr",
+    title="loss × s against learning rate × s",
+    shows="whether multiplying the loss by s changes training, whether it equals multiplying the learning rate by s, "
+    "and which hyperparameters undo it bit for bit",
+    cost="half a minute on two cores, 20 MB",
+    grid=GRID,
+    predictions=(
+        Prediction(
+            quantity="identical_share",
+            predicted=1.0,
+            tolerance=0.0,
+            applies=_mapped,
+            moved=True,
+            why="Scaling by a power of two moves exponents only: with all hyperparameters mapped, no bit differs.",
+        ),
+        Prediction(
+            quantity="identical_share",
+            predicted=1.0,
+            tolerance=0.0,
+            applies=_null,
+            moved=True,
+            why="A loss multiplied by 1 is the same computation; a difference would be a fault of the engine.",
+        ),
+        Prediction(
+            quantity="identical_share",
+            predicted=1.0,
+            tolerance=0.0,
+            applies=_sgd_loss_is_lr,
+            moved=True,
+            why="SGD without decay is linear in the gradient: loss × s and lr × s are one update, exact for s = 2^k.",
+        ),
+        Prediction(
+            quantity="update_norm_ratio",
+            predicted="predicted_update_norm_ratio",
+            tolerance="update_norm_ratio_tolerance",
+            relative=True,
+            applies=_first_adaptive_step,
+            why="eps left alone changes each element's first update by (1 + d)/(1 + d/s), d = eps/r; the norm follows.",
+        ),
+    ),
+    presentation=_presentation,
+)

@@ -1,0 +1,78 @@
+"""How the default study shows itself: its three answers as a table, in sentences and in pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from ...report.figures import to_html
+from ...report.labels import raised_powers
+from ...report.neutral import Neutral
+from ...report.parts import titled
+from ...runs.summary import read_summary
+from ...support.errors import input_errors
+from ...support.html import figure, paragraph, table
+from . import figures
+from .answers import LEGEND, answers, wide_rows
+from .picture import draw
+from .sentences import sentences
+
+TITLES: Final = {
+    "changes_training": "does loss × s change training?",
+    "distance_s>1": "distance, s > 1",
+    "distance_s<1": "distance, s < 1",
+    "same_as_lr": "same as lr × s?",
+    "distance_to_lr": "distance of the two",
+    "mapped_identical": "mapped run identical?",
+    "one_ulp_control": "one-ulp control",
+    "nonfinite": "non-finite pairs",
+    "hold": "predictions that hold",
+    "fail": "that fail",
+}
+
+
+class Answers(Neutral):
+    """The presentation of ``loss-vs-lr``."""
+
+    def table(self, run: Path) -> list[dict[str, Any]]:
+        """Words and numbers, one row per network and optimizer."""
+        return wide_rows(read_summary(run))
+
+    def sentences(self, run: Path) -> list[str]:
+        """One for each of the three questions."""
+        return sentences(answers(read_summary(run)))
+
+    def legend(self, run: Path) -> Sequence[str]:
+        """What the words of the table mean."""
+        del run
+        return [LEGEND]
+
+    def sections(self, run: Path) -> Iterable[tuple[str, str, str]]:
+        """The table network by network, and the pictures."""
+        summary = read_summary(run)
+        yield "Optimizer by optimizer", "table", paragraph(raised_powers(LEGEND)) + titled(_tables(summary))
+        yield "Pictures", "pictures", titled(self._pictures(summary))
+
+    def picture(self, run: Path, out: Path) -> None:
+        """Distance against s under SGD and Adam."""
+        with input_errors("RUN", run):
+            draw(read_summary(run), out)
+
+    def _pictures(self, summary: pd.DataFrame) -> Iterator[tuple[str, str]]:
+        for place, network in enumerate(dict.fromkeys(summary["network"])):
+            drawn = to_html(figures.distance_figure(summary, network), f"{self.study.name}-distance-{place}")
+            yield f"Distance against s: {network}", figure(drawn, figures.distance_caption(summary, network))
+            if figures.has_ratios(summary, network):
+                drawn = to_html(figures.ratio_figure(summary, network), f"{self.study.name}-ratio-{place}")
+                yield f"The first update against s: {network}", figure(drawn, figures.ratio_caption(network))
+
+
+def _tables(summary: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Each network's rows."""
+    rows = wide_rows(summary)
+    for network in dict.fromkeys(row["network"] for row in rows):
+        columns = [name for name in rows[0] if name != "network"]
+        yield network, table([row for row in rows if row["network"] == network], columns, titles=TITLES)

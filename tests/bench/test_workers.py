@@ -1,0 +1,89 @@
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.conformance.cases import Case
+from bench.conformance.execution import by_variant, case_pool
+from bench.conformance.report import counts
+from bench.conformance.rows import Outcome, Row, row_of
+from bench.providers import TorchOptim
+from bench.workers import Batch, Done, Ending, Loss, Pool, run_here
+from tests.bench import planted
+from tests.bench.planted import Planted
+
+FOREACH = TorchOptim(implementation="foreach")
+GOOD = Case(optimizer="SGD", options={"lr": 0.1}, layout="one", steps=1)
+BAD = Case(optimizer="SGD", options={"lr": 0.1, "momentum": 0.9}, layout="one", steps=1)
+
+
+def run(provider: Any, *, case_limit_s: float, seconds: float = 60) -> Done[Row]:
+    batches = by_variant([(provider, FOREACH, BAD), (provider, FOREACH, GOOD)], "cpu")
+    return case_pool(workers=1, limit_s=case_limit_s).run(batches, deadline=time.monotonic() + seconds)
+
+
+def test_a_case_that_hangs_is_ended_and_the_rest_goes_on() -> None:
+    done = run(Planted(planted.Hangs, only_with_momentum=True), case_limit_s=4)
+    assert sorted(row.outcome for row in done.results) == [Outcome.IDENTICAL, Outcome.TIMEOUT]
+    assert (done.not_run, done.replaced_workers) == (0, 1)
+
+
+def test_a_worker_that_dies_costs_one_case() -> None:
+    done = run(Planted(planted.Dies, only_with_momentum=True), case_limit_s=30)
+    assert sorted(row.outcome for row in done.results) == [Outcome.ERROR, Outcome.IDENTICAL]
+    assert "exit code 11" in next(row.detail for row in done.results if row.outcome is Outcome.ERROR)
+
+
+def test_what_does_not_fit_is_counted() -> None:
+    assert run(FOREACH, case_limit_s=30, seconds=-1).not_run == 2
+    here = run_here(by_variant([(FOREACH, FOREACH, GOOD)], "cpu"), time.monotonic() - 1, lambda row: None)
+    assert (here.not_run, here.results) == (1, [])
+
+
+def pid_and_child(number: int) -> tuple[int, int, int]:
+    """For a worker that leads a group: starts a process of its own, which would outlive it."""
+    import subprocess
+
+    child = subprocess.Popen(["sleep", "60"])
+    if number == 1:
+        raise ValueError("planted")
+    return number, os.getpid(), child.pid
+
+
+def is_last(result: tuple[int, int, int]) -> bool:
+    return result[0] == 2
+
+
+def lost(batch: Batch[int, tuple[int, int, int]], number: int, loss: Loss) -> tuple[int, int, int]:
+    assert loss.ending is Ending.RAISED and "ValueError: planted" in loss.text
+    return number, 0, 0
+
+
+def test_a_worker_that_is_worn_is_replaced_and_a_group_is_ended_with_its_leader() -> None:
+    pool: Pool[int, tuple[int, int, int]] = Pool(count=1, limit_s=30, lost=lost, setup=None, worn=is_last, leads=True)
+    done = pool.run([Batch(work=pid_and_child, items=(0, 1, 2, 3))])
+    numbers, workers, children = zip(*done.results, strict=True)
+    assert numbers == (0, 1, 2, 3) and done.replaced_workers == 1
+    assert workers[0] == workers[2] != workers[3] and workers[1] == 0
+    for child in (*children[:1], *children[2:]):
+        assert not is_running(child)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not yet waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_counts_name_failures() -> None:
+    rows = [
+        row_of(GOOD, "mine", "torch-foreach", outcome, "why")
+        for outcome in (Outcome.IDENTICAL, Outcome.TIMEOUT, Outcome.TIMEOUT)
+    ]
+    assert counts.tally(rows) == [
+        {"optimizer": "SGD", "recipe": "foreach", "dtype": "fp32", "cases": 3, "identical": 1, "timeout": 2}
+    ]
+    text = "\n".join(counts.markdown(rows))
+    assert "timeout SGD foreach fp32 `lr=0.1` [one/normal] ×2: why" in text
