@@ -32,8 +32,8 @@ def host_rows(recipe: Recipe, dtypes: Dtypes, keys: Iterable[Key], powers: Power
 class RowTable:
     """The rows of many records over many steps: those of `host_rows`, bit for bit.
 
-    All records are formed at once, by the algorithm's own function on columns of numbers: elementwise double
-    arithmetic is the same in numpy as in Python, and powers are Python's, taken once for each distinct number.
+    All are formed at once, by the algorithm's own function on columns of numbers: elementwise double arithmetic is the
+    same in numpy as in Python, and powers are Python's, taken once for each distinct number.
 
     Args:
         recipe: whose scalars.
@@ -57,26 +57,42 @@ class RowTable:
     def rows(self, first_step: int, steps: int) -> np.ndarray:
         """float64 [steps, records, columns], from step number ``first_step`` (counted from 1) on."""
         table = np.empty((steps, len(self._records), len(self._recipe.columns)))
-        for t in range(steps):
-            number, first = float(first_step + t), first_step + t == 1
-            if self._together is None:
+        # Whether it is the first step is no number: that one is formed alone.
+        alone = min(steps, 1) if first_step == 1 else 0
+        self._fill(table[:alone], first_step, first=True)
+        self._fill(table[alone:], first_step + alone, first=False)
+        return table
+
+    def _fill(self, table: np.ndarray, first_step: int, *, first: bool) -> None:
+        numbers = [float(first_step + t) for t in range(len(table))]
+        if not numbers:
+            return
+        if self._together is None:
+            for t, number in enumerate(numbers):
                 keys = ((record, number, first) for record in self._records)
                 table[t] = host_rows(self._recipe, self._dtypes, keys, self._powers)
-                continue
-            row: Callable[..., Row] = self._recipe.row_for(self._dtypes)
-            with np.errstate(all="ignore"):
-                for column, entry in enumerate(row(self._together, number, first, _Places(self._powers))):
-                    table[t, :, column] = entry
-        return table
+            return
+        row: Callable[..., Row] = self._recipe.row_for(self._dtypes)
+        step = np.array(numbers).reshape(-1, 1).view(_Column)
+        with np.errstate(all="ignore"):
+            for column, entry in enumerate(row(self._together, step, first, _Places(self._powers))):
+                table[:, :, column] = entry
 
 
 class _Column(np.ndarray):
-    """One hyperparameter of many records; a power of it is Python's for every distinct number."""
+    """A hyperparameter of many records, or step numbers [steps, 1]; its powers are Python's, one per distinct pair."""
 
     def __pow__(self, exponent: Any, modulo: Any = None) -> _Column:
         values, inverse = np.unique(self, return_inverse=True)
+        if isinstance(exponent, np.ndarray):
+            exponents = exponent.ravel().tolist()
+            powers = np.array([[value**each for value in values.tolist()] for each in exponents], np.float64)
+            return powers[:, inverse.reshape(-1)].view(_Column)
         powers = np.array([value**exponent for value in values.tolist()], np.float64)
-        return powers[inverse].view(_Column)
+        return powers[inverse].reshape(self.shape).view(_Column)
+
+    def __rpow__(self, base: Any, modulo: Any = None) -> _Column:
+        return np.array([base**each for each in self.ravel().tolist()], np.float64).reshape(self.shape).view(_Column)
 
 
 class _Places:
