@@ -33,6 +33,11 @@ COMMANDS: tuple[Command, ...] = (
         help="Time optimizer steps, ours and torch's, interleaved.",
     ),
     Command(
+        name="time population",
+        target="bench.timing.population.cli:time_population_command",
+        help="Whole runs of many small models: bits, the chain from torch.optim, times beside JAX and torch.func.",
+    ),
+    Command(
         name="list",
         target="bench.listing:list_command",
         help="Providers (and why one is missing), workloads, results.",

@@ -4,13 +4,13 @@ The drop-in classes take what torch.optim's take; `functional` has a step as a f
 at once; `bits` compares results.
 """
 
-from . import algorithms, backends, bits, functional, launch, rounding
+from . import algorithms, backends, bits, functional, launch, population, rounding
 from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm, register
 from .backends import available_backends, interpreter, resolve_backend
 from .fingerprint import fingerprint
 from .launch import step_kernel, tables
 from .optim import StepOptimizer, make_optimizer
-from .population import Population
+from .population import NETWORKS, POLICIES, Network, Policy, Population, Trainer
 from .rounding import flags
 from .rounding.dtypes import DTYPES
 from .rounding.powers import BIAS_CORRECTIONS
@@ -26,17 +26,22 @@ __all__ = [
     "ALGORITHMS",
     "BIAS_CORRECTIONS",
     "DTYPES",
+    "NETWORKS",
+    "POLICIES",
     "SGD",
     "Adagrad",
     "Adam",
     "AdamAtan2",
     "AdamW",
     "Algorithm",
+    "Network",
+    "Policy",
     "Population",
     "RMSprop",
     "Recipe",
     "State",
     "StepOptimizer",
+    "Trainer",
     "algorithms",
     "available_backends",
     "backends",
@@ -48,6 +53,7 @@ __all__ = [
     "interpreter",
     "launch",
     "make_optimizer",
+    "population",
     "register",
     "resolve_backend",
     "rounding",

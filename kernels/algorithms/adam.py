@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -66,6 +67,13 @@ def _decay(hyper: AdamHyperparameters) -> float:
 # row: decay, 1 - beta1, beta2, 1 - beta2, eps, then what the denominator and the step are scaled by
 
 
+def _reciprocal(x: Any) -> Any:
+    """1 / x in double, infinity for 0; of one record's number or of a column of many records'."""
+    if isinstance(x, np.ndarray):
+        return np.divide(1.0, np.abs(x))
+    return 1.0 / x if x else float("inf")
+
+
 def _foreach_row(hyper: AdamHyperparameters, step: float, first: bool, powers: PowerTable) -> Row:
     beta1, beta2 = hyper.betas
     step_size = hyper.lr / (1 - beta1**step)
@@ -76,14 +84,13 @@ def _foreach_row(hyper: AdamHyperparameters, step: float, first: bool, powers: P
 def _for_loop_row(hyper: AdamHyperparameters, step: float, first: bool, powers: PowerTable) -> Row:
     *head, root, minus_step_size = _foreach_row(hyper, step, first, powers)
     # The per-tensor division by a host scalar is a multiplication by its reciprocal, taken in double.
-    return (*head, 1.0 / root if root else float("inf"), minus_step_size)
+    return (*head, _reciprocal(root), minus_step_size)
 
 
 def _capturable_row(hyper: AdamHyperparameters, step: float, first: bool, powers: PowerTable) -> Row:
     beta1, beta2 = hyper.betas
     # foreach divides by lr through its reciprocal; the for-loop multiplies by lr.
-    inverse_lr = 1.0 / hyper.lr if hyper.lr else float("inf")
-    head = (_decay(hyper), 1 - beta1, beta2, 1 - beta2, hyper.eps, inverse_lr, hyper.lr)
+    head = (_decay(hyper), 1 - beta1, beta2, 1 - beta2, hyper.eps, _reciprocal(hyper.lr), hyper.lr)
     return (*head, *powers.place(beta1), *powers.place(beta2))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 from ..algorithm import Recipe, Row
 from ..rounding.powers import PowerTable
@@ -24,3 +27,111 @@ def host_rows(recipe: Recipe, dtypes: Dtypes, keys: Iterable[Key], powers: Power
     """
     row = recipe.row_for(dtypes)
     return [row(hyper, number, first, powers) for hyper, number, first in keys]
+
+
+class RowTable:
+    """The rows of many records over many steps: those of `host_rows`, bit for bit.
+
+    All are formed at once, by the algorithm's own function on columns of numbers: elementwise double arithmetic is the
+    same in numpy as in Python, and powers are Python's, taken once for each distinct number.
+
+    Args:
+        recipe: whose scalars.
+        dtypes: of the launch.
+        records: hyperparameters, of one algorithm and with the same flags.
+        powers: the device's tables of bias corrections.
+    """
+
+    def __init__(self, recipe: Recipe, dtypes: Dtypes, records: Sequence[Any], powers: PowerTable) -> None:
+        self._recipe = recipe
+        self._dtypes = dtypes
+        self._records = list(records)
+        self._powers = powers
+        self._together = _columns(self._records) if self._records else None
+
+    @property
+    def bytes_per_step(self) -> int:
+        """Memory of one step's rows."""
+        return 8 * len(self._records) * len(self._recipe.columns)
+
+    def rows(self, first_step: int, steps: int) -> np.ndarray:
+        """float64 [steps, records, columns], from step number ``first_step`` (counted from 1) on."""
+        table = np.empty((steps, len(self._records), len(self._recipe.columns)))
+        # Whether it is the first step is no number: that one is formed alone.
+        alone = min(steps, 1) if first_step == 1 else 0
+        self._fill(table[:alone], first_step, first=True)
+        self._fill(table[alone:], first_step + alone, first=False)
+        return table
+
+    def _fill(self, table: np.ndarray, first_step: int, *, first: bool) -> None:
+        numbers = [float(first_step + t) for t in range(len(table))]
+        if not numbers:
+            return
+        if self._together is None:
+            for t, number in enumerate(numbers):
+                keys = ((record, number, first) for record in self._records)
+                table[t] = host_rows(self._recipe, self._dtypes, keys, self._powers)
+            return
+        row: Callable[..., Row] = self._recipe.row_for(self._dtypes)
+        step = np.array(numbers).reshape(-1, 1).view(_Column)
+        with np.errstate(all="ignore"):
+            for column, entry in enumerate(row(self._together, step, first, _Places(self._powers))):
+                table[:, :, column] = entry
+
+
+class _Column(np.ndarray):
+    """A hyperparameter of many records, or step numbers [steps, 1]; its powers are Python's, one per distinct pair."""
+
+    def __pow__(self, exponent: Any, modulo: Any = None) -> _Column:
+        values, inverse = np.unique(self, return_inverse=True)
+        if isinstance(exponent, np.ndarray):
+            exponents = exponent.ravel().tolist()
+            powers = np.array([[value**each for value in values.tolist()] for each in exponents], np.float64)
+            return powers[:, inverse.reshape(-1)].view(_Column)
+        powers = np.array([value**exponent for value in values.tolist()], np.float64)
+        return powers[inverse].reshape(self.shape).view(_Column)
+
+    def __rpow__(self, base: Any, modulo: Any = None) -> _Column:
+        return np.array([base**each for each in self.ravel().tolist()], np.float64).reshape(self.shape).view(_Column)
+
+
+class _Places:
+    """`PowerTable` for a column of betas: the places of each."""
+
+    def __init__(self, powers: PowerTable) -> None:
+        self.place = _of_each(powers.place)
+        self.place_double = _of_each(powers.place_double)
+        self.place_double_root = _of_each(powers.place_double_root)
+
+
+def _of_each(place: Callable[[float], tuple[float, float]]) -> Callable[[Any], tuple[Any, Any]]:
+    def of(betas: Any) -> tuple[Any, Any]:
+        if not isinstance(betas, _Column):
+            return place(betas)
+        values, inverse = np.unique(betas, return_inverse=True)
+        offset, length = np.array([place(value) for value in values.tolist()], np.float64).T
+        return offset[inverse], length[inverse]
+
+    return of
+
+
+def _columns(records: Sequence[Any]) -> Any:
+    """A record whose numbers are columns; numbers that agree stay numbers. None where other fields differ."""
+    fields: dict[str, Any] = {}
+    for name in vars(records[0]):
+        values = [getattr(record, name) for record in records]
+        if isinstance(values[0], tuple):
+            fields[name] = tuple(_column(list(column)) for column in zip(*values, strict=True))
+        else:
+            fields[name] = _column(values)
+        if any(column is None for column in (fields[name] if isinstance(fields[name], tuple) else [fields[name]])):
+            return None
+    return SimpleNamespace(**fields)
+
+
+def _column(values: list[Any]) -> Any:
+    if all(value == values[0] for value in values):
+        return values[0]
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        return None
+    return np.array(values, np.float64).view(_Column)

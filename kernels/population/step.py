@@ -16,6 +16,7 @@ from torch import Tensor
 from ..algorithm import get_algorithm
 from ..backends.dispatch import launcher, resolve_backend
 from ..backends.tensor_ops import lanes, reference_update
+from ..launch.rows import RowTable
 from ..launch.step_kernel import BLOCK
 from ..launch.tables import INTERPRETER_BLOCK, Tables, fitting_block
 from ..rounding.powers import power_table
@@ -34,6 +35,7 @@ class Population:
         params: float32, bfloat16 or float16 tensor [models, n], contiguous; updated in place.
         recipe: whose rounding; None for the algorithm's default.
         backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
+        state_dtype: of the states; None for the parameters' dtype.
 
     Attributes:
         state: the state tensors by name, each [models, n].
@@ -51,6 +53,7 @@ class Population:
         *,
         recipe: str | None = None,
         backend: str = "auto",
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         self.algorithm = get_algorithm(algorithm)
         self.recipe = self.algorithm.recipe(recipe)
@@ -70,21 +73,21 @@ class Population:
         self.flags = flags.pop() if flags else 0
         self.backend = resolve_backend(backend, params.device)
         self.step_count = 0
-        self._hypers = distinct
         number = {hyper: k for k, hyper in enumerate(distinct)}
         self._row_of = np.array([number[hyper] for hyper in hyperparameters], np.int64)
         self._row_index = torch.from_numpy(self._row_of).to(params.device)
         self._powers = power_table(params.device)
+        self._dtypes = (params.dtype, params.dtype, state_dtype or params.dtype, None)
+        self._rows_of = RowTable(self.recipe, self._dtypes, distinct, self._powers)
         names = self.algorithm.state_names(distinct[0]) if distinct else ()
         fills = torch.tensor([self.algorithm.fill(hyper) for hyper in hyperparameters], dtype=torch.float64)
-        column = fills.to(params.device, params.dtype).unsqueeze(1)
-        self.state = {name: column.expand_as(params).clone() for name in names}
+        column = fills.to(params.device, self._dtypes[2]).unsqueeze(1)
+        self.state = {name: column.expand(params.shape).clone() for name in names}
         self._tables = Tables()
 
     def _rows(self) -> Tensor:
-        first = self.step_count == 1
-        rows = [self.recipe.row(hyper, float(self.step_count), first, self._powers) for hyper in self._hypers]
-        return torch.tensor(rows, dtype=torch.float64).to(self.params.device, non_blocking=True)
+        rows = torch.from_numpy(self._rows_of.rows(self.step_count, 1)[0])
+        return rows.to(self.params.device, non_blocking=True)
 
     def _slots(self) -> list[Tensor | None]:
         return [self.state.get(state.name) for state in self.algorithm.states] + [None] * (
@@ -149,7 +152,7 @@ class Population:
             self.recipe,
             self.flags,
             states=sum(1 << k for k, slot in enumerate(slots) if slot is not None),
-            dtypes=(self.params.dtype, grads.dtype, self.params.dtype, None),
+            dtypes=self._dtypes,
             rows=self._rows(),
             steps=torch.full((models,), float(self.step_count), dtype=torch.float32, device=self.params.device),
             powers=self._powers.values,

@@ -32,11 +32,12 @@ from .code import Code
 from .emitter import lanes, uniforms
 from .language import record
 from .machine import address_of, compile_function, unavailable
-from .recorder import Pointer, Recorder, Recording, RecordingError, Value
+from .recorder import Operation, Pointer, Recorder, Recording, RecordingError, Value
 from .step import launch_tables
 
 __all__ = [
     "Code",
+    "Operation",
     "Pointer",
     "Recorder",
     "Recording",

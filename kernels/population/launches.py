@@ -1,0 +1,217 @@
+"""From a run to launches: models gathered into blocks, samples and scalars laid out as the kernels read them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..algorithm import Recipe
+from ..backends import interpreter
+from ..launch.rows import RowTable
+from ..rounding.dtypes import DTYPES
+from ..rounding.powers import power_table
+from . import train_kernel, train_simd
+from .network import Network
+from .placement import Placement
+from .policy import Policy
+
+_CHUNK = 1 << 26
+"""Bytes of host scalars, of laid out samples or of kept gradients in one launch: a run with more is split."""
+_INTERPRETER_BLOCK = 4096
+"""Models per program in the interpreter, which runs a program as whole numpy arrays."""
+_THREADED = 1 << 14
+"""Model-steps from which threads are worth starting (about a millisecond's work)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything about a run but its samples.
+
+    Attributes:
+        network, policy, recipe, flags: what is computed.
+        params: [models, n], updated in place.
+        states: by the rule's place, [models, n] or None; updated in place.
+        placement: where models lie.
+        family, record: int64 [slots], whose samples and whose scalars a slot has.
+        loss_scale: float32 [slots].
+        rows: the scalars of all records.
+        first_step: number of the first step, from 1.
+    """
+
+    network: Network
+    policy: Policy
+    recipe: Recipe
+    flags: int
+    params: Tensor
+    states: list[Tensor | None]
+    placement: Placement
+    family: Tensor
+    record: Tensor
+    loss_scale: Tensor
+    rows: RowTable
+    first_step: int
+
+    @property
+    def tensors(self) -> list[Tensor | None]:
+        """Parameters, then states."""
+        return [self.params, *self.states]
+
+    def constants(self, *, keep_gradients: bool) -> dict[str, Any]:
+        """Compile-time arguments that all kernels have."""
+        numbers = self.network.parameters
+        return {
+            **self.network.constants(),
+            "RULE": self.recipe.rule,
+            "FLAGS": self.flags,
+            "STATES": sum(1 << k for k, state in enumerate(self.states) if state is not None),
+            # Lanes are those of a [models, n] tensor: rows of any length are torch's unaligned path.
+            "LANES": ("unaligned" if numbers % 4 else "aligned") if self.recipe.lanes else "",
+            "COMPUTE": DTYPES[self.policy.compute].triton,
+            "GRAD": DTYPES[self.policy.grads].triton,
+            "PARAM": DTYPES[self.policy.params].triton,
+            "STATE": DTYPES[self.policy.state].triton,
+            "COLUMNS": len(self.recipe.columns),
+            "SHARED_ROWS": self.placement.shared,
+            "KEEP_GRADS": keep_gradients,
+            "NUMBERS": numbers,
+        }
+
+
+def block_of(backend: str, models: int) -> int:
+    """Models of a block on a backend."""
+    if backend == "interpreter":
+        return min(_INTERPRETER_BLOCK, 1 << max(0, models - 1).bit_length())
+    return train_simd.WIDTH if backend == "simd" else train_kernel.BLOCK
+
+
+def _chunks(steps: int, bytes_per_step: int) -> Iterator[slice]:
+    longest = max(1, _CHUNK // max(1, bytes_per_step))
+    for begin in range(0, steps, longest):
+        yield slice(begin, min(begin + longest, steps))
+
+
+def triton_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted: bool) -> None:
+    """Train by `train_kernel`, on the GPU of the parameters or in the interpreter.
+
+    Args:
+        run: what to do.
+        data: float32 [steps, families, features].
+        kept: where gradients go, [steps, models, n], or None.
+        interpreted: whether in the interpreter.
+    """
+    device, placed, numbers = run.params.device, run.placement, run.network.parameters
+    log, log_data = ((count - 1).bit_length() for count in (numbers, run.network.features))
+    slots = len(placed.model_of)
+    block = block_of("interpreter" if interpreted else "triton", len(run.params))
+    packed = [None if tensor is None else _padded(placed.gather(tensor), 1 << log) for tensor in run.tensors]
+    params = packed[0]
+    assert params is not None
+    family, row_of = run.family.int(), run.record.int()
+    powers = power_table(device)
+    constants = {**run.constants(keep_gradients=kept is not None), "LOG": log, "LOG_DATA": log_data, "BLOCK": block}
+    per_step = run.rows.bytes_per_step + (0 if kept is None else slots << log + 2)
+    for chunk in _chunks(len(data), per_step):
+        steps = chunk.stop - chunk.start
+        rows = torch.from_numpy(run.rows.rows(run.first_step + chunk.start, steps)).to(device)
+        grads = params if kept is None else params.new_empty(steps, slots, 1 << log)
+        arguments = (
+            *(params if tensor is None else tensor for tensor in packed),
+            grads,
+            _padded(data[chunk], 1 << log_data),
+            family,
+            run.loss_scale,
+            rows,
+            row_of,
+            powers.values,
+            data.shape[1],
+            rows.shape[1],
+            run.first_step + chunk.start,
+            steps,
+        )
+        grid = (slots // block, 1, 1)
+        if interpreted:
+            interpreter.launch(train_kernel.train_kernel, grid, arguments, constants)
+        else:
+            with torch.cuda.device(device):
+                train_kernel.train_kernel[grid](*arguments, **constants, **train_kernel.LAUNCH_OPTIONS)
+        if kept is not None:
+            kept[chunk] = grads[:, placed.slot_of, :numbers]
+    for tensor, values in zip(run.tensors, packed, strict=True):
+        if tensor is not None and values is not None:
+            placed.scatter(values, tensor)
+
+
+def _padded(rows: Tensor, width: int) -> Tensor:
+    """Rows with zeros after them, up to a width."""
+    return torch.nn.functional.pad(rows, (0, width - rows.shape[-1])).contiguous()
+
+
+def vector_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted: bool = False) -> None:
+    """Train by `train_simd`, with torch's number of threads; arguments as in `triton_launches`."""
+    del interpreted
+    width = train_simd.WIDTH
+    placed, numbers = run.placement, run.network.parameters
+    blocks = len(placed.model_of) // width
+    packed = [None if tensor is None else _across(placed.gather(tensor), width) for tensor in run.tensors]
+    # Blocks of one family after another share a tile of samples: the arms of a family lie in blocks alike.
+    families, tile_of = np.unique(run.family.view(blocks, width).numpy(), axis=0, return_inverse=True)
+    tile_of = np.ascontiguousarray(tile_of.reshape(-1), np.int64)
+    row_of = run.record.int()
+    powers = power_table(run.params.device)
+    constants = run.constants(keep_gradients=kept is not None)
+    train = train_simd.train_function(constants)
+    per_step = max(run.rows.bytes_per_step, families.size * data.shape[2] * 4)
+    per_step = max(per_step, 0 if kept is None else blocks * width * numbers * 4)
+    for chunk in _chunks(len(data), per_step):
+        steps = chunk.stop - chunk.start
+        rows = run.rows.rows(run.first_step + chunk.start, steps)
+        tiles = data[chunk][:, torch.from_numpy(families)].permute(1, 0, 3, 2).contiguous()
+        grads = torch.empty(0) if kept is None else torch.empty(steps, blocks, numbers, width)
+        at = [0 if tensor is None else tensor.data_ptr() for tensor in packed]
+        call = {
+            **dict(zip(("params", "s0", "s1", "s2"), at, strict=True)),
+            "grads": grads.data_ptr(),
+            "data": tiles.data_ptr(),
+            "tile_of": tile_of.ctypes.data,
+            "scale": run.loss_scale.data_ptr(),
+            "rows": rows.ctypes.data,
+            "row_of": row_of.data_ptr(),
+            "powers": powers.values.data_ptr(),
+            "records": rows.shape[1],
+            "first_step": run.first_step + chunk.start,
+            "steps": steps,
+            "blocks": blocks,
+        }
+        _in_threads(train, call, blocks, steps)
+        if kept is not None:
+            kept[chunk] = grads.transpose(2, 3).reshape(steps, -1, numbers)[:, placed.slot_of]
+    for tensor, values in zip(run.tensors, packed, strict=True):
+        if tensor is not None and values is not None:
+            placed.scatter(values.transpose(1, 2).reshape(-1, numbers), tensor)
+
+
+def _across(rows: Tensor, width: int) -> Tensor:
+    """[blocks, n, width] of rows [slots, n]."""
+    return rows.view(-1, width, rows.shape[1]).transpose(1, 2).contiguous()
+
+
+def _in_threads(train: Any, call: Mapping[str, int], blocks: int, steps: int) -> None:
+    """All blocks, parted among threads; nobody's bits depend on it."""
+    threads = min(torch.get_num_threads(), blocks) if blocks * train_simd.WIDTH * steps >= _THREADED else 1
+    bounds = [blocks * k // threads for k in range(threads + 1)]
+    workers = [
+        threading.Thread(target=train, args=({**call, "begin": begin, "end": end},))
+        for begin, end in itertools.pairwise(bounds[1:])
+    ]
+    for worker in workers:
+        worker.start()
+    train({**call, "begin": bounds[0], "end": bounds[1]})
+    for worker in workers:
+        worker.join()

@@ -1,0 +1,67 @@
+"""Where each model of a population lies while it trains: blocks of models whose rows are padded to a power of two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Slots of a launch, a whole number of blocks; slots without a model repeat one, and nobody reads them.
+
+    Attributes:
+        model_of: int64 [slots], the model whose numbers a slot holds.
+        slot_of: int64 [models].
+        shared: whether all slots of a block have the same hyperparameters.
+    """
+
+    model_of: Tensor
+    slot_of: Tensor
+    shared: bool
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """float32 [slots, n]: each slot's row of [models, n]."""
+        return rows[self.model_of].float()
+
+    def scatter(self, packed: Tensor, rows: Tensor) -> None:
+        """The models' rows back from their slots, in ``rows``' dtype."""
+        rows.copy_(packed[self.slot_of, : rows.shape[1]])
+
+
+def place(record_of: np.ndarray, block: int, device: torch.device) -> Placement:
+    """Models with the same record next to each other, every record starting a block: then its scalars are loaded once.
+
+    Where that would leave more than half of the slots empty (nearly every model has a record of its own) the models
+    keep their order.
+
+    Args:
+        record_of: int [models], which record each model has.
+        block: models per program.
+        device: of the population.
+    """
+    models = len(record_of)
+    order = np.argsort(record_of, kind="stable")
+    counts = np.bincount(record_of)
+    padded = -(-counts // block) * block
+    slots = int(padded.sum())
+    shared = slots <= 2 * max(models, block)
+    if shared:
+        ends = np.cumsum(padded)
+        starts = ends - padded
+        # A record's slots beyond its models repeat its first.
+        model_of = np.repeat(order[np.minimum(np.cumsum(counts) - counts, models - 1)], padded)
+        slot_of = np.empty(models, np.int64)
+        within = np.arange(models) - np.repeat(np.cumsum(counts) - counts, counts)
+        slot_of[order] = np.repeat(starts, counts) + within
+        model_of[slot_of] = np.arange(models)
+    else:
+        slots = -(-models // block) * block
+        model_of = np.minimum(np.arange(slots), models - 1)
+        slot_of = np.arange(models)
+    return Placement(
+        model_of=torch.from_numpy(model_of).to(device), slot_of=torch.from_numpy(slot_of).to(device), shared=shared
+    )

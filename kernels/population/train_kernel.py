@@ -1,0 +1,234 @@
+"""Whole training runs in one launch: a block's models stay in registers for all steps.
+
+One model is one lane. Its parameters and states are tuples of lanes carried through the loop over steps; memory is
+touched at the ends, and in every step for the sample and the optimizer's scalars. `train_step` is all of the
+arithmetic; the rest is moving data.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ..rounding import arithmetic as ops
+from . import network
+
+BLOCK = 32
+"""Models per program on a GPU: one warp, one model per thread. Two models per thread spill."""
+LAUNCH_OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
+"""Compiler options of `train_kernel`. Without fp fusion ``a * b + c`` stays two roundings."""
+
+
+@triton.jit
+def train_step(
+    p,
+    s0,
+    s1,
+    s2,
+    x,
+    loss_scale,
+    row,
+    step,
+    powers,
+    WIDTHS: tl.constexpr,
+    STARTS: tl.constexpr,
+    SQUARED: tl.constexpr,
+    HEAD: tl.constexpr,
+    RULE: tl.constexpr,
+    FLAGS: tl.constexpr,
+    STATES: tl.constexpr,
+    LANES: tl.constexpr,
+    COMPUTE: tl.constexpr,
+    GRAD: tl.constexpr,
+    PARAM: tl.constexpr,
+    STATE: tl.constexpr,
+):
+    """One step of one model per lane: new parameters, states, and the gradients that the rule was given.
+
+    Values are float32 whatever format holds them; each is rounded where a run in that format would have stored it. A
+    state that is not kept is an empty tuple. A gradient is formed where it is used, which keeps few of them alive.
+    """
+    layers: tl.constexpr = len(WIDTHS) - 1
+    cast = ()
+    for k in tl.static_range(STARTS[layers - 1] + (WIDTHS[layers - 1] + 1) * WIDTHS[layers]):
+        cast = cast + (ops.round_to(p[k], COMPUTE),)
+    inputs, deltas = network.forward_backward(cast, x, loss_scale, WIDTHS, STARTS, SQUARED, HEAD, COMPUTE)
+    q = ()
+    g = ()
+    n0 = ()
+    n1 = ()
+    n2 = ()
+    for layer in tl.static_range(layers):
+        for place in tl.static_range((WIDTHS[layer] + 1) * WIDTHS[layer + 1]):
+            grad = network.gradient(inputs, deltas, layer, place, WIDTHS[layer], WIDTHS[layer + 1], COMPUTE)
+            grad = ops.round_to(grad, GRAD)
+            w = p[STARTS[layer] + place]
+            a0 = w
+            a1 = w
+            a2 = w
+            if STATES & 1:
+                a0 = s0[STARTS[layer] + place]
+            if STATES & 2:
+                a1 = s1[STARTS[layer] + place]
+            if STATES & 4:
+                a2 = s2[STARTS[layer] + place]
+            lane = 0
+            if LANES == "aligned":
+                lane = (STARTS[layer] + place) % 4
+            if LANES == "unaligned":
+                lane = 4 + (STARTS[layer] + place) // 512 % 4
+            w, a0, a1, a2 = RULE(w, grad, a0, a1, a2, row, step, powers, lane, FLAGS, PARAM)
+            g = g + (grad,)
+            q = q + (ops.round_to(w, PARAM),)
+            if STATES & 1:
+                n0 = n0 + (ops.round_to(a0, STATE),)
+            if STATES & 2:
+                n1 = n1 + (ops.round_to(a1, STATE),)
+            if STATES & 4:
+                n2 = n2 + (ops.round_to(a2, STATE),)
+    return q, n0, n1, n2, g
+
+
+@triton.jit
+def _take_apart(tile, LOG: tl.constexpr, BLOCK: tl.constexpr):
+    """The columns of a tile [BLOCK, 2^LOG], as a tuple of tensors [BLOCK]: halved LOG times."""
+    parts = (tile,)
+    for level in tl.static_range(LOG):
+        halves = ()
+        for k in tl.static_range(1 << level):
+            low, high = tl.split(tl.permute(tl.reshape(parts[k], (BLOCK, 2, 1 << (LOG - 1 - level))), (0, 2, 1)))
+            halves = halves + (low, high)
+        parts = halves
+    columns = ()
+    for k in tl.static_range(1 << LOG):
+        columns = columns + (tl.reshape(parts[k], (BLOCK,)),)
+    return columns
+
+
+@triton.jit
+def _put_together(columns, USED: tl.constexpr, LOG: tl.constexpr, BLOCK: tl.constexpr):
+    """A tile [BLOCK, 2^LOG] of the first USED columns and zeros: `_take_apart` backwards."""
+    zero = tl.full((BLOCK, 1), 0.0, tl.float32)
+    parts = ()
+    for k in tl.static_range(1 << LOG):
+        if k < USED:
+            parts = parts + (tl.reshape(columns[k], (BLOCK, 1)),)
+        else:
+            parts = parts + (zero,)
+    for level in tl.static_range(LOG):
+        united = ()
+        for k in tl.static_range(1 << (LOG - 1 - level)):
+            both = tl.join(parts[2 * k], parts[2 * k + 1])
+            united = united + (tl.reshape(tl.permute(both, (0, 2, 1)), (BLOCK, 2 << level)),)
+        parts = united
+    return parts[0]
+
+
+@triton.jit(do_not_specialize=["families", "records", "first_step", "steps"])
+def train_kernel(
+    params_ptr,
+    s0_ptr,
+    s1_ptr,
+    s2_ptr,
+    grads_ptr,
+    data_ptr,
+    family_ptr,
+    scale_ptr,
+    rows_ptr,
+    row_of_ptr,
+    powers_ptr,
+    families,
+    records,
+    first_step,
+    steps,
+    WIDTHS: tl.constexpr,
+    STARTS: tl.constexpr,
+    SQUARED: tl.constexpr,
+    HEAD: tl.constexpr,
+    RULE: tl.constexpr,
+    FLAGS: tl.constexpr,
+    STATES: tl.constexpr,
+    LANES: tl.constexpr,
+    COMPUTE: tl.constexpr,
+    GRAD: tl.constexpr,
+    PARAM: tl.constexpr,
+    STATE: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SHARED_ROWS: tl.constexpr,
+    KEEP_GRADS: tl.constexpr,
+    NUMBERS: tl.constexpr,
+    LOG: tl.constexpr,
+    LOG_DATA: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """``steps`` steps of BLOCK models.
+
+    params, s0, s1, s2 (float32, [slots, 2^LOG]): a model's NUMBERS parameters and zeros; states not kept are not read.
+    grads (float32, [steps, slots, 2^LOG]): written where KEEP_GRADS. data (float32, [steps, families, 2^LOG_DATA]).
+    family (int32, [slots]); scale (float32, [slots]). rows (float64, [steps, records, COLUMNS]); row_of (int32,
+    [slots]), the same in a whole block where SHARED_ROWS.
+
+    A row of a power of two, loaded as one tile and taken apart, is one memory operation instead of NUMBERS: the
+    compiler's time grows with memory operations times all operations.
+    """
+    start = tl.program_id(0) * BLOCK
+    slot = start + tl.arange(0, BLOCK)
+    family = tl.load(family_ptr + slot)
+    loss_scale = tl.load(scale_ptr + slot)
+    if SHARED_ROWS:
+        row_of = tl.load(row_of_ptr + start)
+    else:
+        row_of = tl.load(row_of_ptr + slot)
+    # The block's base in 64 bits, offsets inside it in 32.
+    base = tl.program_id(0).to(tl.int64) * (BLOCK << LOG)
+    tile = (tl.arange(0, BLOCK)[:, None] << LOG) + tl.arange(0, 1 << LOG)[None, :]
+    p = _take_apart(tl.load(params_ptr + base + tile), LOG, BLOCK)[0:NUMBERS]
+    s0 = ()
+    s1 = ()
+    s2 = ()
+    if STATES & 1:
+        s0 = _take_apart(tl.load(s0_ptr + base + tile), LOG, BLOCK)[0:NUMBERS]
+    if STATES & 2:
+        s1 = _take_apart(tl.load(s1_ptr + base + tile), LOG, BLOCK)[0:NUMBERS]
+    if STATES & 4:
+        s2 = _take_apart(tl.load(s2_ptr + base + tile), LOG, BLOCK)[0:NUMBERS]
+    sample = (family[:, None] << LOG_DATA) + tl.arange(0, 1 << LOG_DATA)[None, :]
+    row = rows_ptr + row_of * COLUMNS
+    for t in range(steps):
+        x = _take_apart(tl.load(data_ptr + sample), LOG_DATA, BLOCK)
+        step = (first_step + t).to(tl.float32)
+        p, s0, s1, s2, g = train_step(
+            p,
+            s0,
+            s1,
+            s2,
+            x,
+            loss_scale,
+            row,
+            step,
+            powers_ptr,
+            WIDTHS,
+            STARTS,
+            SQUARED,
+            HEAD,
+            RULE,
+            FLAGS,
+            STATES,
+            LANES,
+            COMPUTE,
+            GRAD,
+            PARAM,
+            STATE,
+        )
+        if KEEP_GRADS:
+            tl.store(grads_ptr + base + tile, _put_together(g, NUMBERS, LOG, BLOCK))
+            grads_ptr += tl.num_programs(0).to(tl.int64) * (BLOCK << LOG)
+        data_ptr += families.to(tl.int64) << LOG_DATA
+        row += records * COLUMNS
+    tl.store(params_ptr + base + tile, _put_together(p, NUMBERS, LOG, BLOCK))
+    if STATES & 1:
+        tl.store(s0_ptr + base + tile, _put_together(s0, NUMBERS, LOG, BLOCK))
+    if STATES & 2:
+        tl.store(s1_ptr + base + tile, _put_together(s1, NUMBERS, LOG, BLOCK))
+    if STATES & 4:
+        tl.store(s2_ptr + base + tile, _put_together(s2, NUMBERS, LOG, BLOCK))

@@ -1,0 +1,166 @@
+"""Whole training runs of many small models at once: forward, backward and optimizer step of every model, step by step.
+
+`Trainer` is the host side: it checks what it is given, forms the optimizer's scalars for all steps and records, places
+the models into blocks and launches. On the reference backend a run is made of `Population` steps fed with the gradients
+of `network_reference`; that is the oracle of the other backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..backends.dispatch import resolve_backend
+from ..launch.rows import RowTable
+from ..rounding.powers import power_table
+from . import checks, network_reference
+from .launches import Run, block_of, triton_launches, vector_launches
+from .network import Network, get_network
+from .placement import place
+from .policy import Policy, get_policy
+from .step import Population
+
+
+class Trainer:
+    """A population of small models that trains in whole runs.
+
+    Models of one family (those that see the same data) are next to each other. Where ``hyperparameters`` or
+    ``loss_scale`` have fewer entries than there are models, model m has entry m modulo their number: one per arm.
+
+    Args:
+        algorithm: name in the registry, such as ``"adam"``.
+        hyperparameters: one record (or mapping of its fields) per model, or per arm; options that select code agree.
+        params: contiguous tensor [models, n] in the policy's parameter format; updated in place.
+        network: name in `NETWORKS`, or a `Network`.
+        policy: name in `POLICIES`, or a `Policy`.
+        recipe: whose rounding; None for the algorithm's default.
+        backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
+        loss_scale: what each model's loss is multiplied by: one number, or one per model or arm.
+
+    Attributes:
+        params: as given.
+        state: the state tensors by name, each [models, n] in the policy's state format.
+        step_count: steps taken.
+
+    Raises:
+        ValueError: for unknown names, lengths or shapes that do not fit, and hyperparameters out of range.
+        TypeError: for a record of another algorithm.
+    """
+
+    def __init__(
+        self,
+        algorithm: str,
+        hyperparameters: Sequence[Any],
+        params: Tensor,
+        *,
+        network: str | Network = "mlp-6-6-1",
+        policy: str | Policy = "fp32",
+        recipe: str | None = None,
+        backend: str = "auto",
+        loss_scale: float | Sequence[float] | Tensor = 1.0,
+    ) -> None:
+        self.network = get_network(network) if isinstance(network, str) else network
+        self.policy = get_policy(policy)
+        checks.check_params(params, self.network.parameters, self.policy)
+        models = len(params)
+        records = checks.checked_records(algorithm, hyperparameters, models)
+        self.backend = resolve_backend(backend, params.device)
+        # Everything that a run of `Population` steps has: recipe, flags, states; and the oracle itself.
+        self._population = Population(
+            algorithm,
+            [records[m % len(records)] for m in range(models)],
+            params,
+            recipe=recipe,
+            backend="reference",
+            state_dtype=self.policy.dtype("state"),
+        )
+        self.params = params
+        self._loss_scale = checks.per_model("loss_scale", loss_scale, models, params.device)
+        distinct = list(dict.fromkeys(records))
+        number = {record: k for k, record in enumerate(distinct)}
+        record_of = np.array([number[record] for record in records], np.int64)
+        record_of = np.tile(record_of, models // max(1, len(records)))
+        self._record_of = torch.from_numpy(record_of).to(params.device)
+        dtypes = (self.policy.dtype("params"), self.policy.dtype("grads"), self.policy.dtype("state"), None)
+        self._rows = RowTable(self._population.recipe, dtypes, distinct, power_table(params.device))
+        self._placed = place(record_of, block_of(self.backend, models), params.device)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The state tensors by name, each [models, n]; changed in place by a run."""
+        return self._population.state
+
+    @property
+    def step_count(self) -> int:
+        """Steps taken so far."""
+        return self._population.step_count
+
+    @torch.no_grad()
+    def run(self, data: Tensor, steps: int | None = None, *, keep_gradients: bool = False) -> Tensor | None:
+        """Train every model for some steps, in place on parameters and states.
+
+        A second run goes on where the first ended: a run split in two has the same bits as in one.
+
+        Args:
+            data: float32 [at least steps, families, inputs + labels], a sample of every family for every step.
+            steps: how many; None for all of the data.
+            keep_gradients: whether to return what the optimizer was given.
+
+        Returns:
+            Gradients [steps, models, n] in the policy's gradient format if they were asked for, else None.
+
+        Raises:
+            ValueError: if the data's shape, dtype or device does not fit, or there are fewer steps of it.
+        """
+        models = len(self.params)
+        count = checks.checked_steps(data, steps, models, self.network.features, self.params.device)
+        kept = None
+        if keep_gradients:
+            kept = self.params.new_empty(count, *self.params.shape)
+        if not models or not count:
+            return kept
+        if self.backend == "reference":
+            self._run_reference(data, count, kept)
+        else:
+            self._run_launches(data, count, kept)
+        return kept
+
+    def losses(self, data: Tensor) -> Tensor:
+        """[models] float32: each model's loss on its family's sample, not scaled; ``data`` is [families, features]."""
+        sample = data.repeat_interleave(len(self.params) // len(data), 0)
+        return network_reference.losses(self.network, self.params, sample, self.policy.dtype("compute"))
+
+    def _run_reference(self, data: Tensor, steps: int, kept: Tensor | None) -> None:
+        compute = self.policy.dtype("compute")
+        for t in range(steps):
+            sample = data[t].repeat_interleave(len(self.params) // data.shape[1], 0)
+            grads = network_reference.gradients(self.network, self.params, sample, self._loss_scale, compute)
+            grads = grads.to(self.params.dtype)
+            if kept is not None:
+                kept[t] = grads
+            self._population.step(grads)
+
+    def _run_launches(self, data: Tensor, steps: int, kept: Tensor | None) -> None:
+        population, placed = self._population, self._placed
+        states = [self.state.get(state.name) for state in population.algorithm.states]
+        run = Run(
+            network=self.network,
+            policy=self.policy,
+            recipe=population.recipe,
+            flags=population.flags,
+            params=self.params,
+            states=[*states, *[None] * (3 - len(states))],
+            placement=placed,
+            family=placed.model_of // (len(self.params) // data.shape[1]),
+            loss_scale=self._loss_scale[placed.model_of],
+            record=self._record_of[placed.model_of],
+            rows=self._rows,
+            first_step=population.step_count + 1,
+        )
+        launch = vector_launches if self.backend == "simd" else triton_launches
+        launch(run, data[:steps], kept, interpreted=self.backend == "interpreter")
+        population.step_count += steps

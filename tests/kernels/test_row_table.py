@@ -1,0 +1,44 @@
+"""Host scalars of many records at once are those of each record alone, bit for bit."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import kernels
+from kernels.launch.rows import RowTable, host_rows
+from kernels.rounding.powers import PowerTable
+
+CASES = [(name, recipe) for name in sorted(kernels.ALGORITHMS) for recipe in kernels.get_algorithm(name).recipes]
+MIXED = (torch.float32, torch.float32, torch.bfloat16, None)
+PLAIN = (torch.float32, torch.float32, torch.float32, None)
+
+
+def _records(name: str, varied: bool) -> list[Any]:
+    make = kernels.get_algorithm(name).hyperparameters
+    fields = vars(make())
+    rng = np.random.default_rng(0)
+    records = []
+    for k in range(40):
+        options: dict[str, Any] = {"lr": float(rng.random()) * (k != 7)}
+        if "eps" in fields:
+            options["eps"] = 0.0 if k % 9 == 0 else float(10 ** rng.uniform(-12, -1))
+        if "betas" in fields and varied:
+            options["betas"] = (0.9 if k % 3 else float(rng.random()), 0.999 if k % 4 else float(rng.random()))
+        options["weight_decay"] = float(rng.random()) + 0.01
+        records.append(make(**options))
+    return records
+
+
+@pytest.mark.parametrize("dtypes", [PLAIN, MIXED], ids=["fp32", "bf16-states"])
+@pytest.mark.parametrize("varied", [False, True], ids=["one beta", "many betas"])
+@pytest.mark.parametrize(("name", "recipe"), CASES)
+def test_together_as_alone(name: str, recipe: str, varied: bool, dtypes: Any) -> None:
+    rule = kernels.get_algorithm(name).recipe(recipe)
+    records = _records(name, varied)
+    powers = PowerTable(torch.device("cpu"))
+    table = RowTable(rule, dtypes, records, powers).rows(1, 30)
+    for t, step in enumerate(table, 1):
+        alone = np.array(host_rows(rule, dtypes, [(record, float(t), t == 1) for record in records], powers))
+        assert np.array_equal(step.view(np.int64), alone.view(np.int64))
