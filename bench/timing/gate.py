@@ -31,8 +31,9 @@ def differing(mine: Stepped, reference: Stepped, block: int = 1) -> int | None:
         while slower.steps < max(mine.steps, reference.steps):
             slower.step()
     pairs = [pair for pair in zip(mine.parameters, reference.parameters, strict=True) if pair[0].numel() % block == 0]
-    counts = [int(bitwise.unequal(a.detach().reshape(-1), b.detach().reshape(-1)).sum()) for a, b in pairs]
-    return sum(counts) if counts else None
+    # One number comes back from the device, not one per tensor.
+    counts = [bitwise.unequal(a.detach().reshape(-1), b.detach().reshape(-1)).sum() for a, b in pairs]
+    return int(torch.stack(counts).sum()) if counts else None
 
 
 def reason(count: int, of: int, reference: str) -> str:
