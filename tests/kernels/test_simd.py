@@ -59,7 +59,9 @@ def test_torch_brings_the_threads() -> None:
 
 def test_avx2_has_the_same_bits() -> None:
     """LLVM splits the vectors for a CPU without AVX-512."""
-    code = "from test_simd import *\nfor seed in range(3000, 3040): assert_equals_reference(seed)\nprint(machine.target())"
+    code = (
+        "from test_simd import *\nfor seed in range(3000, 3040): assert_equals_reference(seed)\nprint(machine.target())"
+    )
     process = subprocess.run(
         [sys.executable, "-c", code],
         env={
