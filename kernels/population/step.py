@@ -31,7 +31,8 @@ class Population:
 
     Args:
         algorithm: name in the registry, such as ``"adam"``.
-        hyperparameters: one record per model; options that select code (amsgrad, momentum or not, ...) must agree.
+        hyperparameters: one record per model, or one per arm (model m has record m modulo their number);
+            options that select code (amsgrad, momentum or not, ...) must agree.
         params: float32, bfloat16 or float16 tensor [models, n], contiguous; updated in place.
         recipe: whose rounding; None for the algorithm's default.
         backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
@@ -39,6 +40,7 @@ class Population:
 
     Attributes:
         state: the state tensors by name, each [models, n].
+        records: the distinct records; ``record_of`` [models] says which one a model has.
         step_count: steps taken.
 
     Raises:
@@ -59,9 +61,11 @@ class Population:
         self.recipe = self.algorithm.recipe(recipe)
         if params.dim() != 2 or not params.is_contiguous():
             raise ValueError(f"params of shape {tuple(params.shape)}: give a contiguous tensor [models, parameters]")
-        if len(hyperparameters) != params.shape[0]:
+        models, given = len(params), len(hyperparameters)
+        if models and (not given or models % given):
             raise ValueError(
-                f"hyperparameters: {len(hyperparameters)} records for {params.shape[0]} models; give one per model"
+                f"hyperparameters: {given} records for {models} models; give one per model, or one per arm in a number "
+                "that divides the models"
             )
         distinct = list(dict.fromkeys(hyperparameters))
         flags = {self.algorithm.flags(hyper) for hyper in distinct}
@@ -74,16 +78,27 @@ class Population:
         self.backend = resolve_backend(backend, params.device)
         self.step_count = 0
         number = {hyper: k for k, hyper in enumerate(distinct)}
-        self._row_of = np.array([number[hyper] for hyper in hyperparameters], np.int64)
+        # Model m has record m modulo their number.
+        record_of = np.array([number[hyper] for hyper in hyperparameters], np.int64)
+        self.records, self.record_of = distinct, np.tile(record_of, models // max(1, given))
+        self._row_of = self.record_of
         self._row_index = torch.from_numpy(self._row_of).to(params.device)
         self._powers = power_table(params.device)
         self._dtypes = (params.dtype, params.dtype, state_dtype or params.dtype, None)
         self._rows_of = RowTable(self.recipe, self._dtypes, distinct, self._powers)
         names = self.algorithm.state_names(distinct[0]) if distinct else ()
-        fills = torch.tensor([self.algorithm.fill(hyper) for hyper in hyperparameters], dtype=torch.float64)
-        column = fills.to(params.device, self._dtypes[2]).unsqueeze(1)
-        self.state = {name: column.expand(params.shape).clone() for name in names}
+        fills = torch.tensor([self.algorithm.fill(hyper) for hyper in distinct], dtype=torch.float64)
+        self._fill = fills.to(params.device, self._dtypes[2])[self._row_index].unsqueeze(1)
+        self.state = {name: self._fill.expand(params.shape).clone() for name in names}
         self._tables = Tables()
+
+    @torch.no_grad()
+    def restart(self, params: Tensor) -> None:
+        """Begin again from other parameters, [models, n]: states and step count as they were at first."""
+        self.params.copy_(params)
+        for state in self.state.values():
+            state.copy_(self._fill)
+        self.step_count = 0
 
     def _rows(self) -> Tensor:
         rows = torch.from_numpy(self._rows_of.rows(self.step_count, 1)[0])
