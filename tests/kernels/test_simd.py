@@ -87,7 +87,7 @@ def test_auto_is_simd_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch.simd, "unavailable", lambda: "llvmlite is missing; pip install numba, which brings it")
     assert kernels.resolve_backend("auto", cpu) == "reference"
     assert "pip install numba" in kernels.available_backends()["simd"]
-    with pytest.raises(ValueError, match="backend 'simd': llvmlite is missing; pip install numba.*'reference'"):
+    with pytest.raises(ValueError, match=r"backend 'simd': llvmlite is missing; pip install numba.*'reference'"):
         kernels.Adam([torch.nn.Parameter(torch.ones(1))], backend="simd")
 
 
