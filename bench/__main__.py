@@ -18,6 +18,11 @@ COMMANDS: tuple[Command, ...] = (
         help="Everything that needs a GPU, most important first, within a time limit.",
     ),
     Command(
+        name="compare",
+        target="bench.store.cli:compare_command",
+        help="Two timing results: the ratio of every two times, with its interval.",
+    ),
+    Command(
         name="conform",
         target="bench.conformance.cli:conform_command",
         help="Compare optimizers, anybody's, bit by bit with a reference.",

@@ -27,6 +27,21 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "commands": {"design", "runs", "report", "studies", "support"},
         "__main__": {"support"},
     },
+    "bench": {
+        "choices": set(),
+        "optimizers": {"choices"},
+        "pairwise": set(),
+        "workers": set(),
+        "store": set(),
+        "providers": {"choices", "optimizers"},
+        "conformance": {"choices", "optimizers", "pairwise", "providers", "store", "workers"},
+        "machine_code": {"choices", "optimizers", "pairwise", "workers"},
+        "golden": {"conformance", "optimizers"},
+        "timing": {"choices", "conformance", "optimizers", "providers", "store"},
+        "campaign": {"choices", "conformance", "golden", "providers", "store", "timing", "workers"},
+        "listing": {"providers", "store", "timing"},
+        "__main__": set(),
+    },
 }
 """package → room (a folder, or a file beside the folders) → the other rooms that it may import."""
 

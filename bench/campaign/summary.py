@@ -7,11 +7,14 @@ from typing import Any
 
 from ..store.kept import read_json
 
+_STEP_LINES = 30
+
 
 def lines(out: Path) -> list[str]:
     """Headline lines of whatever result files exist in `out`."""
-    found = read_json(out / "conform.json")
-    return [*_conformance(found), *_golden(found), *_unconfirmed(found), *_timing(read_json(out / "timing.json"))]
+    found, times = read_json(out / "conform.json"), read_json(out / "timing.json")
+    parts = (_conformance(found), _steps(times.get("steps", {})), _golden(found), _unconfirmed(found), _timing(times))
+    return [line for part in parts for line in part]
 
 
 def _conformance(found: dict[str, Any]) -> list[str]:
@@ -65,12 +68,31 @@ def _unconfirmed(found: dict[str, Any]) -> list[str]:
         verdict = ", ".join(row.get("holds", [])) or _last(row)
         merged.setdefault((row["check"], verdict), []).append(row.get("dtype", ""))
     text = [f"- {check} [{' '.join(dtypes)}]: {verdict}" for (check, verdict), dtypes in merged.items()]
-    return ["## Open questions", "", *text[:24], ""]
+    return ["## Open questions", "", *text[:10], ""]
 
 
 def _last(row: dict[str, Any]) -> str:
     """What a check without a holding hypothesis has to say, on one line."""
     return " ".join(str(row.get("differing") or row.get("detail") or row.get("outcome")).split())[-160:]
+
+
+def _steps(found: dict[str, Any]) -> list[str]:
+    """One line per workload: whole steps of every provider, synchronised and queued."""
+    rows = found.get("rows", [])
+    if not rows:
+        return []
+    cells: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        name = row.get("provider", "").replace("[triton]", "")
+        time = f"{row['step_us']:.0f}/{row['queued_us']:.0f}" if row.get("step_us") and row.get("queued_us") else "–"
+        cells.setdefault(row["workload"], {}).setdefault(row["optimizer"], []).append(f"{name} {time}")
+    text = ["## Whole steps in µs: one at a time, the device waited for / in a row", ""]
+    for workload, found_here in list(cells.items())[:_STEP_LINES]:
+        parts = (f"{optimizer} {', '.join(times)}" for optimizer, times in found_here.items())
+        text.append(f"- {workload}: {'; '.join(parts)}")
+    failed = [row for row in rows if row.get("error")]
+    last = f": {failed[0]['error'].strip().splitlines()[-1][:160]}" if failed else ""
+    return [*text, f"{len(failed)} failed{last}; {len(found.get('not_run', []))} not run.", ""]
 
 
 def _timing(found: dict[str, Any]) -> list[str]:
@@ -90,7 +112,7 @@ def _timing(found: dict[str, Any]) -> list[str]:
         name = row["provider"].replace("[triton]", "")
         cells.setdefault(key, []).append(f"{name} {kernel_us:.0f}/{step_us:.0f} µs{share}{wrong}")
     text.append("Per line: provider, kernel time / whole step, share of copy.")
-    text += [f"- {' '.join(map(str, key))}: {'; '.join(parts)}" for key, parts in list(cells.items())[:22]]
+    text += [f"- {' '.join(map(str, key))}: {'; '.join(parts)}" for key, parts in list(cells.items())[:14]]
     failed = [row for row in found["rows"] if row.get("error")]
     last = failed[0]["error"].strip().splitlines()[-1][:160] if failed else ""
     text.append(

@@ -22,6 +22,8 @@ class Traits:
         claims_identity: a difference from its reference is a failed claim, even when no reference was asked for.
         bits_known: its bits are known to the last rounding: a quick run does not measure its distance from float64, and
             it has no time where they are wrong.
+        block: its bits are known in tensors of a multiple of so many elements: what torch's vector loops on a CPU do
+            with the tail of a tensor is in nobody's recipe.
         interpreted: it runs Triton's interpreter, which has to be switched on before a process starts.
         slow: it compiles for every shape, and gets few cases and much time.
         tables: it keeps tables of addresses whose upkeep can be timed without a launch.
@@ -30,6 +32,7 @@ class Traits:
     recipe: str = "foreach"
     claims_identity: bool = False
     bits_known: bool = False
+    block: int = 1
     interpreted: bool = False
     slow: bool = False
     tables: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ class Ours(Provider):
             recipe=self.recipe,
             claims_identity=True,
             bits_known=True,
+            block=64 if self.recipe == "cpu-fused" else 1,
             interpreted=self.backend == "interpreter",
             tables=True,
         )
@@ -76,7 +76,6 @@ class Ours(Provider):
         return build_or_unsupported(_drop_in(algorithm.name, optimizer), groups, made)
 
 
-@lru_cache(maxsize=64)
 def _drop_in(name: str, title: str) -> Any:
     """The optimizer class of an algorithm: exported by `kernels`, or made here for one registered elsewhere."""
     import kernels

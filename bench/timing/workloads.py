@@ -149,7 +149,8 @@ def cpu_steps(*, quick: bool = False) -> Iterator[StepWorkload]:
 
 
 def whole_steps(*, toy: bool = False) -> Iterator[StepWorkload]:
-    """The whole-step table: one tensor of every size, and real models; float32, as most people train."""
-    lists = [one(1 << 10), many(30, 50)] if toy else [*map(model, MODELS), *(one(1 << k) for k in range(10, 29))]
+    """The whole-step table: real models, one tensor of every size, and many small ones; in float32."""
+    sizes = map(one, (1 << k for k in range(10, 29)))
+    lists = [one(1 << 10), many(30, 50)] if toy else [*map(model, MODELS), *sizes, many(10_000, 49)]
     for tensors in lists:
         yield from (StepWorkload(optimizer=name, tensors=tensors) for name in ("AdamW", "SGD"))

@@ -74,14 +74,15 @@ def div(x, y, dtype: tl.constexpr):
 
 
 @triton.jit
-def div_by_scalar(x, y, dtype: tl.constexpr):
+def div_by_scalar(x, y, CORRECTED: tl.constexpr):
     """``x / y`` for one y in the whole block, correctly rounded; x is a square root, so never subnormal.
 
-    In 16-bit kernels divisions, not memory, set the pace. There y's reciprocal is rounded correctly once, and a first
-    quotient is corrected twice by its exact remainder (Markstein 1990: correcting a faithful quotient with a correctly
-    rounded reciprocal gives the rounded quotient). Zeros and infinities keep the first quotient.
+    Where divisions, not memory, set the pace (16-bit kernels), ``CORRECTED`` asks for the same quotient without them:
+    y's reciprocal is rounded correctly once, and a first quotient is corrected twice by its exact remainder (Markstein
+    1990: correcting a faithful quotient with a correctly rounded reciprocal gives the rounded quotient). Zeros and
+    infinities keep the first quotient.
     """
-    if dtype == tl.float32:
+    if not CORRECTED:
         return tl.div_rn(x, y)
     else:
         inverse = tl.div_rn(tl.full((), 1.0, tl.float32), y)

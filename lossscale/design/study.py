@@ -39,6 +39,7 @@ class Prediction:
         applies: which cells it speaks about.
         moved: whether the cell counts only if its models moved (median distance from their initialisation > 0).
         why: one sentence for the page.
+        limits: what its judgement leaves open, for the page's limits; empty if nothing.
     """
 
     quantity: str
@@ -48,6 +49,7 @@ class Prediction:
     why: str
     relative: bool = False
     moved: bool = False
+    limits: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

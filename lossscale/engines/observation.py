@@ -44,11 +44,11 @@ class Observation:
 
     Args:
         observer: whose pairs are measured.
-        now: the cohort's snapshot.
+        snapshot: the cohort at the checkpoint.
     """
 
-    def __init__(self, observer: Observer, now: Snapshot) -> None:
-        self.now = now
+    def __init__(self, observer: Observer, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
         self._algorithm = observer.algorithm
         self._hyper = observer.hyperparameters
         self._family = observer.family
@@ -68,29 +68,29 @@ class Observation:
     @cached_property
     def update(self) -> Tensor:
         """[models]: length of this step."""
-        return _norm(self.now.params.double() - self.now.before.double())
+        return _norm(self.snapshot.params.double() - self.snapshot.before.double())
 
     @cached_property
     def moved(self) -> Tensor:
         """[models]: distance from the initialisation."""
-        return _norm(self.now.params.double() - self.now.initial.double())
+        return _norm(self.snapshot.params.double() - self.snapshot.initial.double())
 
     @cached_property
     def loss(self) -> Tensor:
         """[models]: of this step's batch, not scaled."""
-        return self.now.losses.double()
+        return self.snapshot.losses.double()
 
     @cached_property
     def smallest_grad(self) -> Tensor:
         """[models]: smallest magnitude of a gradient other than 0, NaN without one."""
-        magnitude = self.now.grads.abs()
+        magnitude = self.snapshot.grads.abs()
         smallest = torch.where(magnitude == 0, torch.inf, magnitude).amin(1).double()
         return torch.where(smallest.isinf(), torch.nan, smallest)
 
     @cached_property
     def nonfinite(self) -> Tensor:
         """[models]: parameters that are infinite or NaN."""
-        return (~self.now.params.isfinite()).sum(1)
+        return (~self.snapshot.params.isfinite()).sum(1)
 
     @cached_property
     def differing_bits(self) -> Tensor:
@@ -122,17 +122,17 @@ class Observation:
     def closed_form(self) -> ClosedForm:
         """Of pairs: predicted for loss × s against base at step 1, from base's own elements, with its bound."""
         shape = (self._kept, len(self._arm))
-        predicted = torch.full(shape, torch.nan, dtype=torch.float64, device=self.now.params.device)
+        predicted = torch.full(shape, torch.nan, dtype=torch.float64, device=self.snapshot.params.device)
         bound = predicted.clone()
         chosen = [
             index
             for index, (arm, against) in enumerate(zip(self._arm, self._against, strict=True))
             if against == 0 and self._family[arm].arm.scales_only_the_loss
         ]
-        root = self._root([0]) if self.now.step == 1 and chosen else None
+        root = self._root([0]) if self.snapshot.step == 1 and chosen else None
         if root is None or not self._closed_form_applies:
             return ClosedForm(ratio=predicted, tolerance=bound)
-        tensors = {"p0": self.now.before, "p1": self.now.params, "grads": self.now.grads}
+        tensors = {"p0": self.snapshot.before, "p1": self.snapshot.params, "grads": self.snapshot.grads}
         base = {name: self._by_family(tensor)[:, 0] for name, tensor in tensors.items()}
         updates = base["p1"].double() - base["p0"].double()
         decay = self._decoupled_decay(base["p0"])
@@ -140,7 +140,7 @@ class Observation:
         for index in chosen:
             scale = torch.full_like(eps, self._family[self._arm[index]].loss_factor)
             scaled, seen = (
-                self._by_family(tensor)[:, self._arm[index]] for tensor in (self.now.params, self.now.grads)
+                self._by_family(tensor)[:, self._arm[index]] for tensor in (self.snapshot.params, self.snapshot.grads)
             )
             predicted[:, index] = theory.predicted_update_norm_ratio(updates, root[:, 0], eps, scale, decay=decay)
             bound[:, index] = theory.update_norm_ratio_tolerance(
@@ -163,9 +163,9 @@ class Observation:
         Elements that are subnormal, or underflowed to 0, in either run are counted and left out.
         """
         shape = (self._kept, len(self._arm))
-        equal = torch.ones(shape, dtype=torch.bool, device=self.now.params.device)
-        left_out = torch.zeros(shape, dtype=torch.int64, device=self.now.params.device)
-        for name, tensor in self.now.state.items():
+        equal = torch.ones(shape, dtype=torch.bool, device=self.snapshot.params.device)
+        left_out = torch.zeros(shape, dtype=torch.int64, device=self.snapshot.params.device)
+        for name, tensor in self.snapshot.state.items():
             degree = self._algorithm.degrees[name]
             units = _column([member.loss_factor**degree for member in self._family], tensor)
             unscaled = (tensor.view(-1, len(self._family), tensor.shape[1]).double() / units).view(tensor.shape)
@@ -179,7 +179,7 @@ class Observation:
 
     @cached_property
     def _both(self) -> tuple[Tensor, Tensor]:
-        return self.of_arm(self.now.params), self.of_against(self.now.params)
+        return self.of_arm(self.snapshot.params), self.of_against(self.snapshot.params)
 
     def _by_family(self, tensor: Tensor) -> Tensor:
         """[kept families, members, …] of a tensor of models."""
@@ -205,10 +205,10 @@ class Observation:
 
     def _root(self, members: Sequence[int]) -> Tensor | None:
         """[kept families, members, n] float64: r, the root of the second moment as it divides; None without one."""
-        state = {name: self._at(tensor, members).double() for name, tensor in self.now.state.items()}
+        state = {name: self._at(tensor, members).double() for name, tensor in self.snapshot.state.items()}
         if "exp_avg_sq" in state:
             moment = state.get("max_exp_avg_sq", state["exp_avg_sq"])
-            kept = [float(self._hyper[index].betas[1]) ** self.now.step for index in members]
+            kept = [float(self._hyper[index].betas[1]) ** self.snapshot.step for index in members]
             return torch.sqrt(moment / (1.0 - _column(kept, moment)))
         if "square_avg" in state:
             mean = state.get("grad_avg")

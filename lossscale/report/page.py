@@ -31,9 +31,6 @@ LIMITS: Final = (
     "Intervals are exact 95 % intervals over random initialisations: order statistics for medians (none under 6 "
     "pairs), Clopper and Pearson’s for shares. A share of 1 says that no pair differed, not that none can; the "
     "largest and smallest of the pairs have no interval.",
-    "The update-norm ratio is judged pair by pair: an update is measured as the change of float32 parameters, so "
-    "each pair’s tolerance is the bound that their rounding leaves, plus 5e-7 for the arithmetic of the step. Pairs "
-    "that resolve less than 10 % are not judged.",
     "Pairs with non-finite parameters are counted and left out of every number.",
     "Models of this size show how an optimizer reacts to the scale of the loss. How far two runs drift apart depends "
     "on network, data and length.",
@@ -100,11 +97,14 @@ class _Run:
         for title, own, body in self.presentation.sections(self.path):
             yield Section(title=prefix + title, body=body, anchor=f"{anchor}-{own}" if own else "")
         if self.paired:
-            yield Section(title=f"{prefix}Predictions", body=self._predictions(), anchor=f"{anchor}-predictions")
+            if self.study.predictions:
+                yield Section(title=f"{prefix}Predictions", body=self._predictions(), anchor=f"{anchor}-predictions")
             controls = self._controls()
             if controls:
                 yield Section(title=f"{prefix}Controls", body=controls, anchor=f"{anchor}-controls")
-            yield Section(title=f"{prefix}Limits", body=parts.bullets(LIMITS), anchor=f"{anchor}-limits")
+            yield Section(
+                title=f"{prefix}Limits", body=parts.bullets((*LIMITS, *self._own_limits())), anchor=f"{anchor}-limits"
+            )
         yield Section(title=f"{prefix}Provenance", body=self._provenance(), anchor=f"{anchor}-provenance")
 
     def footer(self) -> str:
@@ -122,6 +122,9 @@ class _Run:
             f"These answers come from {pairs:,} pairs of networks; the two of a pair share their initial weights and "
             f"their data, and s runs from {scale_text(scales.min())} to {scale_text(scales.max())}."
         )
+
+    def _own_limits(self) -> list[str]:
+        return [prediction.limits for prediction in self.study.predictions if prediction.limits]
 
     def _predictions(self) -> str:
         rows = [

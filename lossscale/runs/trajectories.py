@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..design.measures import MEASURES
-from ..design.options import find_algorithm
 from ..design.options import algorithm_name
 from ..design.spec import CellKey, RunSpec
 from ..support.errors import InputError
 from . import records
 
 FORM: Final = "NETWORK/OPTIMIZER[:OPTIONS]/POLICY/ARM:AGAINST/SCALE/INIT"
+
+
 def shown_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a terminal shows of a trajectory: the step, and the measures that are for it."""
     there = {name for row in rows for name in row}

@@ -43,5 +43,13 @@ def test_dry_run_walks_every_part(tmp_path: Path) -> None:
     assert {"replay", "powf", "recording"} <= set(found["golden"])
     assert not any("error" in str(found["golden"][name])[:12] for name in found["golden"])
     timing = json.loads((out / "timing.json").read_text())
-    assert all(not row.get("error") for row in timing["rows"])
+    assert timing["rows"] and all(not row.get("error") for row in timing["rows"])
+    whole = timing["steps"]["rows"]
+    assert {row["provider"] for row in whole} == {
+        "torch-fused",
+        "torch-foreach",
+        "kernels-cpu-fused",
+        "kernels-foreach",
+    }
+    assert all(row["step_us"] and row["queued_us"] and not row["error"] for row in whole)
     assert summary.lines(out)

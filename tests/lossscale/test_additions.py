@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from lossscale import studies
 from lossscale.__main__ import main
+from lossscale.design import arms, measures
 from lossscale.design.arms import ARMS, Arm
 from lossscale.design.measures import MEASURES, STANDARD, Kind, Measure, Statistic
 from lossscale.runs import records
@@ -89,7 +91,7 @@ def test_a_study_is_one_file_and_prints_its_own_verdicts(
     assert (second["cells that fail"], second["verdict"]) == (4, "fails")
     page = (out / "report.html").read_text()
     assert "Where it ended" in page and "A wrong one." in page and "mapped, s = 2ᵏ" in page
-    assert "changes_training" not in page and "one ulp" not in page
+    assert "changes_training" not in page and "one ulp" not in page and "update-norm" not in page
     assert main(["picture", str(out)]) == 2
     assert "has no picture" in capsys.readouterr().err
 
@@ -132,13 +134,13 @@ def test_a_measure_is_one_entry(
 ) -> None:
     largest = Measure(
         name="largest_grad",
-        observe=lambda now: now.of_arm(now.now.grads.abs().amax(1)),
+        observe=lambda now: now.of_arm(now.snapshot.grads.abs().amax(1)),
         statistic=Statistic.LARGEST,
         shown=True,
     )
     gone = Measure(
         name="zero_grads",
-        observe=lambda now: now.of_against((now.now.grads == 0).sum(1)),
+        observe=lambda now: now.of_against((now.snapshot.grads == 0).sum(1)),
         kind=Kind.COUNT,
         statistic=Statistic.MEDIAN,
         quantity="median_zero_grads",
@@ -162,6 +164,26 @@ def test_a_measure_is_one_entry(
     spec = json.loads((out / records.MANIFEST).read_text())["spec"]
     assert spec["measures"] == ["largest_grad", "zero_grads"]
     assert records.read_manifest(out).run_spec is not None and "largest_grad" not in STANDARD
+
+
+def test_what_contributing_shows_works(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (study,) = (block for block in blocks if "STUDY = Study(" in block)
+    (arm,) = (block for block in blocks if block.startswith("Arm("))
+    (measure,) = (block for block in blocks if block.startswith("Measure("))
+    own = eval(arm, dict(vars(arms)))
+    largest = eval(measure, dict(vars(measures)))
+    monkeypatch.setitem(ARMS, own.name, own)
+    monkeypatch.setitem(MEASURES, largest.name, largest)
+    study_file.with_name("eps_only.py").write_text(study)
+    monkeypatch.delitem(sys.modules, "lossscale.studies.eps_only", raising=False)
+    assert main(["run", "eps-only", "--quick", "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
+    assert "Do the predictions hold? 4 of 4 judged cells do." in capsys.readouterr().out
+    assert {own.name} < set(read_summary(tmp_path / "run")["arm"])
+    assert largest.name in set(read_summary(tmp_path / "run")["quantity"])
 
 
 def test_another_measure_is_another_run(

@@ -167,6 +167,21 @@ def test_a_policy_that_the_engine_cannot_run_is_refused_by_the_engine(name: str)
         assert "\n" not in str(caught.value)
 
 
+def test_policies_speak_of_formats_that_kernels_know() -> None:
+    assert list(POLICIES) == [
+        "fp32",
+        *(f"{kind}-{way}" for way in ("true", "mixed", "state") for kind in ("bf16", "fp16")),
+    ]
+    assert {name for policy in POLICIES.values() for name in vars(policy).values()} == set(kernels.DTYPES)
+
+
+def test_every_start_has_its_function() -> None:
+    drawn = torch.ones(1, 60)
+    for kind in arms.Start:
+        member = Member(arm=arms.Arm(name="x", start=kind))
+        assert torch.equal(starting_points(drawn, [member], 0, range(1)), drawn) == (kind is arms.Start.DRAWN)
+
+
 def test_an_arm_with_a_policy_of_its_own_needs_an_engine_that_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     own = dataclasses.replace(get_arm("null"), name="narrow", policy="bf16-state")
     monkeypatch.setitem(arms.ARMS, "narrow", own)

@@ -1,5 +1,6 @@
 """Kills, interrupts and resumes: a resumed run has the bytes of an uninterrupted one. And the bound on memory."""
 
+import dataclasses
 import os
 import random
 import signal
@@ -12,8 +13,9 @@ import pytest
 
 from lossscale import studies
 from lossscale.runs import records
-from lossscale.runs.planning import Choices
-from lossscale.runs.run import run_study
+from lossscale.runs.planning import Choices, planned_manifest
+from lossscale.runs.run import RunState, run_state, run_study
+from lossscale.support.errors import InputError
 from lossscale.support.output import Output
 
 CHOICES = Choices(optimizers=("sgd", "adagrad"), scales=("4", "0.01"), inits=5, steps=60, device="cpu", workers=1)
@@ -62,6 +64,25 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_study(studies.get("loss-vs-lr"), CHOICES, run, Output())
     assert len(shards(run)) == SHARDS
     return run
+
+
+def test_the_state_of_a_directory(uninterrupted: Path, tmp_path: Path) -> None:
+    manifest = planned_manifest(studies.get("loss-vs-lr"), CHOICES)
+    run = tmp_path / "run"
+    assert run_state(run, manifest, resume=False) is RunState.NEW
+    run.mkdir()
+    (run / ".manifest.json.0123abcd.tmp").write_text("")  # of a writer that was killed
+    assert run_state(run, manifest, resume=False) is RunState.NEW
+    records.write_manifest(run, manifest)
+    with pytest.raises(InputError, match="--resume"):
+        run_state(run, manifest, resume=False)
+    assert run_state(run, manifest, resume=True) is RunState.BEGUN
+    records.write_manifest(run, dataclasses.replace(manifest, finished=True))
+    assert run_state(run, manifest, resume=False) is RunState.UNCOUNTED
+    assert run_state(uninterrupted, manifest, resume=False) is RunState.FINISHED
+    script = dataclasses.replace(manifest, spec=None)
+    records.write_manifest(run, dataclasses.replace(script, finished=True))
+    assert run_state(run, script, resume=False) is RunState.BEGUN  # a script's summary comes of running it
 
 
 @pytest.mark.slow

@@ -128,6 +128,7 @@ class _Emitter:
         self.values: dict[int, str] = {}
         self._constants: dict[tuple[object, str], str] = {}
         self._splats: dict[int, str] = {}
+        self._upper: dict[int, str] = {}
 
     def type(self, dtype: object) -> str:
         """LLVM's type of a value in all lanes."""
@@ -263,10 +264,17 @@ class _Emitter:
     def _cast(self, x: str, operation: Operation) -> str:
         source, target = operation.needs[0].dtype, operation.dtype
         if target == tl.bfloat16:
-            return self._to_bfloat16(x)
+            # Most are widened again at once, from the upper half; LLVM drops the lower where nothing stores it.
+            upper = self._upper[operation.number] = self._to_bfloat16(x)
+            low = self.code.new(f"lshr {self._wide('i32')} {upper}, {self.constant('i32', 16)}")
+            return self.code.new(f"trunc {self._wide('i32')} {low} to {self._wide('i16')}")
         if target == tl.float16:
             half = self.code.new(f"fptrunc {self.type(source)} {x} to {self._wide('half')}")
             return self.code.new(f"bitcast {self._wide('half')} {half} to {self.type(target)}")
+        if source == tl.bfloat16 and operation.needs[0].number in self._upper:
+            return self.code.new(
+                f"bitcast {self._wide('i32')} {self._upper[operation.needs[0].number]} to {self.type(target)}"
+            )
         if source == tl.bfloat16:
             wide = self.code.new(f"zext {self.type(source)} {x} to {self._wide('i32')}")
             high = self.code.new(f"shl {self._wide('i32')} {wide}, {self.constant('i32', 16)}")
@@ -277,21 +285,20 @@ class _Emitter:
         return self.code.new(f"{_conversion(source, target)} {self.type(source)} {x} to {self.type(target)}")
 
     def _to_bfloat16(self, x: str) -> str:
-        """The bits of the nearest bfloat16, ties to even; a NaN stays one, with its quiet bit set."""
+        """The nearest bfloat16, ties to even, as the upper half of an i32; a NaN stays one, with its quiet bit set."""
         new, kind = self.code.new, self._wide("i32")
 
         def number(value: int) -> str:
             return self.constant("i32", value)
 
         bits = new(f"bitcast {self._wide('float')} {x} to {kind}")
-        high = new(f"lshr {kind} {bits}, {number(16)}")
-        odd = new(f"and {kind} {high}, {number(1)}")
+        odd = new(f"and {kind} {new(f'lshr {kind} {bits}, {number(16)}')}, {number(1)}")
         half = new(f"add {kind} {bits}, {number(0x7FFF)}")
-        rounded = new(f"lshr {kind} {new(f'add {kind} {half}, {odd}')}, {number(16)}")
-        quiet = new(f"or {kind} {high}, {number(0x40)}")
+        rounded = new(f"add {kind} {half}, {odd}")
+        quiet = new(f"or {kind} {bits}, {number(0x400000)}")
         is_nan = new(f"fcmp uno {self._wide('float')} {x}, {x}")
         chosen = new(f"select {self._wide('i1')} {is_nan}, {kind} {quiet}, {kind} {rounded}")
-        return new(f"trunc {kind} {chosen} to {self._wide('i16')}")
+        return new(f"and {kind} {chosen}, {number(-0x10000)}")
 
 
 def _conversion(source: object, target: object) -> str:

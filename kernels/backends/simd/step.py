@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 import triton.language as tl
 from torch import Tensor
 
@@ -14,14 +15,17 @@ from ...algorithm import Recipe
 from ...launch.step_kernel import Dtypes, _update, kernel_constants
 from ...launch.tables import Tables
 from ...rounding.flags import SCALED
+from . import threads
 from .code import Code
 from .emitter import lanes, uniforms
 from .language import record
-from .machine import compile_function
+from .machine import address_of
 from .recorder import Recorder, Recording
 
 WIDTH = 16
 """Floats of a vector: one register of AVX-512, two of AVX2."""
+PARALLEL = 1 << 15
+"""Elements of a bucket from which a step is parted among torch's threads."""
 _MEMORY = ("p", "g", "s0", "s1", "s2", "copy")
 """The table's addresses, of those that there are, in this order."""
 _ALIGNED = 64
@@ -147,13 +151,14 @@ def _tensor(
 
 
 @functools.cache
-def step_function(recipe: Recipe, flags: int, states: int, dtypes: Dtypes) -> Callable[..., None]:
-    """The compiled step of a recipe with these flags, states (bit mask) and dtypes."""
+def step_function(recipe: Recipe, flags: int, states: int, dtypes: Dtypes) -> tuple[int, Callable[[int], None]]:
+    """The compiled step for a recipe, flags, states (bit mask) and dtypes: its address, and a way to call it."""
     scaled = bool(flags & SCALED.value)
     constants = kernel_constants(recipe, flags, states=states, dtypes=dtypes, scaled=scaled)
     recording = record_update(constants, states=states)
     code = step_code(recording, columns=len(recipe.columns))
-    return compile_function("step", code.text(), ctypes.c_void_p)
+    address = address_of("step", code.text())
+    return address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
 
 def launch_tables(
@@ -176,9 +181,12 @@ def launch_tables(
     table, chunks = tables.addresses.device, tables.chunks
     if table is None or chunks is None or not len(chunks) or (found_inf is not None and float(found_inf) == 1.0):
         return
-    step = tables.launches.get(flags)
-    if step is None:
-        step = tables.launches[flags] = step_function(recipe, flags, states, dtypes)
+    found = tables.launches.get(flags)
+    if found is None:
+        found = tables.launches[flags] = step_function(recipe, flags, states, dtypes)
+    address, step = found
     pointers = (table, rows, steps, powers, powers if grad_scale is None else grad_scale)
-    call = (ctypes.c_int64 * len(_CALL))(table.shape[1], *map(Tensor.data_ptr, pointers), 1, 0)
-    step(ctypes.addressof(call))
+    parts = torch.get_num_threads() if len(chunks) * tables.block >= PARALLEL else 1
+    call = (ctypes.c_int64 * len(_CALL))(table.shape[1], *map(Tensor.data_ptr, pointers), parts, 0)
+    if parts == 1 or not threads.run(address, ctypes.addressof(call), parts):
+        step(ctypes.addressof(call))

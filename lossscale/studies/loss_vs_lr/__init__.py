@@ -90,6 +90,9 @@ STUDY = Study(
             relative=True,
             applies=_first_adaptive_step,
             why="eps left alone changes each element's first update by (1 + d)/(1 + d/s), d = eps/r; the norm follows.",
+            limits="The update-norm ratio is judged pair by pair: an update is measured as the change of float32 "
+            "parameters, so each pair’s tolerance is the bound that their rounding leaves, plus 5e-7 for the "
+            "arithmetic of the step. Pairs that resolve less than 10 % are not judged.",
         ),
     ),
     presentation=_presentation,

@@ -1,0 +1,75 @@
+"""Reading a timing result that somebody names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lossscale.support.errors import InputError
+
+from .freshness import SCHEMA
+from .schema import StepRow
+
+Key = tuple[str, ...]
+KEY = ("provider", "optimizer", "dtype", "workload", "table")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A timing result.
+
+    Attributes:
+        document: all of it: machine, versions, fingerprints.
+        rows: by `KEY`; the table is "" for the timings themselves, "steps" for a campaign's whole steps.
+    """
+
+    document: Mapping[str, Any]
+    rows: Mapping[Key, StepRow]
+
+
+def read_result(path: Path, argument: str) -> Result:
+    """A result of `bench time step` or of a campaign's timing.json.
+
+    Raises:
+        InputError: if the file is not there, empty, damaged, of another schema, or has no timings.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise InputError(argument, path, f"cannot be read: {reason}; give a timing result") from error
+    if not text.strip():
+        raise InputError(argument, path, "the file is empty; give a timing result")
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise InputError(argument, path, f"damaged: {error}; make the result again") from error
+    if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
+        raise InputError(argument, path, "no timing result: it has no rows; give what `bench time step --out` wrote")
+    if document.get("schema") != SCHEMA:
+        raise InputError(argument, path, f"schema {document.get('schema')}, not {SCHEMA}; make the result again")
+    tables = {"": document, "steps": document.get("steps") or {}}
+    try:
+        rows = {
+            key_of(row, table): row
+            for table, found in tables.items()
+            for row in map(StepRow.from_dict, _timed(found.get("rows", [])))
+        }
+    except (ValueError, AttributeError) as error:
+        raise InputError(argument, path, f"damaged: {error}; make the result again") from error
+    if not rows:
+        raise InputError(argument, path, "it holds no step times; give what `bench time step --out` wrote")
+    return Result(document=document, rows=rows)
+
+
+def key_of(row: StepRow, table: str) -> Key:
+    """What names a row in every result."""
+    return row.provider, row.optimizer, row.dtype, row.workload, table
+
+
+def _timed(rows: list[Any]) -> list[Any]:
+    """Rows of a provider; a workload that failed as a whole has a row without one."""
+    return [row for row in rows if "provider" in row]

@@ -1,0 +1,135 @@
+"""Timing results: reading, comparing, and refusing what cannot be compared."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+import kernels
+from bench.__main__ import main
+from bench.store.compare import NO_DIFFERENCE, median_interval
+from bench.store.freshness import stale, unlike
+from bench.store.kept import RESULTS
+from bench.store.load import read_result
+
+
+def result(*, slower: float = 1.0, machine: str = "H100", samples: int = 30, **extra: Any) -> dict[str, Any]:
+    """A result of two providers; `slower` multiplies the second's times."""
+    rows = []
+    for provider, factor in (("torch-fused", 1.0), ("kernels-fused", slower)):
+        times = [round(factor * (100_000 + 100 * (k * 7 % 30))) for k in range(samples)]
+        row = {"provider": provider, "optimizer": "AdamW", "dtype": "fp32", "workload": "2^20", "device": "cuda"}
+        rows.append({**row, "tensors": 1, "elements": 1 << 20, "samples_kernel_ns": times, "samples_step_ns": times})
+    provenance = {"device": "cuda", "device_name": machine, "packages": {"torch": "2.11.0", "triton": "3.6.0"}}
+    return {"schema": 1, "provenance": provenance, "fingerprints": {}, "rows": rows, **extra}
+
+
+def compare(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, first: Any, second: Any, *options: str
+) -> tuple[int, str, str]:
+    for name, document in (("a", first), ("b", second)):
+        (tmp_path / name).write_text(document if isinstance(document, str) else json.dumps(document))
+    code = main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), *options])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_planted_slowdown_is_found_and_nothing_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = compare(capsys, tmp_path, result(), result(slower=1.2), "--fail-above", "1.1", "--json")
+    document = json.loads(out)
+    assert code == 1 and document["above"] == 2
+    verdicts = {(row["provider"], row["measure"]): row["verdict"] for row in document["rows"]}
+    assert verdicts == {
+        ("torch-fused", "kernel"): NO_DIFFERENCE,
+        ("torch-fused", "step"): NO_DIFFERENCE,
+        ("kernels-fused", "kernel"): "slower",
+        ("kernels-fused", "step"): "slower",
+    }
+    slow = document["rows"][-1]
+    assert slow["lo"] < slow["ratio"] < slow["hi"] and slow["ratio"] == pytest.approx(1.2, rel=1e-3)
+    assert compare(capsys, tmp_path, result(slower=1.2), result(), "--fail-above", "1.1")[0] == 0
+    assert compare(capsys, tmp_path, result(), result(slower=1.2), "--fail-above", "1.5")[0] == 0
+
+
+def test_few_samples_show_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    six = result(slower=9.0, samples=6)
+    code, out, _ = compare(capsys, tmp_path, result(samples=6), six, "--fail-above", "1.1", "--json")
+    assert code == 0 and {row["verdict"] for row in json.loads(out)["rows"]} == {"too few samples"}
+
+
+def test_wrong_bits_have_no_time_in_an_older_result_either(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    wrong = result()
+    wrong["rows"][1]["differing_elements"] = 3
+    _, out, _ = compare(capsys, tmp_path, wrong, result(slower=1.2), "--json")
+    assert {row["provider"] for row in json.loads(out)["rows"]} == {"torch-fused"}
+
+
+def test_rows_of_one_side_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    less = result()
+    less["steps"] = {"rows": [less["rows"].pop()]}
+    _, out, _ = compare(capsys, tmp_path, result(), less, "--json")
+    document = json.loads(out)
+    assert [row["provider"] for row in document["only_in_a"]] == ["kernels-fused"]
+    assert [(row["provider"], row["table"]) for row in document["only_in_b"]] == [("kernels-fused", "steps")]
+
+
+def test_unlike_machines_are_compared_only_when_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    other = result(machine="H200")
+    code, out, error = compare(capsys, tmp_path, result(), other)
+    assert (code, out) == (2, "") and "device_name: H100 and H200" in error and "--unlike" in error
+    code, out, _ = compare(capsys, tmp_path, result(), other, "--unlike")
+    assert code == 0 and "unlike: device_name" in out
+    assert unlike(result(), result()) == []
+
+
+@pytest.mark.parametrize(
+    ("second", "options", "complaint"),
+    [
+        ("", (), "empty"),
+        ('{"rows": [', (), "damaged"),
+        ("[]", (), "no rows"),
+        ({"schema": 7, "rows": []}, (), "schema 7, not 1"),
+        ({"schema": 1, "rows": [{"provider": "x"}]}, (), "damaged: not a row"),
+        ({"schema": 1, "rows": []}, (), "no step times"),
+        (result(), (), "is A again"),
+        (result(slower=2.0), ("--fail-above", "0"), "--fail-above"),
+        (result(rows=[{**result()["rows"][0], "workload": "2^21"}]), (), "no time in common"),
+    ],
+)
+def test_bad_input_is_one_line(
+    second: Any, options: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, error = compare(capsys, tmp_path, result(), second, *options)
+    assert (code, out) == (2, "") and len(error.splitlines()) == 1
+    assert complaint in error
+
+
+def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a")]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "cannot be read" in error
+
+
+@pytest.mark.parametrize("count", [7, 8, 15, 30, 101])
+def test_the_interval_of_a_median_is_that_of_scipy(count: int) -> None:
+    samples = [k * k % 997 for k in range(count)]
+    found = stats.quantile_test(samples, p=0.5).confidence_interval(0.975)
+    assert median_interval(samples) == (found.low, found.high)
+    assert median_interval(samples[:6]) is None
+
+
+def test_the_kept_results_are_read() -> None:
+    kept = sorted(RESULTS.glob("*/timing.json"))
+    assert kept
+    for path in kept:
+        found = read_result(path, "A")
+        assert len(found.rows) > 100 and all(key[3] for key in found.rows)
+
+
+def test_other_kernels_make_a_result_stale() -> None:
+    fresh = {"fingerprints": {name: kernels.fingerprint(name) for name in kernels.ALGORITHMS}}
+    assert stale(fresh) == []
+    assert stale({"fingerprints": {**fresh["fingerprints"], "sgd": "0"}}) == ["sgd"]
+    assert stale({}) == [*kernels.ALGORITHMS]

@@ -1,0 +1,120 @@
+"""The simd backend has the reference's bits, in any number of threads, on AVX2 too."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from configurations import draw, run
+
+import kernels
+from kernels import bits
+from kernels.backends import dispatch
+from kernels.backends.simd import machine, step, threads
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(bool(machine.unavailable()), reason=f"no simd backend: {machine.unavailable()}")
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step is parted in two, whatever its size."""
+    monkeypatch.setattr(step, "PARALLEL", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+
+def assert_equals_reference(seed: int) -> None:
+    vectors, referenced = run(seed, "simd"), run(seed, "reference")
+    for name, tensor in vectors.items():
+        found = bits.report(tensor, referenced[name])
+        assert found is None, f"{name} of seed {seed}: {found}; {draw(seed)[0]}"
+
+
+@pytest.mark.parametrize("block", range(8))
+def test_simd_equals_reference(block: int) -> None:
+    for seed in range(40 * block, 40 * block + 40):
+        assert_equals_reference(seed)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_parts_have_the_same_bits() -> None:
+    for seed in range(1000, 1040):
+        assert_equals_reference(seed)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("parts", [1, 3, 7])
+def test_any_number_of_parts_without_threads(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: parts)
+    monkeypatch.setattr(threads, "run", lambda *arguments: False)
+    for seed in range(2000, 2020):
+        assert_equals_reference(seed)
+
+
+def test_torch_brings_the_threads() -> None:
+    assert threads._parallel() is not None
+
+
+def test_avx2_has_the_same_bits() -> None:
+    """LLVM splits the vectors for a CPU without AVX-512."""
+    code = (
+        "from test_simd import *\nfor seed in range(3000, 3040): assert_equals_reference(seed)\nprint(machine.target())"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            **os.environ,
+            "NUMBA_CPU_NAME": "haswell",
+            "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "kernels")]),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0 and "haswell" in process.stdout, process.stderr
+
+
+# -- the choice of a backend -----------------------------------------------------------------------------------------
+
+
+def test_auto_is_simd_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert kernels.resolve_backend("auto", cpu) == "simd" and kernels.available_backends()["simd"] == ""
+    monkeypatch.setattr(dispatch.simd, "unavailable", lambda: "llvmlite is missing; pip install numba, which brings it")
+    assert kernels.resolve_backend("auto", cpu) == "reference"
+    assert "pip install numba" in kernels.available_backends()["simd"]
+    with pytest.raises(ValueError, match=r"backend 'simd': llvmlite is missing; pip install numba.*'reference'"):
+        kernels.Adam([torch.nn.Parameter(torch.ones(1))], backend="simd")
+
+
+def test_simd_wants_a_cpu() -> None:
+    with pytest.raises(ValueError, match="backend 'simd': needs CPU tensors, these are on cuda; choose 'triton'"):
+        kernels.resolve_backend("simd", torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("machine_name", "found", "flags", "reason"),
+    [
+        ("aarch64", True, "", "x86-64"),
+        ("x86_64", False, "", "pip install numba"),
+        ("x86_64", True, "fma f16c", "lacks avx2"),
+        ("x86_64", True, "avx2 fma f16c", ""),
+    ],
+)
+def test_why_it_cannot(
+    machine_name: str, found: bool, flags: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine.platform, "machine", lambda: machine_name)
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: object() if found else None)
+    monkeypatch.setattr(machine, "_cpu_flags", lambda: frozenset(flags.split()))
+    said = machine.unavailable.__wrapped__()
+    assert reason in said and bool(reason) == bool(said)
+
+
+def test_importing_kernels_leaves_the_compiler_alone() -> None:
+    code = "import sys, kernels; assert not {'llvmlite', 'numba'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
