@@ -1,7 +1,7 @@
 """Optimizer steps of many models at once: parameters [models, n], every model with hyperparameters of its own.
 
-A model is a tensor of the step's address table and a distinct hyperparameter record is a row of its scalar table, so a
-population is one launch of the same kernel, and a model steps to the same bits as it would alone.
+A distinct hyperparameter record is a row of a table of scalars, and every element finds its model's: a population is
+one launch of the same arithmetic, and a model steps to the same bits as it would alone.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from ..algorithm import get_algorithm
-from ..backends.dispatch import launcher, resolve_backend
+from ..backends import simd
+from ..backends.dispatch import launch_block, resolve_backend
 from ..backends.tensor_ops import lanes, reference_update
 from ..launch.rows import RowTable
-from ..launch.step_kernel import BLOCK
-from ..launch.tables import INTERPRETER_BLOCK, Tables, fitting_block
+from ..launch.tables import Tables
 from ..rounding.powers import power_table
 from ..rounding.reference import Context
+from .step_kernel import launch_population
 
 _PIECE = 65536
 """Elements stepped together by the reference, so that its temporaries stay in cache."""
@@ -129,6 +130,8 @@ class Population:
             return
         if self.backend == "reference":
             self._step_reference(grads)
+        elif self.backend == "simd":
+            self._step_tables(grads)
         else:
             self._step_kernel(grads)
 
@@ -151,6 +154,21 @@ class Population:
             reference_update(self.recipe, context, self.params[piece], grads[piece], states)
 
     def _step_kernel(self, grads: Tensor) -> None:
+        launch_population(
+            self.recipe,
+            self.flags,
+            dtypes=self._dtypes,
+            params=self.params,
+            grads=grads,
+            states=self._slots(),
+            rows=self._rows(),
+            row_of=self._row_index.int(),
+            step=torch.full((1,), float(self.step_count), dtype=torch.float32, device=self.params.device),
+            powers=self._powers.values,
+        )
+
+    def _step_tables(self, grads: Tensor) -> None:
+        """A model is a tensor of the vector backend's address table."""
         models, width = self.params.shape
         slots = self._slots()
         columns = [self.params, grads, *(slot for slot in slots if slot is not None)]
@@ -160,9 +178,8 @@ class Population:
         host[1] = self._row_of
         for column, tensor in enumerate(columns, 2):
             host[column] = tensor.data_ptr() + offsets * tensor.element_size()
-        block = min(INTERPRETER_BLOCK if self.backend == "interpreter" else BLOCK, fitting_block(host[0]))
-        self._tables.update(host, self.params.device, block)
-        launcher(self.backend)(
+        self._tables.update(host, self.params.device, launch_block(self.backend, host))
+        simd.launch_tables(
             self._tables,
             self.recipe,
             self.flags,
