@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -15,6 +16,8 @@ from typing import Any
 from . import cache
 
 _NEEDED = ("avx2", "fma", "f16c")
+_OLDEST = (0, 45)
+"""llvmlite with the first LLVM (20) of which all versions since were tried; those before write pointers otherwise."""
 
 
 @functools.cache
@@ -22,10 +25,21 @@ def unavailable() -> str:
     """Why vector code cannot be made here; empty where it can. Imports nothing."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return f"vector code is made for x86-64, this is {platform.machine()}"
-    if importlib.util.find_spec("llvmlite") is None:
+    version = _llvmlite_version()
+    if not version:
         return "llvmlite is missing; pip install numba, which brings it"
+    if tuple(map(int, version.split(".")[:2])) < _OLDEST:
+        return f"llvmlite {version} is too old; pip install --upgrade numba, which brings it"
     lacking = [name for name in _NEEDED if name not in _cpu_flags()]
     return f"this CPU lacks {' and '.join(lacking)}" if lacking else ""
+
+
+def _llvmlite_version() -> str:
+    """The installed version; empty if there is none."""
+    try:
+        return importlib.metadata.version("llvmlite") if importlib.util.find_spec("llvmlite") else ""
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 @functools.cache
