@@ -20,6 +20,10 @@ _OLDEST = (0, 45)
 """llvmlite with the first LLVM (20) of which all versions since were tried; those before write pointers otherwise."""
 
 
+_OPTIONS = {"opt": 2, "reloc": "pic", "codemodel": "default", "jit": True}
+"""Of LLVM's code generator. The small code model wants code and constants near each other: see `address_of`."""
+
+
 @functools.cache
 def unavailable() -> str:
     """Why vector code cannot be made here; empty where it can. Imports nothing."""
@@ -79,7 +83,7 @@ def _target_machine() -> Any:
     name, features = target()
     llvm = _llvm()
     triple = llvm.Target.from_triple(llvm.get_process_triple())
-    return triple.create_target_machine(cpu=name, features=features, opt=2, reloc="pic", codemodel="default", jit=True)
+    return triple.create_target_machine(cpu=name, features=features, **_OPTIONS)
 
 
 def assemble(text: str) -> bytes:
@@ -87,7 +91,7 @@ def assemble(text: str) -> bytes:
     llvm = _llvm()
     import llvmlite
 
-    made_by = f"{llvmlite.__version__} {llvm.llvm_version_info} {target()}"
+    made_by = f"{llvmlite.__version__} {llvm.llvm_version_info} {target()} {_OPTIONS}"
     key = hashlib.sha256(f"{made_by}\n{text}".encode()).hexdigest()
     found = cache.read(key)
     if found is not None:
@@ -119,7 +123,8 @@ def compile_function(name: str, text: str, *parameters: Any) -> Callable[..., No
 def address_of(name: str, text: str) -> int:
     """The address of the function ``name`` of a module of LLVM IR."""
     llvm = _llvm()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _new_target_machine())
+    # llvmlite's own memory manager reserves one region for code and constants.
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _new_target_machine(), use_lmm=True)
     engine.add_object_file(llvm.ObjectFileRef.from_data(assemble(text)))
     engine.finalize_object()
     _ENGINES.append(engine)
