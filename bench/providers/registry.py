@@ -21,8 +21,11 @@ OTHERS: tuple[Provider, ...] = (*PACKAGES,)
 
 def all_providers() -> dict[str, Provider]:
     """Every provider that has a name, usable here or not."""
+    import kernels
+
     found: list[Provider] = []
-    for backend in ("auto", "triton", "interpreter"):
+    # The reference is what others are held against (`references`).
+    for backend in ("auto", *(name for name in kernels.available_backends() if name != "reference")):
         found += [Ours(recipe=recipe, backend=backend) for recipe in RECIPES]
     found += [TorchOptim(implementation=name) for name in ("for-loop", "foreach", "fused")]
     found += [TorchOptim(implementation=name) for name in ("for-loop-capturable", "foreach-capturable")]
