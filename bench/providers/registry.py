@@ -10,9 +10,10 @@ from lossscale.support.errors import InputError
 
 from ..choices import choose
 from .base import Provider
-from .foreign import PACKAGES, UserClass
+from .foreign import PACKAGES
 from .ours import Ours
 from .torch_optim import CompiledTorch, TorchOptim
+from .user import UserClass
 
 RECIPES = ("foreach", "for-loop", "fused", "cpu-fused", "native")
 # Other people's: a new provider is one more line here, or one more entry of PACKAGES.
