@@ -75,7 +75,9 @@ def reference_of(provider: Provider, device: torch.device) -> Provider:
 
 def default_names(device: torch.device) -> list[str]:
     """The providers of a run that names none: ours as they run here, torch's, and the packages that are there."""
-    mine = "triton" if device.type == "cuda" else "interpreter"
+    mine = "triton" if device.type == "cuda" else "simd"
+    if device.type == "cpu" and Ours(recipe="foreach", backend=mine).missing(device):
+        mine = "interpreter"
     names = [f"kernels-{recipe}[{mine}]" for recipe in ("foreach", "for-loop", "fused")]
     names += [f"kernels-native[{mine}]"]
     names += ["kernels-cpu-fused"] if device.type == "cpu" else []
