@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -83,6 +84,7 @@ def _lost(batch: Batch[Any, Any], item: Numbered, loss: Loss) -> tuple[int, Row]
 def static_command(
     arch: Annotated[list[str] | None, typer.Option("--arch", metavar="sm_NN", help="Compile for it (repeat).")] = None,
     optimizer: Annotated[list[str] | None, typer.Option("--optimizer", help="Only this algorithm (repeat).")] = None,
+    trainer: Annotated[bool, typer.Option("--trainer", help="The trainer's kernels, not the step kernels.")] = False,
     quick: cli.QuickOption = False,
     json: cli.JsonOption = False,
     out: cli.OutOption = None,
@@ -92,6 +94,7 @@ def static_command(
     Args:
         arch: targets, by default sm_80, sm_90 and sm_100.
         optimizer: algorithms, by default all.
+        trainer: whole training runs: no spills on sm_80 and sm_90; sm_100 is reported.
         quick: a small set in which every algorithm, recipe, dtype and target occurs.
         json: print one JSON document.
         out: also write it there.
@@ -101,6 +104,8 @@ def static_command(
         raise errors.InputError(
             "TRITON_INTERPRET", os.environ["TRITON_INTERPRET"], "unset it: kernels are compiled here"
         )
+    if trainer:
+        return _trainer(architectures, json, out)
     from ..optimizers import parse_optimizers, registered
 
     names = [registered(title).name for title in parse_optimizers(optimizer)]
@@ -128,6 +133,24 @@ def static_command(
         output.table(
             rows if json else broken or _per_recipe(rows), None if not broken else COLUMNS, title=title, **document
         )
+    return int(bool(broken))
+
+
+def _trainer(architectures: list[str], json: bool, out: Path | None) -> int:
+    from .trainer import COLUMNS as columns
+    from .trainer import examine as examine_trained
+    from .trainer import trained
+
+    with Output(as_json=json) as output:
+        import triton
+
+        rows = [examine_trained(chosen) for chosen in trained(architectures)]
+        broken = [row for row in rows if row["verdict"] != "holds"]
+        document = {"triton": triton.__version__, "kernels": len(rows), "broken": len(broken)}
+        if out is not None:
+            files.write_json(out, {"rows": rows, **document})
+        title = f"Triton {triton.__version__}: {len(rows) - len(broken)} of {len(rows)} kernels are within their limits"
+        output.table(rows, columns, title=title, **document)
     return int(bool(broken))
 
 

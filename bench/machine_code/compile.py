@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .variants import Variant
 
 # 16-byte aligned, as torch allocates: the launcher specialises on these, and not on the two scalars behind them.
 _ALIGNED = 5
-_POINTERS: Mapping[str, str] = {
+_STEP: Mapping[str, str] = {
     "table_ptr": "*i64",
     "chunks_ptr": "*i32",
     "rows_ptr": "*fp64",
@@ -20,6 +20,7 @@ _POINTERS: Mapping[str, str] = {
     "powers_ptr": "*fp32",
     "grad_scale_ptr": "*fp32",
     "found_inf_ptr": "*fp32",
+    "tensors": "i32",
 }
 
 
@@ -32,12 +33,16 @@ class Job:
         constants: its specialisation.
         options: the compiler's.
         arch: such as "sm_90".
+        arguments: Triton's type of each argument that is no constant, in order.
+        aligned: how many of them, from the first on, are aligned pointers.
     """
 
     kernel: Any
     constants: Mapping[str, Any]
     options: Mapping[str, Any]
     arch: str
+    arguments: Mapping[str, str] = field(default_factory=lambda: _STEP)
+    aligned: int = _ALIGNED
 
     def key(self) -> str:
         """Hash of everything that the result follows from: sources, specialisation, options and compiler."""
@@ -54,8 +59,8 @@ class Job:
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
 
-        signature = {**_POINTERS, "tensors": "i32", **dict.fromkeys(self.constants, "constexpr")}
-        attributes = {(index,): [["tt.divisibility", 16]] for index in range(_ALIGNED)}
+        signature = {**self.arguments, **dict.fromkeys(self.constants, "constexpr")}
+        attributes = {(index,): [["tt.divisibility", 16]] for index in range(self.aligned)}
         source = ASTSource(self.kernel, signature=signature, constexprs=dict(self.constants), attrs=attributes)
         target = GPUTarget("cuda", int(self.arch.removeprefix("sm_")), 32)
         compiled: Mapping[str, Any] = triton.compile(source, target=target, options=dict(self.options)).asm

@@ -1,8 +1,22 @@
 """Many models at once, each with its own hyperparameters: single steps, and whole training runs of small networks."""
 
+from . import train_kernel
+from .launches import training_constants, training_options
 from .network import NETWORKS, Head, Network, get_network
 from .policy import POLICIES, Policy
 from .step import Population
 from .trainer import Trainer
 
-__all__ = ["NETWORKS", "POLICIES", "Head", "Network", "Policy", "Population", "Trainer", "get_network"]
+__all__ = [
+    "NETWORKS",
+    "POLICIES",
+    "Head",
+    "Network",
+    "Policy",
+    "Population",
+    "Trainer",
+    "get_network",
+    "train_kernel",
+    "training_constants",
+    "training_options",
+]

@@ -16,6 +16,7 @@ from ..algorithm import Recipe
 from ..backends import interpreter
 from ..launch.rows import RowTable
 from ..rounding.dtypes import DTYPES
+from ..rounding.flags import REUSED
 from ..rounding.powers import power_table
 from . import train_kernel, train_simd
 from .network import Network
@@ -24,6 +25,8 @@ from .policy import Policy
 
 _CHUNK = 1 << 26
 """Bytes of host scalars, of laid out samples or of kept gradients in one launch: a run with more is split."""
+_DEVICE_CHUNK = 1 << 30
+"""The same on a GPU, where every further launch sends parameters and states through memory once more."""
 _INTERPRETER_BLOCK = 4096
 """Models per program in the interpreter, which runs a program as whole numpy arrays."""
 _THREADED = 1 << 14
@@ -64,24 +67,72 @@ class Run:
         return [self.params, *self.states]
 
     def constants(self, *, keep_gradients: bool) -> dict[str, Any]:
-        """Compile-time arguments that all kernels have."""
-        numbers = self.network.parameters
-        return {
-            **self.network.constants(),
-            "RULE": self.recipe.rule,
-            "FLAGS": self.flags,
-            "STATES": sum(1 << k for k, state in enumerate(self.states) if state is not None),
-            # Lanes are those of a [models, n] tensor: rows of any length are torch's unaligned path.
-            "LANES": ("unaligned" if numbers % 4 else "aligned") if self.recipe.lanes else "",
-            "COMPUTE": DTYPES[self.policy.compute].triton,
-            "GRAD": DTYPES[self.policy.grads].triton,
-            "PARAM": DTYPES[self.policy.params].triton,
-            "STATE": DTYPES[self.policy.state].triton,
-            "COLUMNS": len(self.recipe.columns),
-            "SHARED_ROWS": self.placement.shared,
-            "KEEP_GRADS": keep_gradients,
-            "NUMBERS": numbers,
-        }
+        """Compile-time arguments of `train_kernel`."""
+        return training_constants(
+            self.network,
+            self.policy,
+            self.recipe,
+            flags=self.flags,
+            states=sum(1 << k for k, state in enumerate(self.states) if state is not None),
+            shared=self.placement.shared,
+            keep_gradients=keep_gradients,
+        )
+
+
+def training_constants(
+    network: Network,
+    policy: Policy,
+    recipe: Recipe,
+    *,
+    flags: int,
+    states: int,
+    shared: bool,
+    keep_gradients: bool = False,
+    block: int = train_kernel.BLOCK,
+) -> dict[str, Any]:
+    """The compile-time arguments of `train_kernel`, in its order.
+
+    Args:
+        network: which.
+        policy: formats.
+        recipe: whose rule.
+        flags: bit mask of `kernels.rounding.flags`.
+        states: bit k is set where state k is kept.
+        shared: whether the models of a block have the same hyperparameters.
+        keep_gradients: whether gradients are written.
+        block: models per program.
+    """
+    numbers = network.parameters
+    return {
+        **network.constants(),
+        "RULE": recipe.rule,
+        # A model divides all of its parameters by the root of one bias correction.
+        "FLAGS": flags | REUSED.value,
+        "STATES": states,
+        # Lanes are those of a [models, n] tensor: rows of any length are torch's unaligned path.
+        "LANES": ("unaligned" if numbers % 4 else "aligned") if recipe.lanes else "",
+        "COMPUTE": DTYPES[policy.compute].triton,
+        "GRAD": DTYPES[policy.grads].triton,
+        "PARAM": DTYPES[policy.params].triton,
+        "STATE": DTYPES[policy.state].triton,
+        "COLUMNS": len(recipe.columns),
+        "SHARED_ROWS": shared,
+        "KEEP_GRADS": keep_gradients,
+        "NUMBERS": numbers,
+        "LOG": _log(numbers),
+        "LOG_DATA": _log(network.features),
+        "BLOCK": block,
+    }
+
+
+def training_options() -> dict[str, Any]:
+    """The compiler's options for `train_kernel`."""
+    return dict(train_kernel.LAUNCH_OPTIONS)
+
+
+def _log(count: int) -> int:
+    """The exponent of the smallest power of two that holds so many."""
+    return (count - 1).bit_length()
 
 
 def block_of(backend: str, models: int) -> int:
@@ -91,8 +142,8 @@ def block_of(backend: str, models: int) -> int:
     return train_simd.WIDTH if backend == "simd" else train_kernel.BLOCK
 
 
-def _chunks(steps: int, bytes_per_step: int) -> Iterator[slice]:
-    longest = max(1, _CHUNK // max(1, bytes_per_step))
+def _chunks(steps: int, bytes_per_step: int, chunk: int = _CHUNK) -> Iterator[slice]:
+    longest = max(1, chunk // max(1, bytes_per_step))
     for begin in range(0, steps, longest):
         yield slice(begin, min(begin + longest, steps))
 
@@ -107,7 +158,7 @@ def triton_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted:
         interpreted: whether in the interpreter.
     """
     device, placed, numbers = run.params.device, run.placement, run.network.parameters
-    log, log_data = ((count - 1).bit_length() for count in (numbers, run.network.features))
+    log, log_data = _log(numbers), _log(run.network.features)
     slots = len(placed.model_of)
     block = block_of("interpreter" if interpreted else "triton", len(run.params))
     packed = [None if tensor is None else _padded(placed.gather(tensor), 1 << log) for tensor in run.tensors]
@@ -115,11 +166,11 @@ def triton_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted:
     assert params is not None
     family, row_of = run.family.int(), run.record.int()
     powers = power_table(device)
-    constants = {**run.constants(keep_gradients=kept is not None), "LOG": log, "LOG_DATA": log_data, "BLOCK": block}
+    constants = {**run.constants(keep_gradients=kept is not None), "BLOCK": block}
     per_step = run.rows.bytes_per_step + (0 if kept is None else slots << log + 2)
-    for chunk in _chunks(len(data), per_step):
+    for chunk in _chunks(len(data), per_step, _CHUNK if interpreted else _DEVICE_CHUNK):
         steps = chunk.stop - chunk.start
-        rows = torch.from_numpy(run.rows.rows(run.first_step + chunk.start, steps)).to(device)
+        rows = run.rows.tensor(run.first_step + chunk.start, steps, device)
         grads = params if kept is None else params.new_empty(steps, slots, 1 << log)
         arguments = (
             *(params if tensor is None else tensor for tensor in packed),

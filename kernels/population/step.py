@@ -1,7 +1,7 @@
 """Optimizer steps of many models at once: parameters [models, n], every model with hyperparameters of its own.
 
-A model is a tensor of the step's address table and a distinct hyperparameter record is a row of its scalar table, so a
-population is one launch of the same kernel, and a model steps to the same bits as it would alone.
+A distinct hyperparameter record is a row of a table of scalars, and every element finds its model's: a population is
+one launch of the same arithmetic, and a model steps to the same bits as it would alone.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from ..algorithm import get_algorithm
-from ..backends.dispatch import launcher, resolve_backend
+from ..backends import simd
+from ..backends.dispatch import launch_block, resolve_backend
 from ..backends.tensor_ops import lanes, reference_update
 from ..launch.rows import RowTable
-from ..launch.step_kernel import BLOCK
-from ..launch.tables import INTERPRETER_BLOCK, Tables, fitting_block
+from ..launch.tables import Tables
 from ..rounding.powers import power_table
 from ..rounding.reference import Context
+from .step_kernel import launch_population
 
 _PIECE = 65536
 """Elements stepped together by the reference, so that its temporaries stay in cache."""
@@ -31,7 +32,8 @@ class Population:
 
     Args:
         algorithm: name in the registry, such as ``"adam"``.
-        hyperparameters: one record per model; options that select code (amsgrad, momentum or not, ...) must agree.
+        hyperparameters: one record per model, or one per arm (model m has record m modulo their number);
+            options that select code (amsgrad, momentum or not, ...) must agree.
         params: float32, bfloat16 or float16 tensor [models, n], contiguous; updated in place.
         recipe: whose rounding; None for the algorithm's default.
         backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
@@ -39,6 +41,7 @@ class Population:
 
     Attributes:
         state: the state tensors by name, each [models, n].
+        records: the distinct records; ``record_of`` [models] says which one a model has.
         step_count: steps taken.
 
     Raises:
@@ -59,9 +62,11 @@ class Population:
         self.recipe = self.algorithm.recipe(recipe)
         if params.dim() != 2 or not params.is_contiguous():
             raise ValueError(f"params of shape {tuple(params.shape)}: give a contiguous tensor [models, parameters]")
-        if len(hyperparameters) != params.shape[0]:
+        models, given = len(params), len(hyperparameters)
+        if models and (not given or models % given):
             raise ValueError(
-                f"hyperparameters: {len(hyperparameters)} records for {params.shape[0]} models; give one per model"
+                f"hyperparameters: {given} records for {models} models; give one per model, or one per arm in a number "
+                "that divides the models"
             )
         distinct = list(dict.fromkeys(hyperparameters))
         flags = {self.algorithm.flags(hyper) for hyper in distinct}
@@ -74,16 +79,27 @@ class Population:
         self.backend = resolve_backend(backend, params.device)
         self.step_count = 0
         number = {hyper: k for k, hyper in enumerate(distinct)}
-        self._row_of = np.array([number[hyper] for hyper in hyperparameters], np.int64)
+        # Model m has record m modulo their number.
+        record_of = np.array([number[hyper] for hyper in hyperparameters], np.int64)
+        self.records, self.record_of = distinct, np.tile(record_of, models // max(1, given))
+        self._row_of = self.record_of
         self._row_index = torch.from_numpy(self._row_of).to(params.device)
         self._powers = power_table(params.device)
         self._dtypes = (params.dtype, params.dtype, state_dtype or params.dtype, None)
         self._rows_of = RowTable(self.recipe, self._dtypes, distinct, self._powers)
         names = self.algorithm.state_names(distinct[0]) if distinct else ()
-        fills = torch.tensor([self.algorithm.fill(hyper) for hyper in hyperparameters], dtype=torch.float64)
-        column = fills.to(params.device, self._dtypes[2]).unsqueeze(1)
-        self.state = {name: column.expand(params.shape).clone() for name in names}
+        fills = torch.tensor([self.algorithm.fill(hyper) for hyper in distinct], dtype=torch.float64)
+        self._fill = fills.to(params.device, self._dtypes[2])[self._row_index].unsqueeze(1)
+        self.state = {name: self._fill.expand(params.shape).clone() for name in names}
         self._tables = Tables()
+
+    @torch.no_grad()
+    def restart(self, params: Tensor) -> None:
+        """Begin again from other parameters, [models, n]: states and step count as they were at first."""
+        self.params.copy_(params)
+        for state in self.state.values():
+            state.copy_(self._fill)
+        self.step_count = 0
 
     def _rows(self) -> Tensor:
         rows = torch.from_numpy(self._rows_of.rows(self.step_count, 1)[0])
@@ -114,6 +130,8 @@ class Population:
             return
         if self.backend == "reference":
             self._step_reference(grads)
+        elif self.backend == "simd":
+            self._step_tables(grads)
         else:
             self._step_kernel(grads)
 
@@ -136,6 +154,21 @@ class Population:
             reference_update(self.recipe, context, self.params[piece], grads[piece], states)
 
     def _step_kernel(self, grads: Tensor) -> None:
+        launch_population(
+            self.recipe,
+            self.flags,
+            dtypes=self._dtypes,
+            params=self.params,
+            grads=grads,
+            states=self._slots(),
+            rows=self._rows(),
+            row_of=self._row_index.int(),
+            step=torch.full((1,), float(self.step_count), dtype=torch.float32, device=self.params.device),
+            powers=self._powers.values,
+        )
+
+    def _step_tables(self, grads: Tensor) -> None:
+        """A model is a tensor of the vector backend's address table."""
         models, width = self.params.shape
         slots = self._slots()
         columns = [self.params, grads, *(slot for slot in slots if slot is not None)]
@@ -145,9 +178,8 @@ class Population:
         host[1] = self._row_of
         for column, tensor in enumerate(columns, 2):
             host[column] = tensor.data_ptr() + offsets * tensor.element_size()
-        block = min(INTERPRETER_BLOCK if self.backend == "interpreter" else BLOCK, fitting_block(host[0]))
-        self._tables.update(host, self.params.device, block)
-        launcher(self.backend)(
+        self._tables.update(host, self.params.device, launch_block(self.backend, host))
+        simd.launch_tables(
             self._tables,
             self.recipe,
             self.flags,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,7 +71,7 @@ class Trainer:
         # Everything that a run of `Population` steps has: recipe, flags, states; and the oracle itself.
         self._population = Population(
             algorithm,
-            [records[m % len(records)] for m in range(models)],
+            records,
             params,
             recipe=recipe,
             backend="reference",
@@ -80,13 +79,10 @@ class Trainer:
         )
         self.params = params
         self._loss_scale = checks.per_model("loss_scale", loss_scale, models, params.device)
-        distinct = list(dict.fromkeys(records))
-        number = {record: k for k, record in enumerate(distinct)}
-        record_of = np.array([number[record] for record in records], np.int64)
-        record_of = np.tile(record_of, models // max(1, len(records)))
+        record_of = self._population.record_of
         self._record_of = torch.from_numpy(record_of).to(params.device)
         dtypes = (self.policy.dtype("params"), self.policy.dtype("grads"), self.policy.dtype("state"), None)
-        self._rows = RowTable(self._population.recipe, dtypes, distinct, power_table(params.device))
+        self._rows = RowTable(self._population.recipe, dtypes, self._population.records, power_table(params.device))
         self._placed = place(record_of, block_of(self.backend, models), params.device)
 
     @property
@@ -128,6 +124,10 @@ class Trainer:
         else:
             self._run_launches(data, count, kept)
         return kept
+
+    def restart(self, params: Tensor) -> None:
+        """Begin again from other parameters, [models, n]: states and step count as they were at first."""
+        self._population.restart(params)
 
     def losses(self, data: Tensor) -> Tensor:
         """[models] float32: each model's loss on its family's sample, not scaled; ``data`` is [families, features]."""

@@ -41,7 +41,7 @@ def _recipes() -> list[tuple[str, str]]:
     return [(f, r) for f, (_, _, _) in FUNCTIONS.items() for r in kernels.get_algorithm(f.rstrip("_")).recipes]
 
 
-@pytest.mark.parametrize("backend", ["reference", pytest.param("interpreter", marks=pytest.mark.interpreter)])
+@pytest.mark.parametrize("backend", ["reference", "simd", pytest.param("interpreter", marks=pytest.mark.interpreter)])
 @pytest.mark.parametrize(("name", "recipe"), _recipes())
 def test_bits_of_the_class(name: str, recipe: str, backend: str) -> None:
     title, options, states = FUNCTIONS[name]

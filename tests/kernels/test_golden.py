@@ -25,6 +25,11 @@ def test_reference_replays(key: tuple[str, str, str]) -> None:
     _replay_group(key, "reference")
 
 
+@pytest.mark.parametrize("key", GROUPS, ids="-".join)
+def test_simd_replays(key: tuple[str, str, str]) -> None:
+    _replay_group(key, "simd")
+
+
 @pytest.mark.interpreter
 @pytest.mark.parametrize("key", GROUPS, ids="-".join)
 def test_interpreter_replays(key: tuple[str, str, str]) -> None:

@@ -15,7 +15,7 @@ CASES: tuple[tuple[str, dict[str, Any], dict[str, Any], str], ...] = (
     ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}, {"foreach": True}, "foreach"),
     ("AdamW", {"lr": 0.1}, {"fused": True}, "cpu-fused"),
 )
-BACKENDS = ("reference", pytest.param("interpreter", marks=pytest.mark.interpreter))
+BACKENDS = ("reference", "simd", pytest.param("interpreter", marks=pytest.mark.interpreter))
 
 
 def values(seed: int, dtype: torch.dtype) -> list[torch.Tensor]:

@@ -14,7 +14,7 @@ from kernels.rounding.powers import BIAS_CORRECTIONS, PowerTable, _length, power
 
 BETAS = (*map(float, np.load(BIAS_CORRECTIONS).files), 0.77, 0.99999)
 TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
-BACKENDS = ["reference", pytest.param("interpreter", marks=pytest.mark.interpreter)]
+BACKENDS = ["reference", "simd", pytest.param("interpreter", marks=pytest.mark.interpreter)]
 
 
 def _table(beta: float, *, root: bool) -> np.ndarray:

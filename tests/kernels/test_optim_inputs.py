@@ -49,7 +49,7 @@ GRADS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-BACKENDS = ("reference", pytest.param("interpreter", marks=pytest.mark.interpreter))
+BACKENDS = ("reference", "simd", pytest.param("interpreter", marks=pytest.mark.interpreter))
 
 
 @pytest.mark.parametrize("gradient", sorted(GRADS))

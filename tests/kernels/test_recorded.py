@@ -1,4 +1,4 @@
-"""Bits recorded on a GPU by `python -m bench golden`, replayed by the reference."""
+"""Bits recorded on a GPU by `python -m bench golden`, replayed on the CPU."""
 
 import json
 
@@ -15,10 +15,11 @@ def _known(case: dict, wrong: dict[str, int]) -> bool:
     return adagrad and case["grad_scale"] is not None and set(wrong) == {"out.grad"}
 
 
+@pytest.mark.parametrize("backend", ["reference", "simd"])
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
-def test_reference_replays_the_recording(path) -> None:
+def test_the_recording_is_replayed(path, backend: str) -> None:
     cases, arrays = load_cases(path)
-    wrong = {k: found for k, case in enumerate(cases) if (found := replay(case, arrays, k, "reference"))}
+    wrong = {k: found for k, case in enumerate(cases) if (found := replay(case, arrays, k, backend))}
     unexplained = {k: found for k, found in wrong.items() if not _known(cases[k], found)}
     assert not unexplained, f"{len(unexplained)} of {len(cases)} differ: {next(iter(unexplained.items()))}"
     assert len(wrong) == sum(_known(case, {"out.grad": 1}) for case in cases)

@@ -120,11 +120,11 @@ def test_the_compiler_holds_it_against_the_limits(lion: kernels.Algorithm) -> No
     assert row["bytes"] == 20
 
 
-@pytest.mark.interpreter
-def test_interpreter_equals_reference(lion: kernels.Algorithm) -> None:
+@pytest.mark.parametrize("backend", ["simd", pytest.param("interpreter", marks=pytest.mark.interpreter)])
+def test_other_backends_equal_the_reference(lion: kernels.Algorithm, backend: str) -> None:
     seeds = [seed for seed in range(900) if draw(seed)[0].algorithm.name == "lion"][:25]
     assert len(seeds) == 25
     for seed in seeds:
-        interpreted, referenced = run(seed, "interpreter"), run(seed, "reference")
-        for name, tensor in interpreted.items():
+        stepped, referenced = run(seed, backend), run(seed, "reference")
+        for name, tensor in stepped.items():
             assert bits.report(tensor, referenced[name]) is None, f"{name} of {draw(seed)[0]}"

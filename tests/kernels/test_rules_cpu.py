@@ -60,12 +60,18 @@ def _values(size: int, seed: int, kind: str) -> torch.Tensor:
     return x
 
 
-def _run(case: tuple[str, str, dict[str, Any]], dtype: torch.dtype, kind: str, scale: float | None) -> None:
+def _run(
+    case: tuple[str, str, dict[str, Any]],
+    dtype: torch.dtype,
+    kind: str,
+    scale: float | None,
+    backend: str = "reference",
+) -> None:
     """Five steps of ours and of torch's: parameters, gradients written back, states."""
     name, recipe, options = case
     starts = [_values(size, size, kind).to(dtype) for size in SIZES]
     ours, theirs = ([torch.nn.Parameter(x.clone()) for x in starts] for _ in range(2))
-    left = getattr(kernels, name)(ours, lr=0.05, recipe=recipe, backend="reference", **options)
+    left = getattr(kernels, name)(ours, lr=0.05, recipe=recipe, backend=backend, **options)
     right = getattr(torch.optim, name)(theirs, lr=0.05, **IMPLEMENTATIONS[recipe], **options)
     if scale is not None:
         # What GradScaler hands to an optimizer that unscales in its kernel.
@@ -92,6 +98,7 @@ def _run(case: tuple[str, str, dict[str, Any]], dtype: torch.dtype, kind: str, s
 def test_recipe_equals_torch_on_the_cpu(case: tuple[str, str, dict[str, Any]]) -> None:
     for kind in ("normal", "wide", "zeros"):
         _run(case, torch.float32, kind, None)
+        _run(case, torch.float32, kind, None, backend="simd")
 
 
 @pytest.mark.parametrize("scale", [2.0**16, 3000.0])

@@ -72,6 +72,9 @@ def _assert_equal(first: list[torch.Tensor], *others: list[torch.Tensor]) -> Non
         assert found is None, found
 
 
+OTHERS = ["simd", pytest.param("interpreter", marks=pytest.mark.interpreter)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(("name", "recipe", "options"), CASES)
 def test_population_single_models_and_tensor_lists_agree(
@@ -81,21 +84,21 @@ def test_population_single_models_and_tensor_lists_agree(
         _assert_equal(*_three_ways(name, recipe, options, width, dtype, "reference"))
 
 
-@pytest.mark.interpreter
+@pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize(("name", "recipe", "options"), CASES[::2])
-def test_interpreter_agrees_three_times(name: str, recipe: str, options: dict[str, Any]) -> None:
-    interpreted = _three_ways(name, recipe, options, 67, torch.bfloat16, "interpreter")
+def test_other_backends_agree_three_times(name: str, recipe: str, options: dict[str, Any], backend: str) -> None:
+    stepped = _three_ways(name, recipe, options, 67, torch.bfloat16, backend)
     referenced = _three_ways(name, recipe, options, 67, torch.bfloat16, "reference")
-    _assert_equal(referenced[0], *interpreted)
+    _assert_equal(referenced[0], *stepped)
 
 
-@pytest.mark.interpreter
+@pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("misplaced", ["params", "grads"])
-def test_lanes_follow_the_addresses_of_a_population(misplaced: str) -> None:
+def test_lanes_follow_the_addresses_of_a_population(misplaced: str, other: str) -> None:
     algorithm = kernels.get_algorithm("adam")
     hypers = [algorithm.hyperparameters(lr=0.1, weight_decay=0.97)] * 2
     results = []
-    for backend in ("interpreter", "reference"):
+    for backend in (other, "reference"):
         rng = np.random.default_rng(0)
         params, grads = (
             placed(rng.standard_normal(128), torch.float32, int(name == misplaced)).view(2, 64)

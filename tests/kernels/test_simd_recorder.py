@@ -48,7 +48,7 @@ def _helper(x, SCALE: tl.constexpr = NAMED):
 def _mixture(x, t, RULE: tl.constexpr, COUNT: tl.constexpr):
     total = ()
     for k in tl.static_range(COUNT):
-        total = total + (RULE(x + k),)
+        total = total + (RULE(x + k),)  # noqa: RUF005 - Triton has no starred tuples
     bits = total[0].to(tl.int32, bitcast=True)
     exponent = (bits >> 23) & 255
     power = ((exponent // 2 << 23) | 0).to(tl.float32, bitcast=True)
@@ -170,7 +170,7 @@ def test_memory_that_two_ways_would_disturb_is_refused() -> None:
     offset, x = recorder.lanes("offset", tl.int64), recorder.pointer("x", F32)
     with pytest.raises(RecordingError, match="all lanes would write to one place"):
         recorder.store(x, recorder.load(x))
-    with pytest.raises(RecordingError, match="store of fp32 to 'x', which holds fp32|store of int64 to 'x'"):
+    with pytest.raises(RecordingError, match="store of int64 to 'x', which holds fp32"):
         recorder.store(x + offset, offset)
     recorder.store(x + offset, recorder.load(x))
     with pytest.raises(RecordingError, match="array 'x': stored to, and read at one place"):

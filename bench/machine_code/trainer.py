@@ -1,0 +1,106 @@
+"""The trainer's kernels compiled ahead of time: registers, spills, and only operations that are rounded to nearest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .compile import Job
+from .reading import kept_reading, read_job
+
+COLUMNS = ("network", "algorithm", "recipe", "policy", "scalars", "arch", "registers", "spills", "compile_s", "verdict")
+UNLIMITED = ("sm_100",)
+"""Reported, not held to a limit: there the compiler spills a few addresses."""
+_POINTERS = ("params", "s0", "s1", "s2", "grads", "data", "family", "scale", "rows", "row_of", "powers")
+_KINDS = {"family": "*i32", "row_of": "*i32", "rows": "*fp64"}
+_ARGUMENTS = {f"{name}_ptr": _KINDS.get(name, "*fp32") for name in _POINTERS} | dict.fromkeys(
+    ("families", "records", "first_step", "steps"), "i32"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A kernel of the trainer.
+
+    Attributes:
+        network, algorithm, recipe, policy: as `kernels.Trainer` takes them; recipe None is the default.
+        own: whether models of a block have hyperparameters of their own.
+        keep_gradients: whether gradients are written.
+        arch: such as "sm_90".
+    """
+
+    arch: str
+    network: str = "mlp-6-6-1"
+    algorithm: str = "adam"
+    recipe: str | None = None
+    policy: str = "fp32"
+    own: bool = False
+    keep_gradients: bool = False
+
+
+def trained(architectures: list[str]) -> Iterator[Trained]:
+    """Every algorithm, every policy, and what else changes the code."""
+    import kernels
+
+    for arch in architectures:
+        for algorithm in ("adam", "adamw", "sgd", "rmsprop", "adagrad"):
+            yield Trained(arch=arch, algorithm=algorithm)
+        for policy in kernels.POLICIES:
+            if policy != "fp32":
+                yield Trained(arch=arch, policy=policy)
+        yield Trained(arch=arch, recipe="fused")
+        yield Trained(arch=arch, own=True)
+        yield Trained(arch=arch, keep_gradients=True)
+
+
+def job_of(chosen: Trained) -> Job:
+    """What to compile."""
+    import kernels
+    from kernels.population import training_constants, training_options
+
+    algorithm = kernels.get_algorithm(chosen.algorithm)
+    hyper = algorithm.hyperparameters()
+    constants = training_constants(
+        kernels.NETWORKS[chosen.network],
+        kernels.POLICIES[chosen.policy],
+        algorithm.recipe(chosen.recipe),
+        flags=algorithm.flags(hyper),
+        states=sum(1 << k for k, state in enumerate(algorithm.states) if state.when(hyper)),
+        shared=not chosen.own,
+        keep_gradients=chosen.keep_gradients,
+    )
+    return Job(
+        kernel=kernels.population.train_kernel.train_kernel,
+        constants=constants,
+        options=training_options(),
+        arch=chosen.arch,
+        arguments=_ARGUMENTS,
+        aligned=len(_POINTERS),
+    )
+
+
+def examine(chosen: Trained) -> dict[str, Any]:
+    """A row whose `verdict` is "holds" or says what is broken; `compile_s` only where it was compiled now."""
+    job = job_of(chosen)
+    new = kept_reading(job) is None
+    began = time.monotonic()
+    reading = read_job(job)
+    broken = []
+    if (reading.resources.stack or reading.resources.spills) and chosen.arch not in UNLIMITED:
+        broken.append(f"{reading.resources.stack} bytes of stack, {reading.resources.spills} local accesses")
+    if reading.improper:
+        broken.append("not rounded to nearest: " + ", ".join(sorted({*reading.improper})))
+    return {
+        "network": chosen.network,
+        "algorithm": chosen.algorithm,
+        "recipe": chosen.recipe or "default",
+        "policy": chosen.policy + (", gradients kept" if chosen.keep_gradients else ""),
+        "scalars": "per model" if chosen.own else "per block",
+        "arch": chosen.arch,
+        "registers": reading.resources.registers,
+        "spills": reading.resources.spills,
+        "compile_s": round(time.monotonic() - began, 1) if new else None,
+        "verdict": "; ".join(broken) or "holds",
+    }
