@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..rounding.dtypes import BY_TORCH, NAMES
@@ -65,6 +66,19 @@ def _borrows(tensor: Tensor) -> bool:
     return any((is_traceable_wrapper_subclass(tensor), is_fake(tensor)))
 
 
+def _comes_later(param: Tensor) -> bool:
+    """Whether a parameter may get its memory after its optimizer is made: lazy, on the meta device, or fake."""
+    return any((is_lazy(param), param.device.type == "meta", is_fake(param)))
+
+
+def bytes_spanned(tensor: Tensor) -> int:
+    """Bytes from a strided tensor's first element to the end of its last."""
+    if not tensor.numel():
+        return 0
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return (1 + sum((size - 1) * stride for size, stride in sizes)) * tensor.element_size()
+
+
 def has_memory(tensor: Tensor) -> bool:
     """Whether all elements of a strided tensor lie where its address says, in a storage that holds them.
 
@@ -75,9 +89,8 @@ def has_memory(tensor: Tensor) -> bool:
         return False
     if not tensor.numel():
         return True
-    sizes = zip(tensor.shape, tensor.stride(), strict=True)
-    last = tensor.storage_offset() + sum((size - 1) * stride for size, stride in sizes)
-    return tensor.data_ptr() != 0 and tensor.untyped_storage().nbytes() >= (last + 1) * tensor.element_size()
+    reach = tensor.storage_offset() * tensor.element_size() + bytes_spanned(tensor)
+    return tensor.data_ptr() != 0 and tensor.untyped_storage().nbytes() >= reach
 
 
 def check_tensor(tensor: Any, what: str, remedy: str) -> None:
@@ -94,6 +107,8 @@ def check_tensor(tensor: Any, what: str, remedy: str) -> None:
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{what}: a {type(tensor).__name__}, no tensor; {remedy}")
+    if is_lazy(tensor):
+        raise ValueError(f"{what}: uninitialized; run the module once, so that its lazy parameters get their shapes")
     if tensor.layout is not torch.strided:
         raise TypeError(
             f"{what}: a {kind_of(tensor)} of layout {tensor.layout}; give an ordinary dense tensor, or {remedy}"
@@ -127,8 +142,7 @@ def check_param(param: Tensor, what: str = "params", *, instead: str = "", stepp
         TypeError: for a sparse, complex, float64 or integer tensor, or a subclass that wraps others.
         ValueError: for a device that is neither CPU nor CUDA, and memory that was freed.
     """
-    bodiless = param.layout is torch.strided and (param.device.type == "meta" or bool(is_fake(param)))
-    if not stepped and bodiless and param.dtype in BY_TORCH:
+    if not stepped and param.layout is torch.strided and param.dtype in BY_TORCH and _comes_later(param):
         return
     check_tensor(param, f"{what}: a parameter", f"use {instead} for it" if instead else "convert it")
 

@@ -17,7 +17,7 @@ from .. import backends
 from ..algorithm import Algorithm, Recipe, Row
 from ..backends.dispatch import launch_block
 from ..launch.buckets import Assembly
-from ..launch.checks import has_memory
+from ..launch.checks import bytes_spanned, has_memory
 from ..launch.rows import host_rows
 from ..launch.tables import GRAD, NUMEL, PARAM, Mirror, Tables, address_table
 from ..rounding.powers import power_table
@@ -53,6 +53,20 @@ class Layouts:
         except RuntimeError:
             # A sparse tensor has no strides.
             return False
+
+
+class Rooms:
+    """How much memory tensors of known layouts need, to be compared with what their storages have."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._bytes = list(map(bytes_spanned, tensors))
+
+    def hold(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether the elements of equally many tensors of those layouts lie inside their storages."""
+        if any(map(Tensor.storage_offset, tensors)):
+            return all(map(has_memory, tensors))
+        sizes = map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, tensors))
+        return all(map(operator.ge, sizes, self._bytes))
 
 
 @dataclass(kw_only=True, eq=False)

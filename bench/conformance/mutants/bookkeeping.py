@@ -36,7 +36,7 @@ STATE: tuple[Mutant, ...] = (
         "step-advanced-on-skip",
         "a step that overflowed still counts",
         "Plan.step",
-        "if found_inf is not None:",
+        "if found_inf is not None and self.counters is not None:",
         "if False:",
         optimizer="Adam",
         recipe="fused",
