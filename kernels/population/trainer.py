@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,7 +71,7 @@ class Trainer:
         # Everything that a run of `Population` steps has: recipe, flags, states; and the oracle itself.
         self._population = Population(
             algorithm,
-            [records[m % len(records)] for m in range(models)],
+            records,
             params,
             recipe=recipe,
             backend="reference",
@@ -80,12 +79,10 @@ class Trainer:
         )
         self.params = params
         self._loss_scale = checks.per_model("loss_scale", loss_scale, models, params.device)
-        distinct = list(dict.fromkeys(records))
-        number = {record: k for k, record in enumerate(distinct)}
-        record_of = np.array([number[record] for record in records], np.int64)
-        record_of = np.tile(record_of, models // max(1, len(records)))
+        record_of = self._population.record_of
         self._record_of = torch.from_numpy(record_of).to(params.device)
         dtypes = (self.policy.dtype("params"), self.policy.dtype("grads"), self.policy.dtype("state"), None)
+        distinct = list(dict.fromkeys(records))
         self._rows = RowTable(self._population.recipe, dtypes, distinct, power_table(params.device))
         self._placed = place(record_of, block_of(self.backend, models), params.device)
 
