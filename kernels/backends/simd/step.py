@@ -19,15 +19,16 @@ from .code import Code
 from .emitter import lanes, uniforms
 from .language import record
 from .machine import address_of
-from .recorder import Recorder, Recording
+from .operations import Recording
+from .recorder import Recorder
 
 WIDTH = 16
 """Floats of a vector: one register of AVX-512, two of AVX2."""
 PARALLEL = 1 << 16
 """Elements of a bucket from which a step is parted among torch's threads.
 
-AMD EPYC (Zen 5), two threads against one, float32 `cpu-fused`: AdamW 4.4 against 3.8 µs at 2^13, 6.3 against 7.5 at 2^15; SGD
-5.0 against 4.3 at 2^15, 5.9 against 7.5 at 2^16; half the time from 2^17 on.
+AMD EPYC (Zen 5), two threads against one, float32 `cpu-fused`: AdamW 4.4 against 3.8 µs at 2^13, 6.3 against 7.5 at
+2^15; SGD 5.0 against 4.3 at 2^15, 5.9 against 7.5 at 2^16; half the time from 2^17 on.
 """
 _MEMORY = ("p", "g", "s0", "s1", "s2", "copy")
 """The table's addresses, of those that there are, in this order."""
