@@ -7,7 +7,7 @@ from lossscale.support.output import Output
 
 
 def list_command(device: cli.DeviceOption = "auto", json: cli.JsonOption = False) -> None:
-    """Providers (and why one is missing), workloads, and the results that are kept.
+    """Providers (and why one is missing), backends, workloads, and the results that are kept.
 
     Args:
         device: where they would run.
@@ -15,6 +15,8 @@ def list_command(device: cli.DeviceOption = "auto", json: cli.JsonOption = False
     """
     chosen = cli.resolve_device(device)
     import torch
+
+    from kernels import available_backends, resolve_backend
 
     from .providers import registry
     from .store.kept import kept_results
@@ -27,7 +29,15 @@ def list_command(device: cli.DeviceOption = "auto", json: cli.JsonOption = False
             f"{w.optimizer} {w.dtype} {w.tensors.name}" for w in (cuda_steps() if chosen == "cuda" else cpu_steps())
         ]
         results = kept_results()
-        output.table(rows, title=f"Providers on {chosen}", workloads=workloads, results=results)
+        backends = {"auto": resolve_backend("auto", torch.device(chosen)), **available_backends()}
+        output.table(rows, title=f"Providers on {chosen}", backends=backends, workloads=workloads, results=results)
         output.note()
+        output.note(f"Backend auto is {backends.pop('auto')} here; " + ", ".join(map(_said, backends.items())))
         output.note(f"{len(workloads)} timing workloads, such as {workloads[0]}")
         output.note("Kept results: " + (", ".join(results) or "none"))
+
+
+def _said(backend: tuple[str, str]) -> str:
+    """A backend's name, and in brackets why it cannot run in this process."""
+    name, reason = backend
+    return f"{name} ({reason})" if reason else name

@@ -11,7 +11,7 @@ Shared arguments:
     step: number of this step, or one per parameter, as floats or a float32 tensor [parameters]. Recipes that read the
         step on the device (``fused`` Adam and Adagrad, capturable Adam) never wait for a CUDA tensor here.
     recipe: whose rounding; None for the algorithm's default, ``foreach``.
-    backend: ``auto``, ``triton``, ``interpreter`` or ``reference``.
+    backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
     grad_scale: float32 tensor of one element; gradients are unscaled first and written back.
     found_inf: float32 tensor of one element; nothing is changed where it is 1.
     copies: low-precision tensors that receive the updated parameters, rounded (``params`` are their master weights).

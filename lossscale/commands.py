@@ -38,7 +38,7 @@ StepsOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Random seed.")]
 BackendOption = Annotated[
-    str, typer.Option("--backend", metavar="auto|triton|interpreter|reference", help="What steps the optimizer.")
+    str, typer.Option("--backend", metavar="auto|triton|simd|interpreter|reference", help="What steps the optimizer.")
 ]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with a run that was killed, and redo damaged shards.")

@@ -22,7 +22,7 @@ OTHERS: tuple[Provider, ...] = (*PACKAGES,)
 def all_providers() -> dict[str, Provider]:
     """Every provider that has a name, usable here or not."""
     found: list[Provider] = []
-    for backend in ("auto", "triton", "interpreter"):
+    for backend in ("auto", "triton", "simd", "interpreter"):
         found += [Ours(recipe=recipe, backend=backend) for recipe in RECIPES]
     found += [TorchOptim(implementation=name) for name in ("for-loop", "foreach", "fused")]
     found += [TorchOptim(implementation=name) for name in ("for-loop-capturable", "foreach-capturable")]

@@ -1,4 +1,4 @@
-"""What executes a rule: Triton on a GPU, Triton's interpreter made exact, or tensor operations: the same bits."""
+"""What executes a rule: Triton on a GPU, a CPU's vector units, Triton's interpreter, tensor operations; same bits."""
 
 from .dispatch import BACKENDS, available_backends, resolve_backend, step_bucket
 

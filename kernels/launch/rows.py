@@ -7,10 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..algorithm import Recipe, Row
 from ..rounding.powers import PowerTable
 from .step_kernel import Dtypes
+
+_FEW = 64
+"""Records up to which a device's rows are formed on the host and sent."""
 
 Key = tuple[Any, float, bool]
 """Hyperparameters, step number, and whether the states hold nothing yet."""
@@ -63,6 +68,29 @@ class RowTable:
         self._fill(table[alone:], first_step + alone, first=False)
         return table
 
+    def tensor(self, first_step: int, steps: int, device: torch.device) -> Tensor:
+        """`rows` on a device; those of many records are formed there, by the same operations on doubles."""
+        if device.type == "cpu" or self._together is None or len(self._records) < _FEW:
+            return torch.from_numpy(self.rows(first_step, steps)).to(device)
+        return self.formed_on(first_step, steps, device)
+
+    def formed_on(self, first_step: int, steps: int, device: torch.device) -> Tensor:
+        """`rows` by torch's operations on a device: a double's sum, product, quotient and root are rounded alike."""
+        alone = min(steps, 1) if first_step == 1 else 0
+        parts = ((first_step, alone, True), (first_step + alone, steps - alone, False))
+        return torch.cat([self._form(begin, count, first, device) for begin, count, first in parts if count])
+
+    def _form(self, begin: int, count: int, first: bool, device: torch.device) -> Tensor:
+        row: Callable[..., Row] = self._recipe.row_for(self._dtypes)
+        fields = {
+            name: tuple(_on(value, device) for value in field) if isinstance(field, tuple) else _on(field, device)
+            for name, field in vars(self._together).items()
+        }
+        step = _on(np.arange(begin, begin + count, dtype=np.float64).reshape(-1, 1), device)
+        entries = row(SimpleNamespace(**fields), step, first, _Places(self._powers))
+        columns = [torch.as_tensor(entry, dtype=torch.float64, device=device).as_subclass(Tensor) for entry in entries]
+        return torch.stack([column.expand(count, len(self._records)) for column in columns], dim=-1)
+
     def _fill(self, table: np.ndarray, first_step: int, *, first: bool) -> None:
         numbers = [float(first_step + t) for t in range(len(table))]
         if not numbers:
@@ -95,6 +123,30 @@ class _Column(np.ndarray):
         return np.array([base**each for each in self.ravel().tolist()], np.float64).reshape(self.shape).view(_Column)
 
 
+class _DeviceColumn(Tensor):
+    """The same on a device."""
+
+    def __pow__(self, exponent: Any) -> Any:
+        return _on(self._numbers() ** _numbers(exponent), self.device)
+
+    def __rpow__(self, base: Any) -> Any:
+        return _on(base ** self._numbers(), self.device)
+
+    def _numbers(self) -> _Column:
+        return self.as_subclass(Tensor).numpy(force=True).view(_Column)
+
+
+def _numbers(value: Any) -> Any:
+    return value._numbers() if isinstance(value, _DeviceColumn) else value
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    """A column of numbers on a device; anything else as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return torch.from_numpy(np.ascontiguousarray(value)).to(device).as_subclass(_DeviceColumn)
+
+
 class _Places:
     """`PowerTable` for a column of betas: the places of each."""
 
@@ -106,6 +158,9 @@ class _Places:
 
 def _of_each(place: Callable[[float], tuple[float, float]]) -> Callable[[Any], tuple[Any, Any]]:
     def of(betas: Any) -> tuple[Any, Any]:
+        if isinstance(betas, _DeviceColumn):
+            offset, length = of(betas._numbers())
+            return _on(offset, betas.device), _on(length, betas.device)
         if not isinstance(betas, _Column):
             return place(betas)
         values, inverse = np.unique(betas, return_inverse=True)

@@ -415,7 +415,7 @@ def make_optimizer(algorithm: Algorithm, *, module: str = "kernels") -> type[Ste
     Args:
         params: as torch takes them, with torch's hyperparameters and switches after them.
         recipe: whose rounding, instead of ``foreach``, ``fused`` and ``capturable``.
-        backend: ``auto``, ``triton`` (CUDA), ``interpreter`` or ``reference``.
+        backend: ``auto``, ``triton`` (CUDA), ``simd`` (CPU), ``interpreter`` or ``reference``.
         master_weights: keep a float32 master of every bfloat16 or float16 parameter, and float32 moments, in the state;
             the step updates the master and rounds it into the parameter.
     """

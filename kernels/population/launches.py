@@ -24,6 +24,8 @@ from .policy import Policy
 
 _CHUNK = 1 << 26
 """Bytes of host scalars, of laid out samples or of kept gradients in one launch: a run with more is split."""
+_DEVICE_CHUNK = 1 << 30
+"""The same on a GPU, where every further launch sends parameters and states through memory once more."""
 _INTERPRETER_BLOCK = 4096
 """Models per program in the interpreter, which runs a program as whole numpy arrays."""
 _THREADED = 1 << 14
@@ -138,8 +140,8 @@ def block_of(backend: str, models: int) -> int:
     return train_simd.WIDTH if backend == "simd" else train_kernel.BLOCK
 
 
-def _chunks(steps: int, bytes_per_step: int) -> Iterator[slice]:
-    longest = max(1, _CHUNK // max(1, bytes_per_step))
+def _chunks(steps: int, bytes_per_step: int, chunk: int = _CHUNK) -> Iterator[slice]:
+    longest = max(1, chunk // max(1, bytes_per_step))
     for begin in range(0, steps, longest):
         yield slice(begin, min(begin + longest, steps))
 
@@ -164,9 +166,9 @@ def triton_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted:
     powers = power_table(device)
     constants = {**run.constants(keep_gradients=kept is not None), "BLOCK": block}
     per_step = run.rows.bytes_per_step + (0 if kept is None else slots << log + 2)
-    for chunk in _chunks(len(data), per_step):
+    for chunk in _chunks(len(data), per_step, _CHUNK if interpreted else _DEVICE_CHUNK):
         steps = chunk.stop - chunk.start
-        rows = torch.from_numpy(run.rows.rows(run.first_step + chunk.start, steps)).to(device)
+        rows = run.rows.tensor(run.first_step + chunk.start, steps, device)
         grads = params if kept is None else params.new_empty(steps, slots, 1 << log)
         arguments = (
             *(params if tensor is None else tensor for tensor in packed),

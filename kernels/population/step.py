@@ -32,8 +32,8 @@ class Population:
 
     Args:
         algorithm: name in the registry, such as ``"adam"``.
-        hyperparameters: one record per model, or per arm in a number that divides the models: model m has record m
-            modulo it. Options that select code (amsgrad, momentum or not, ...) must agree.
+        hyperparameters: one record per model, or one per arm (model m has record m modulo their number);
+            options that select code (amsgrad, momentum or not, ...) must agree.
         params: float32, bfloat16 or float16 tensor [models, n], contiguous; updated in place.
         recipe: whose rounding; None for the algorithm's default.
         backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
@@ -41,7 +41,7 @@ class Population:
 
     Attributes:
         state: the state tensors by name, each [models, n].
-        record_of: int64 [models], which of the distinct records each model has, in the order of their first use.
+        records: the distinct records; ``record_of`` [models] says which one a model has.
         step_count: steps taken.
 
     Raises:
@@ -63,7 +63,7 @@ class Population:
         if params.dim() != 2 or not params.is_contiguous():
             raise ValueError(f"params of shape {tuple(params.shape)}: give a contiguous tensor [models, parameters]")
         models, given = len(params), len(hyperparameters)
-        if models % given if given else models:
+        if models and (not given or models % given):
             raise ValueError(
                 f"hyperparameters: {given} records for {models} models; give one per model, or one per arm in a number "
                 "that divides the models"
@@ -79,17 +79,27 @@ class Population:
         self.backend = resolve_backend(backend, params.device)
         self.step_count = 0
         number = {hyper: k for k, hyper in enumerate(distinct)}
-        repeats = models // given if given else 0
-        self.record_of = np.tile(np.array([number[hyper] for hyper in hyperparameters], np.int64), repeats)
-        self._row_index = torch.from_numpy(self.record_of.astype(np.int32)).to(params.device)
+        # Model m has record m modulo their number.
+        record_of = np.array([number[hyper] for hyper in hyperparameters], np.int64)
+        self.records, self.record_of = distinct, np.tile(record_of, models // max(1, given))
+        self._row_of = self.record_of
+        self._row_index = torch.from_numpy(self._row_of).to(params.device)
         self._powers = power_table(params.device)
         self._dtypes = (params.dtype, params.dtype, state_dtype or params.dtype, None)
         self._rows_of = RowTable(self.recipe, self._dtypes, distinct, self._powers)
         names = self.algorithm.state_names(distinct[0]) if distinct else ()
         fills = torch.tensor([self.algorithm.fill(hyper) for hyper in distinct], dtype=torch.float64)
-        column = fills.to(params.device, self._dtypes[2])[self._row_index].unsqueeze(1)
-        self.state = {name: column.expand(params.shape).clone() for name in names}
+        self._fill = fills.to(params.device, self._dtypes[2])[self._row_index].unsqueeze(1)
+        self.state = {name: self._fill.expand(params.shape).clone() for name in names}
         self._tables = Tables()
+
+    @torch.no_grad()
+    def restart(self, params: Tensor) -> None:
+        """Begin again from other parameters, [models, n]: states and step count as they were at first."""
+        self.params.copy_(params)
+        for state in self.state.values():
+            state.copy_(self._fill)
+        self.step_count = 0
 
     def _rows(self) -> Tensor:
         rows = torch.from_numpy(self._rows_of.rows(self.step_count, 1)[0])
@@ -152,7 +162,7 @@ class Population:
             grads=grads,
             states=self._slots(),
             rows=self._rows(),
-            row_of=self._row_index,
+            row_of=self._row_index.int(),
             step=torch.full((1,), float(self.step_count), dtype=torch.float32, device=self.params.device),
             powers=self._powers.values,
         )
@@ -165,7 +175,7 @@ class Population:
         offsets = np.arange(models, dtype=np.int64) * width
         host = np.empty((2 + len(columns), models), np.int64)
         host[0] = width
-        host[1] = self.record_of
+        host[1] = self._row_of
         for column, tensor in enumerate(columns, 2):
             host[column] = tensor.data_ptr() + offsets * tensor.element_size()
         self._tables.update(host, self.params.device, launch_block(self.backend, host))

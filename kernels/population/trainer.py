@@ -82,8 +82,7 @@ class Trainer:
         record_of = self._population.record_of
         self._record_of = torch.from_numpy(record_of).to(params.device)
         dtypes = (self.policy.dtype("params"), self.policy.dtype("grads"), self.policy.dtype("state"), None)
-        distinct = list(dict.fromkeys(records))
-        self._rows = RowTable(self._population.recipe, dtypes, distinct, power_table(params.device))
+        self._rows = RowTable(self._population.recipe, dtypes, self._population.records, power_table(params.device))
         self._placed = place(record_of, block_of(self.backend, models), params.device)
 
     @property
@@ -125,6 +124,10 @@ class Trainer:
         else:
             self._run_launches(data, count, kept)
         return kept
+
+    def restart(self, params: Tensor) -> None:
+        """Begin again from other parameters, [models, n]: states and step count as they were at first."""
+        self._population.restart(params)
 
     def losses(self, data: Tensor) -> Tensor:
         """[models] float32: each model's loss on its family's sample, not scaled; ``data`` is [families, features]."""

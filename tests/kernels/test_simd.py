@@ -92,24 +92,25 @@ def test_auto_is_simd_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_simd_wants_a_cpu() -> None:
-    with pytest.raises(ValueError, match="backend 'simd': needs CPU tensors, these are on cuda; choose 'triton'"):
+    with pytest.raises(ValueError, match=r"backend 'simd': needs CPU tensors, these are on cuda; choose 'triton'"):
         kernels.resolve_backend("simd", torch.device("cuda"))
 
 
 @pytest.mark.parametrize(
-    ("machine_name", "found", "flags", "reason"),
+    ("machine_name", "version", "flags", "reason"),
     [
-        ("aarch64", True, "", "x86-64"),
-        ("x86_64", False, "", "pip install numba"),
-        ("x86_64", True, "fma f16c", "lacks avx2"),
-        ("x86_64", True, "avx2 fma f16c", ""),
+        ("aarch64", "0.50.0", "", "x86-64"),
+        ("x86_64", "", "", "pip install numba"),
+        ("x86_64", "0.44.0", "", "llvmlite 0.44.0 is too old"),
+        ("x86_64", "0.45.0rc1", "fma f16c", "lacks avx2"),
+        ("x86_64", "1.0", "avx2 fma f16c", ""),
     ],
 )
 def test_why_it_cannot(
-    machine_name: str, found: bool, flags: str, reason: str, monkeypatch: pytest.MonkeyPatch
+    machine_name: str, version: str, flags: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine.platform, "machine", lambda: machine_name)
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: object() if found else None)
+    monkeypatch.setattr(machine, "_llvmlite_version", lambda: version)
     monkeypatch.setattr(machine, "_cpu_flags", lambda: frozenset(flags.split()))
     said = machine.unavailable.__wrapped__()
     assert reason in said and bool(reason) == bool(said)

@@ -27,34 +27,32 @@ class Peer:
 
     Attributes:
         provider, engine: for the table.
-        make: of a problem, a function that makes ready to train from the start: it gives a function that trains and
-            returns the parameters [models, n], or a function that fetches them.
+        make: of a problem, a function that trains from the start and gives the parameters [models, n].
     """
 
     provider: str
     engine: str
-    make: Callable[[Problem], Callable[[], Callable[[], Any]]]
+    make: Callable[[Problem], Callable[[], Any]]
 
 
 def ours(backend: str) -> Iterator[Peer]:
     """Scales, learning rates and eps per arm; and of every model's own."""
 
-    def make(given: Problem, own: bool = False) -> Callable[[], Callable[[], Any]]:
+    def make(given: Problem, own: bool = False) -> Callable[[], Any]:
         # Records that differ, as the peers' vectors may: the results agree to far below the tolerance.
         count = given.models if own else given.arms
         make_record = kernels.get_algorithm("adam").hyperparameters
         hypers = [make_record(lr=LR, eps=EPS * (1 + k / count / 1000)) for k in range(count)]
 
-        def ready() -> Callable[[], Any]:
-            trainer = kernels.Trainer("adam", hypers, given.params.clone(), loss_scale=SCALES, backend=backend)
+        params = given.params.clone()
+        trainer = kernels.Trainer("adam", hypers, params, loss_scale=SCALES, backend=backend)
 
-            def train() -> Any:
-                trainer.run(given.data)
-                return trainer.params
+        def train() -> Any:
+            trainer.restart(given.params)
+            trainer.run(given.data)
+            return params
 
-            return train
-
-        return ready
+        return train
 
     yield Peer(provider="ours", engine=f"trainer, {backend}", make=make)
     yield Peer(provider="ours", engine=f"trainer, {backend}, hyperparameters per model", make=lambda p: make(p, True))
@@ -63,7 +61,7 @@ def ours(backend: str) -> Iterator[Peer]:
 def torch_func() -> Iterator[Peer]:
     """torch.func.grad under vmap, and torch.optim on the stacked parameters: one learning rate and eps for all."""
 
-    def make(given: Problem, keywords: dict[str, Any]) -> Callable[[], Callable[[], Any]]:
+    def make(given: Problem, keywords: dict[str, Any]) -> Callable[[], Any]:
         shapes = ((6, 6), (6,), (1, 6), (1,))
         scale = torch.tensor(SCALES, device=given.params.device).repeat(given.families)
 
@@ -74,26 +72,22 @@ def torch_func() -> Iterator[Peer]:
 
         gradient: Any = torch.func.vmap(torch.func.grad(loss))
 
-        def ready() -> Callable[[], Any]:
+        def train() -> Any:
             ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
             pieces = [given.params[:, a:b] for a, b in itertools.pairwise(ends)]
             params = [
                 piece.reshape(-1, *shape).clone().requires_grad_() for piece, shape in zip(pieces, shapes, strict=True)
             ]
             optimizer = torch.optim.Adam(params, lr=LR, eps=EPS, **keywords)
+            for sample in given.data:
+                each = sample.repeat_interleave(given.arms, 0)
+                found = gradient([p.detach() for p in params], each, scale)
+                for p, grad in zip(params, found, strict=True):
+                    p.grad = grad
+                optimizer.step()
+            return torch.cat([p.detach().flatten(1) for p in params], 1)
 
-            def train() -> Any:
-                for sample in given.data:
-                    each = sample.repeat_interleave(given.arms, 0)
-                    found = gradient([p.detach() for p in params], each, scale)
-                    for p, grad in zip(params, found, strict=True):
-                        p.grad = grad
-                    optimizer.step()
-                return torch.cat([p.detach().flatten(1) for p in params], 1)
-
-            return train
-
-        return ready
+        return train
 
     for name in ("foreach", "fused"):
         yield Peer(
@@ -124,7 +118,7 @@ def _jax_step(loss: Any, lr: Any, eps: Any) -> Any:
     return optimizer, step
 
 
-def _jax_vmap(given: Problem) -> Callable[[], Callable[[], Any]]:
+def _jax_vmap(given: Problem) -> Callable[[], Any]:
     import jax
     import jax.numpy as jnp
 
@@ -156,10 +150,10 @@ def _jax_vmap(given: Problem) -> Callable[[], Callable[[], Any]]:
         parts = [x.reshape(families * arms, -1) for x in (w1, b1, w2, b2)]
         return lambda: torch.from_numpy(np.concatenate([np.asarray(x) for x in parts], 1))
 
-    return lambda: run
+    return run
 
 
-def _jax_by_hand(given: Problem) -> Callable[[], Callable[[], Any]]:
+def _jax_by_hand(given: Problem) -> Callable[[], Any]:
     import jax
     import jax.numpy as jnp
 
@@ -186,20 +180,19 @@ def _jax_by_hand(given: Problem) -> Callable[[], Callable[[], Any]]:
         found = jax.block_until_ready(compiled(params, data, scale, lr, eps))
         return lambda: torch.from_numpy(np.asarray(found).T.copy())
 
-    return lambda: run
+    return run
 
 
 def time_peer(peer: Peer, given: Problem, *, repeats: int = REPEATS) -> dict[str, Any]:
     """A row: the first run's time (compilation and all), then the fastest of some; and the final loss."""
     device = given.params.device
     began = time.perf_counter()
-    ready = peer.make(given)
-    result = ready()()
+    run = peer.make(given)
+    result = run()
     _wait(device)
     first_s = time.perf_counter() - began
     samples = []
     for _ in range(repeats):
-        run = ready()
         _wait(device)
         began = time.perf_counter()
         result = run()

@@ -32,8 +32,10 @@ from .code import Code
 from .emitter import lanes, uniforms
 from .language import record
 from .machine import address_of, compile_function, unavailable
-from .recorder import Operation, Pointer, Recorder, Recording, RecordingError, Value
+from .operations import Operation, Recording, RecordingError
+from .recorder import Recorder
 from .step import launch_tables
+from .values import Pointer, Value
 
 __all__ = [
     "Code",

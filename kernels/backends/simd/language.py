@@ -8,7 +8,9 @@ from typing import Any
 
 import triton.language as tl
 
-from .recorder import WIDE, Pointer, Recorder, Value, meet, plain, refuse
+from .operations import WIDE, plain, refuse
+from .recorder import Recorder
+from .values import Pointer, Value, meet
 
 _CONSTANTS = (tl.dtype, tl.constexpr)
 

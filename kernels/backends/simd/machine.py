@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -15,6 +16,12 @@ from typing import Any
 from . import cache
 
 _NEEDED = ("avx2", "fma", "f16c")
+_OLDEST = (0, 45)
+"""llvmlite with the first LLVM (20) of which all versions since were tried; those before write pointers otherwise."""
+
+
+_OPTIONS = {"opt": 2, "reloc": "pic", "codemodel": "default", "jit": True}
+"""Of LLVM's code generator. The small code model wants code and constants near each other: see `address_of`."""
 
 
 @functools.cache
@@ -22,10 +29,21 @@ def unavailable() -> str:
     """Why vector code cannot be made here; empty where it can. Imports nothing."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return f"vector code is made for x86-64, this is {platform.machine()}"
-    if importlib.util.find_spec("llvmlite") is None:
+    version = _llvmlite_version()
+    if not version:
         return "llvmlite is missing; pip install numba, which brings it"
+    if tuple(map(int, version.split(".")[:2])) < _OLDEST:
+        return f"llvmlite {version} is too old; pip install --upgrade numba, which brings it"
     lacking = [name for name in _NEEDED if name not in _cpu_flags()]
     return f"this CPU lacks {' and '.join(lacking)}" if lacking else ""
+
+
+def _llvmlite_version() -> str:
+    """The installed version; empty if there is none."""
+    try:
+        return importlib.metadata.version("llvmlite") if importlib.util.find_spec("llvmlite") else ""
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 @functools.cache
@@ -65,7 +83,7 @@ def _target_machine() -> Any:
     name, features = target()
     llvm = _llvm()
     triple = llvm.Target.from_triple(llvm.get_process_triple())
-    return triple.create_target_machine(cpu=name, features=features, opt=2, reloc="pic", codemodel="default", jit=True)
+    return triple.create_target_machine(cpu=name, features=features, **_OPTIONS)
 
 
 def assemble(text: str) -> bytes:
@@ -73,7 +91,7 @@ def assemble(text: str) -> bytes:
     llvm = _llvm()
     import llvmlite
 
-    made_by = f"{llvmlite.__version__} {llvm.llvm_version_info} {target()}"
+    made_by = f"{llvmlite.__version__} {llvm.llvm_version_info} {target()} {_OPTIONS}"
     key = hashlib.sha256(f"{made_by}\n{text}".encode()).hexdigest()
     found = cache.read(key)
     if found is not None:
@@ -105,7 +123,8 @@ def compile_function(name: str, text: str, *parameters: Any) -> Callable[..., No
 def address_of(name: str, text: str) -> int:
     """The address of the function ``name`` of a module of LLVM IR."""
     llvm = _llvm()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _new_target_machine())
+    # llvmlite's own memory manager reserves one region for code and constants.
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _new_target_machine(), use_lmm=True)
     engine.add_object_file(llvm.ObjectFileRef.from_data(assemble(text)))
     engine.finalize_object()
     _ENGINES.append(engine)

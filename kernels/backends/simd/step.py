@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,12 +19,17 @@ from .code import Code
 from .emitter import lanes, uniforms
 from .language import record
 from .machine import address_of
-from .recorder import Recorder, Recording
+from .operations import Recording
+from .recorder import Recorder
 
 WIDTH = 16
 """Floats of a vector: one register of AVX-512, two of AVX2."""
-PARALLEL = 1 << 15
-"""Elements of a bucket from which a step is parted among torch's threads."""
+PARALLEL = 1 << 16
+"""Elements of a bucket from which a step is parted among torch's threads.
+
+AMD EPYC (Zen 5), two threads against one, float32 `cpu-fused`: AdamW 4.4 against 3.8 µs at 2^13, 6.3 against 7.5 at
+2^15; SGD 5.0 against 4.3 at 2^15, 5.9 against 7.5 at 2^16; half the time from 2^17 on.
+"""
 _MEMORY = ("p", "g", "s0", "s1", "s2", "copy")
 """The table's addresses, of those that there are, in this order."""
 _ALIGNED = 64
@@ -150,15 +154,21 @@ def _tensor(
             lanes(code, recording, shared, arrays, {"offset": offset, "position": position}, width)
 
 
-@functools.cache
-def step_function(recipe: Recipe, flags: int, states: int, dtypes: Dtypes) -> tuple[int, Callable[[int], None]]:
-    """The compiled step for a recipe, flags, states (bit mask) and dtypes: its address, and a way to call it."""
-    scaled = bool(flags & SCALED.value)
-    constants = kernel_constants(recipe, flags, states=states, dtypes=dtypes, scaled=scaled)
-    recording = record_update(constants, states=states)
-    code = step_code(recording, columns=len(recipe.columns))
-    address = address_of("step", code.text())
-    return address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+Compiled = tuple[int, Callable[[int], None]]
+"""A step's address, and a way to call it with the interpreter's lock given back."""
+_COMPILED: dict[tuple[Any, ...], tuple[Compiled, Recipe]] = {}
+"""Steps by everything that decides their code. The recipe is kept, so that no other object takes over its id."""
+
+
+def step_function(recipe: Recipe, flags: int, states: int, dtypes: Dtypes) -> Compiled:
+    """The compiled step for a recipe, flags, states (bit mask) and dtypes."""
+    key = (id(recipe), flags, states, dtypes)
+    if key not in _COMPILED:
+        constants = kernel_constants(recipe, flags, states=states, dtypes=dtypes, scaled=bool(flags & SCALED.value))
+        code = step_code(record_update(constants, states=states), columns=len(recipe.columns))
+        address = address_of("step", code.text())
+        _COMPILED[key] = (address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)), recipe
+    return _COMPILED[key][0]
 
 
 def launch_tables(
