@@ -52,6 +52,7 @@ class Call:
 PARTS = (
     Part(name="conform", target="bench.campaign.parts:conform", share=0.5),
     Part(name="steps", target="bench.campaign.parts:steps", share=0.6),
+    Part(name="population", target="bench.campaign.parts:population", share=0.5),
     Part(name="golden", target="bench.campaign.parts:replay_golden", share=0.3),
     Part(name="unconfirmed", target="bench.campaign.parts:unconfirmed", share=0.2),
     Part(name="timing", target="bench.campaign.parts:timing", share=1.0),

@@ -6,6 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,15 @@ def steps(out: Path, deadline: float, dry_run: bool) -> None:
         deadline=min(deadline, time.monotonic() + _STEPS_LIMIT_S),
         write=lambda document: _update(out / "timing.json", steps=document),
     )
+
+
+def population(out: Path, deadline: float, dry_run: bool) -> None:
+    """Whole training runs: their bits, the chain from torch.optim, peers beside them; into population.json."""
+    from ..timing.population import run
+
+    minutes = max(0.1, (deadline - time.monotonic()) / 60)
+    write = partial(files.write_json, out / "population.json")
+    run.run_all("cpu" if dry_run else "cuda", write, minutes=minutes, dry=dry_run)
 
 
 def timing(out: Path, deadline: float, dry_run: bool) -> None:

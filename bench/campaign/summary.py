@@ -13,7 +13,15 @@ _STEP_LINES = 30
 def lines(out: Path) -> list[str]:
     """Headline lines of whatever result files exist in `out`."""
     found, times = read_json(out / "conform.json"), read_json(out / "timing.json")
-    parts = (_conformance(found), _steps(times.get("steps", {})), _golden(found), _unconfirmed(found), _timing(times))
+    runs = read_json(out / "population.json")
+    parts = (
+        _conformance(found),
+        _steps(times.get("steps", {})),
+        _population(runs),
+        _golden(found),
+        _unconfirmed(found),
+        _timing(times),
+    )
     return [line for part in parts for line in part]
 
 
@@ -30,6 +38,27 @@ def _conformance(found: dict[str, Any]) -> list[str]:
         "",
     ]
     return [*head, *section["markdown"], ""]
+
+
+def _population(runs: dict[str, Any]) -> list[str]:
+    if not runs:
+        return []
+    text = ["## Populations: whole training runs", ""]
+    for name, what in (("bits", "runs with the CPU's bits"), ("chain", "replays through torch.optim")):
+        rows = runs.get(name, [])
+        same = sum(row.get("outcome") == "equal" for row in rows)
+        text.append(f"- {what}: {same} of {len(rows)}")
+    text += [
+        f"- {row['provider']}, {row['engine']}, {row['models']} models: {1e3 * row['us_per_model_step']:.3g} ns a "
+        "model-step"
+        for row in runs.get("rows", [])
+    ]
+    text += [
+        f"- population step [{row['models']}, {row['width']}]: {100 * row['share_of_copy']:.0f}% of a copy"
+        for row in runs.get("step", [])
+    ]
+    text += [f"- failed: {row['item']}" for row in runs.get("errors", [])]
+    return [*text, ""]
 
 
 def _golden(found: dict[str, Any]) -> list[str]:

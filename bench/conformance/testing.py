@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from ..providers.foreign import OneClass
 from ..providers.registry import parse_reference
+from ..providers.user import OneClass
 from .cases import DTYPES, Case
 from .compare import run_case
 from .drift import measurable, run_drift

@@ -1,4 +1,4 @@
-"""Other people's optimizers: packages that may be installed, and a user's own class.
+"""Other people's optimizers: packages that may be installed.
 
 An entry names the package's classes, and its states under torch's names where they mean the same. What a package does
 not have is `Unsupported`: an outcome and not a failure.
@@ -17,8 +17,8 @@ import torch
 from .base import Provider, Traits, Unsupported, build_or_unsupported
 
 _NAMES = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sum", "step")
-_SAME = dict(zip(_NAMES, _NAMES, strict=True))
-_MOMENTS = dict.fromkeys(("Adam", "AdamW", "SGD", "Adagrad"), _SAME)
+SAME = dict(zip(_NAMES, _NAMES, strict=True))
+_MOMENTS = dict.fromkeys(("Adam", "AdamW", "SGD", "Adagrad"), SAME)
 _STATES_8BIT = {
     "Adam": {"state1": "exp_avg", "state2": "exp_avg_sq"},
     "AdamW": {"state1": "exp_avg", "state2": "exp_avg_sq"},
@@ -167,84 +167,3 @@ PACKAGES: tuple[Foreign, ...] = (
         devices=("cuda",),
     ),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OneClass(Provider):
-    """A class that is at hand, standing for one of torch's optimizers."""
-
-    made: type[torch.optim.Optimizer]
-
-    @property
-    def name(self) -> str:
-        """The class's own name."""
-        return self.made.__name__
-
-    def states_of(self, optimizer: str) -> Mapping[str, str]:
-        """Compared under torch's names; states of the class's own making are left alone."""
-        del optimizer
-        return _SAME
-
-    def offers(self, optimizer: str) -> bool:
-        """Whatever it is said to stand for."""
-        del optimizer
-        return True
-
-    def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
-        """The class, whatever the optimizer it stands for."""
-        return build_or_unsupported(self.made, groups, accepted_options(self.made, optimizer, options))
-
-
-@dataclass(frozen=True, kw_only=True)
-class UserClass(Provider):
-    """A user's `module:Class`, standing for one of torch's optimizers."""
-
-    target: str
-
-    @property
-    def name(self) -> str:
-        """As the user wrote it."""
-        return self.target
-
-    def states_of(self, optimizer: str) -> Mapping[str, str]:
-        """Compared under torch's names; states of the class's own making are left alone."""
-        del optimizer
-        return _SAME
-
-    def load(self) -> Any:
-        """The class.
-
-        Raises:
-            ValueError: if the text is no `module:Class`, or the class is not there or is no torch.optim.Optimizer.
-        """
-        module, _, name = self.target.partition(":")
-        if not module or not name:
-            raise ValueError("give module:Class")
-        try:
-            imported = importlib.import_module(module)
-        except ImportError as error:
-            raise ValueError(f"cannot be imported: {error}; is its directory on PYTHONPATH?") from error
-        except (Exception, SystemExit) as error:
-            # Whatever a user's module does when it is imported is that module's to mend.
-            reason = str(error).splitlines()[0] if str(error) else ""
-            raise ValueError(f"cannot be imported: {type(error).__name__}: {reason}; mend {module} first") from error
-        if not hasattr(imported, name):
-            raise ValueError(f"{module} has no {name}")
-        made = getattr(imported, name)
-        if not (isinstance(made, type) and issubclass(made, torch.optim.Optimizer)):
-            raise ValueError(f"{name} is not a subclass of torch.optim.Optimizer")
-        return made
-
-    @property
-    def traits(self) -> Traits:
-        """Whoever points at a class of theirs wants to know whether it is right."""
-        return Traits(claims_identity=True)
-
-    def offers(self, optimizer: str) -> bool:
-        """Whatever it is said to stand for."""
-        del optimizer
-        return True
-
-    def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
-        """The user's class, whatever the optimizer it stands for."""
-        return OneClass(made=self.load()).build(optimizer, groups, options)

@@ -46,8 +46,8 @@ class Ours(Provider):
             return ""
         if self.backend == "triton" and device.type != "cuda":
             return "the triton backend needs CUDA tensors"
-        if self.backend == "simd" and device.type != "cpu":
-            return "the simd backend needs CPU tensors"
+        if self.backend in ("interpreter", "simd") and device.type != "cpu":
+            return f"the {self.backend} backend needs CPU tensors"
         return str(kernels.available_backends().get(self.backend, f"no backend called {self.backend!r}"))
 
     def offers(self, optimizer: str) -> bool:

@@ -10,9 +10,10 @@ from lossscale.support.errors import InputError
 
 from ..choices import choose
 from .base import Provider
-from .foreign import PACKAGES, UserClass
+from .foreign import PACKAGES
 from .ours import Ours
 from .torch_optim import CompiledTorch, TorchOptim
+from .user import UserClass
 
 RECIPES = ("foreach", "for-loop", "fused", "cpu-fused", "native")
 # Other people's: a new provider is one more line here, or one more entry of PACKAGES.
@@ -21,8 +22,11 @@ OTHERS: tuple[Provider, ...] = (*PACKAGES,)
 
 def all_providers() -> dict[str, Provider]:
     """Every provider that has a name, usable here or not."""
+    import kernels
+
     found: list[Provider] = []
-    for backend in ("auto", "triton", "simd", "interpreter"):
+    # The reference is what others are held against (`references`).
+    for backend in ("auto", *(name for name in kernels.available_backends() if name != "reference")):
         found += [Ours(recipe=recipe, backend=backend) for recipe in RECIPES]
     found += [TorchOptim(implementation=name) for name in ("for-loop", "foreach", "fused")]
     found += [TorchOptim(implementation=name) for name in ("for-loop-capturable", "foreach-capturable")]
@@ -71,7 +75,9 @@ def reference_of(provider: Provider, device: torch.device) -> Provider:
 
 def default_names(device: torch.device) -> list[str]:
     """The providers of a run that names none: ours as they run here, torch's, and the packages that are there."""
-    mine = "triton" if device.type == "cuda" else "interpreter"
+    mine = "triton" if device.type == "cuda" else "simd"
+    if device.type == "cpu" and Ours(recipe="foreach", backend=mine).missing(device):
+        mine = "interpreter"
     names = [f"kernels-{recipe}[{mine}]" for recipe in ("foreach", "for-loop", "fused")]
     names += [f"kernels-native[{mine}]"]
     names += ["kernels-cpu-fused"] if device.type == "cpu" else []

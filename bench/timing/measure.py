@@ -12,7 +12,7 @@ import gc
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -24,51 +24,14 @@ from ..store.schema import StepRow
 from . import gate
 from .clock import Clock
 from .rows import bytes_moved, row_of
+from .timed import Timed, measure_once, prepare, profile_once
 from .workloads import StepWorkload
 
-_WARM_UP_STEPS = 3
-_WARM_UP_LIMIT_S = 0.5
 _MAX_ROUNDS = 30
 _MIN_ROUNDS = 5
-_LONGEST_SLEEP_S = 0.2
-_QUEUED_S = 0.02
-_MOST_QUEUED = 20
 # torch's foreach makes lists of intermediate results.
 _ROOM = 0.7
 _CATCH_UP_S = 3.0
-
-
-@dataclass(eq=False)
-class Timed:
-    """A provider over a workload, with what was measured of it; `checked` names the reference whose bits it must have.
-
-    A reference that nobody asked to time takes part in the checks alone (`silent`).
-    """
-
-    provider: Provider
-    checked: str = ""
-    silent: bool = False
-    parameters: list[torch.Tensor] = field(default_factory=list)
-    optimizer: torch.optim.Optimizer | None = None
-    steps: int = 0
-    warm_up_s: float = 0.0
-    enqueue_s: float = 0.0
-    last_s: float = 0.0
-    host_bound: bool = False
-    kernel_ns: list[int] = field(default_factory=list)
-    step_ns: list[int] = field(default_factory=list)
-    host_ns: list[int] = field(default_factory=list)
-    queued_ns: list[int] = field(default_factory=list)
-    profiled_ns: int | None = None
-    differing: int | None = None
-    error: str = ""
-    unsupported: str = ""
-
-    def step(self) -> None:
-        """One step."""
-        assert self.optimizer is not None
-        self.optimizer.step()
-        self.steps += 1
 
 
 def time_workload(
@@ -115,7 +78,7 @@ def _time_group(
     gradients = workload.gradients(clock.device)
     timed = _with_references(providers, clock.device)
     for one in timed:
-        _guard(one, lambda v: _prepare(v, workload, gradients, clock))
+        _guard(one, lambda v: prepare(v, workload, gradients, clock))
     _check(timed)
     live = [one for one in timed if not (one.error or one.unsupported or one.silent)]
     began, rounds = time.monotonic(), 0
@@ -123,14 +86,16 @@ def _time_group(
         # Each round starts with another provider, so that none always follows the same neighbour.
         first = rounds % len(live)
         for one in live[first:] + live[:first]:
-            _guard(one, lambda v: _measure(v, clock, queued=rounds % 3 == 0))  # noqa: B023 - called at once
+            _guard(one, lambda v: measure_once(v, clock, queued=rounds % 3 == 0))  # noqa: B023 - called at once
         rounds += 1
         if rounds >= 3 and time.monotonic() - began > 3 * budget_s:
             break
     _check(timed)
     for one in live:
         if one.host_bound and not one.error and float(np.median(one.step_ns)) < 3e8:
-            _guard(one, _profile)
+            # A profiler that does not work here takes the kernel's time along, and nothing else.
+            with suppress(Exception):
+                profile_once(one)
     return timed, rounds
 
 
@@ -154,24 +119,6 @@ def _guard(one: Timed, work: Callable[[Timed], Any]) -> None:
         one.parameters, one.optimizer = [], None
 
 
-def _prepare(one: Timed, workload: StepWorkload, gradients: Sequence[torch.Tensor], clock: Clock) -> None:
-    one.parameters = workload.parameters(clock.device)
-    one.optimizer = one.provider.build(workload.optimizer, [{"params": one.parameters}], workload.options)
-    for parameter, gradient in zip(one.parameters, gradients, strict=True):
-        parameter.grad = gradient
-    clock.synchronize()
-    began = time.perf_counter()
-    one.step()
-    clock.synchronize()
-    one.warm_up_s = time.perf_counter() - began
-    while one.steps <= _WARM_UP_STEPS and time.perf_counter() - began < one.warm_up_s + _WARM_UP_LIMIT_S:
-        enqueued = time.perf_counter()
-        one.step()
-        one.enqueue_s = time.perf_counter() - enqueued
-        clock.synchronize()
-        one.last_s = time.perf_counter() - enqueued
-
-
 def _check(timed: Sequence[Timed]) -> None:
     """Hold everyone's bits against their reference's; what was wrong once stays so.
 
@@ -192,34 +139,3 @@ def _compare(one: Timed, reference: Timed) -> None:
     found = gate.differing(one, reference, one.provider.traits.block)
     if found is not None:
         one.differing = max(one.differing or 0, found)
-
-
-def _measure(one: Timed, clock: Clock, *, queued: bool) -> None:
-    sleep_s = min(_LONGEST_SLEEP_S, 1.5 * one.enqueue_s + 2e-4)
-    if not one.host_bound:
-        kernel_ns, enqueue_s = clock.kernel(one.step, sleep_s)
-        one.enqueue_s = max(0.5 * one.enqueue_s, enqueue_s)
-        if kernel_ns is not None and enqueue_s < sleep_s:
-            one.kernel_ns.append(kernel_ns)
-        elif kernel_ns is not None and len(one.step_ns) >= 2 and not one.kernel_ns:
-            one.host_bound = True
-    else:
-        one.step()
-    step_ns, host_ns = clock.step(one.step)
-    one.step_ns.append(step_ns)
-    if host_ns is not None:
-        one.host_ns.append(host_ns)
-    if queued:
-        count = max(2, min(_MOST_QUEUED, int(_QUEUED_S * 1e9 / max(1, step_ns))))
-        one.queued_ns.append(clock.queued(one.step, count))
-
-
-def _profile(one: Timed) -> None:
-    """Sum of kernel durations of one step, for steps whose launches overrun the queue."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
-        one.step()
-        torch.cuda.synchronize()
-    total_us = sum(getattr(event, "self_device_time_total", 0.0) for event in recorded.key_averages())
-    one.profiled_ns = round(total_us * 1e3) or None

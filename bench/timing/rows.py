@@ -14,7 +14,7 @@ from .clock import Clock
 from .workloads import StepWorkload
 
 if TYPE_CHECKING:
-    from .measure import Timed
+    from .timed import Timed
 
 
 def quantiles(samples: Sequence[int]) -> dict[str, float] | None:

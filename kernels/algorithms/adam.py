@@ -13,7 +13,7 @@ from torch import Tensor
 from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
-from ..rounding.flags import AMSGRAD, DECAY, DECOUPLED, MAXIMIZE, SCALED, mask
+from ..rounding.flags import AMSGRAD, DECAY, DECOUPLED, MAXIMIZE, REUSED, SCALED, mask
 from ..rounding.powers import PowerTable
 
 
@@ -117,7 +117,7 @@ def _adam_moments(p, g, m, v, vmax, row, FLAGS: tl.constexpr, DTYPE: tl.constexp
 @triton.jit
 def _adam_foreach(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
-    d = ops.round_to(ops.div_by_scalar(d, ops.scalar(row, 5), tl.float32 != DTYPE), DTYPE)
+    d = ops.round_to(ops.div_by_scalar(d, ops.scalar(row, 5), (FLAGS & REUSED) or tl.float32 != DTYPE), DTYPE)
     d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE)
     return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE), m, v, vmax
 
@@ -136,7 +136,7 @@ def _adam_foreach_capturable(p, g, m, v, vmax, row, step, powers, lane, FLAGS: t
     minus_step_size = tl.div_rn(tl.full((), 1.0, tl.float32), bc1 * ops.scalar(row, 5))
     root = tl.sqrt_rn(ops.bias_correction(powers, row, 9, step))
     # 0-dim float32 tensors are cast to the parameter's dtype before they meet it.
-    d = ops.round_to(ops.div_by_scalar(d, ops.round_to(root, DTYPE), tl.float32 != DTYPE), DTYPE)
+    d = ops.round_to(ops.div_by_scalar(d, ops.round_to(root, DTYPE), (FLAGS & REUSED) or tl.float32 != DTYPE), DTYPE)
     d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE)
     d = ops.div(d, ops.round_to(minus_step_size, DTYPE), DTYPE)
     return ops.addcdiv(p, m, d, 1.0, DTYPE), m, v, vmax
@@ -279,7 +279,7 @@ def _adam_fused(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, 
         d = tl.sqrt_rn(vmax)
     else:
         d = tl.sqrt_rn(v)
-    d = ops.div_by_scalar(d, root, tl.float32 != DTYPE) + eps
+    d = ops.div_by_scalar(d, root, (FLAGS & REUSED) or tl.float32 != DTYPE) + eps
     return p - tl.div_rn(step_size * m, d), m, v, vmax
 
 

@@ -32,6 +32,8 @@ CENTERED = Flag(1 << 6)
 """RMSprop subtracts the squared mean gradient."""
 SCALED = Flag(1 << 7)
 """A grad_scale is given (fused recipes are contracted differently then)."""
+REUSED = Flag(1 << 8)
+"""A program divides many elements by one number: quotients by its corrected reciprocal, to the same bits."""
 
 NAMES = {
     "maximize": MAXIMIZE,
@@ -42,6 +44,7 @@ NAMES = {
     "amsgrad": AMSGRAD,
     "centered": CENTERED,
     "scaled": SCALED,
+    "reused": REUSED,
 }
 
 

@@ -34,7 +34,8 @@ def test_a_damaged_result_does_not_stop_the_summary(tmp_path: Path) -> None:
 def test_dry_run_walks_every_part(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["campaign", "--out", str(out), "--minutes", "5", "--dry-run"]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["conform.json", "golden.npz", "summary.md", "timing.json"]
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["conform.json", "golden.npz", "population.json", "summary.md", "timing.json"]
     assert all(path.stat().st_size < 16 << 20 for path in out.iterdir())
     assert len((out / "summary.md").read_text().splitlines()) <= 100
     found = json.loads((out / "conform.json").read_text())

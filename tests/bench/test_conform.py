@@ -20,8 +20,9 @@ from bench.conformance.selection import HAPPENINGS, conform_cases, pairwise
 from bench.conformance.testing import OptimizerConformance
 from bench.optimizers import registered
 from bench.providers import Ours, TorchOptim
-from bench.providers.foreign import Foreign, OneClass, UserClass
+from bench.providers.foreign import Foreign
 from bench.providers.rule_lines import rule_line
+from bench.providers.user import OneClass, UserClass
 from tests.bench.example_optimizers import Replacing, RightSGD, WrongSGD
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 NO_OP = replace(
     BY_NAME["sign"],
     name="equivalent",
-    edits=(Edit(inside="BLOCK", old="1024", new="512"),),
+    edits=(Edit(inside="step_kernel.BLOCK", old="1024", new="512"),),
 )
 
 

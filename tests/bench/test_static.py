@@ -14,8 +14,9 @@ import kernels
 from bench.__main__ import main
 from bench.machine_code import cli as static_cli
 from bench.machine_code import limits as static
-from bench.machine_code import operations, ptx
+from bench.machine_code import operations, ptx, reading
 from bench.machine_code import variants as reachable
+from bench.machine_code.compile import Job
 from bench.pairwise import cover, pairs_of
 
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -124,6 +125,56 @@ def test_static_a_wrong_rule_breaks_the_limit(rule: Any, complaint: str, monkeyp
     assert complaint in static.examine(SHOWN)["verdict"]
 
 
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Job]:
+    """What is compiled from here on, into an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    jobs: list[Job] = []
+    original = Job.run
+
+    def counted(job: Job) -> Any:
+        jobs.append(job)
+        return original(job)
+
+    monkeypatch.setattr(Job, "run", counted)
+    return jobs
+
+
+def test_static_what_was_read_is_kept_and_damage_is_mended(compiled: list[Job]) -> None:
+    first = static.examine(SHOWN)
+    assert static.examine(SHOWN) == first and len(compiled) == 1
+    (file,) = reading.cache_folder().iterdir()
+    for damage in ("", "[]", '{"body": null}', file.read_text()[:-9]):
+        file.write_text(damage)
+        assert static.examine(SHOWN) == first
+    assert len(compiled) == 5
+    # Another target, other options, another rule: another kernel.
+    for other in (replace(SHOWN, arch="sm_80"), replace(SHOWN, flags=1), replace(SHOWN, recipe="for-loop")):
+        static.examine(other)
+    assert len(compiled) == 8 == len({job.key() for job in compiled}) + 4
+
+
+def test_static_a_cache_that_cannot_be_written_is_no_error(
+    compiled: list[Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A file where the folder should be: nobody can write there, the superuser neither.
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
+    assert static.examine(SHOWN)["verdict"] == static.examine(SHOWN)["verdict"] == "holds"
+    assert len(compiled) == 2
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/path")
+    assert reading.cache_folder() == Path.home() / ".cache" / "lossscale-bench" / "static"
+
+
+def test_static_quick_set_is_small_and_reaches_every_recipe_dtype_and_target() -> None:
+    quick = reachable.covering(EVERYTHING, reachable.QUICK_LIMIT)
+    assert len(quick) <= 20
+    assert {v.recipe for v in quick} == {v.recipe for v in EVERYTHING}
+    assert {v.algorithm for v in quick} == {v.algorithm for v in EVERYTHING}
+    assert {v.arch for v in quick} == {*reachable.ARCHITECTURES}
+    assert {str(v.dtypes) for v in quick} == {str(v.dtypes) for v in EVERYTHING}
+
+
 def test_static_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     monkeypatch.setattr(static_cli, "variants", lambda *arguments: [SHOWN, replace(SHOWN, flags=1)])
     out = tmp_path / "static.json"
@@ -138,11 +189,13 @@ def test_static_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def test_static_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["static", "--arch", "sm_70"]) == 2
-    assert main(["static", "--optimizer", "lion"]) == 2
+    assert main(["static", "--optimizer", "ADAMM"]) == 2
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert main(["static"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and "sm_70" in lines[0] and "lion" in lines[1] and "TRITON_INTERPRET" in lines[2]
+    assert (
+        len(lines) == 3 and "sm_70" in lines[0] and "did you mean Adam?" in lines[1] and "TRITON_INTERPRET" in lines[2]
+    )
 
 
 PTX = """

@@ -11,6 +11,7 @@ from bench.__main__ import main
 from bench.providers import Ours, TorchOptim, Traits
 from bench.providers.base import Provider
 from bench.store.schema import COLUMNS, StepRow
+from bench.timing import measure
 from bench.timing.clock import HostClock
 from bench.timing.measure import time_workload
 from bench.timing.workloads import StepWorkload, many, one, parse_tensors
@@ -116,6 +117,46 @@ def test_bad_input_is_one_line(
     captured = capsys.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
     assert complaint in captured.err
+
+
+class PretendedDevice(HostClock):
+    """A device whose launch queue is too short, or is not."""
+
+    def __init__(self, enqueue_s: float) -> None:
+        super().__init__()
+        self.enqueue_s, self.sleeps = enqueue_s, [0.0]
+
+    def kernel(self, work: Any, sleep_s: float) -> tuple[int | None, float]:
+        work()
+        self.sleeps.append(sleep_s)
+        return 5_000, self.enqueue_s
+
+    def step(self, work: Any) -> tuple[int, int | None]:
+        return super().step(work)[0] + 1, 1
+
+
+def test_kernel_times_come_from_events_where_the_host_keeps_ahead() -> None:
+    (row,), _ = time_workload(SMALL, [TorchOptim(implementation="foreach")], PretendedDevice(0.0), 0.05)
+    assert (row.kernel_time_ns, row.kernel_time_from, row.host_time_ns) == (5_000, "events", 1)
+    assert len(row.samples_kernel_ns) == len(row.samples_step_ns) == row.rounds >= 5
+    assert len(row.samples_queued_ns) == -(-row.rounds // 3)
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_a_step_that_overruns_the_launch_queue_has_no_time_from_events() -> None:
+    clock = PretendedDevice(9.0)
+    (row,), _ = time_workload(SMALL, [TorchOptim(implementation="foreach")], clock, 0.05)
+    assert row.samples_kernel_ns == [] and row.kernel_time_from is None and row.step_time_ns
+    assert max(clock.sleeps) == 0.2 and len(clock.sleeps) < 6
+
+
+def test_what_does_not_fit_together_is_timed_apart_with_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [TorchOptim(implementation="fused"), TorchOptim(implementation="foreach")]
+    providers = [*pairs, Ours(recipe="fused"), Ours(recipe="foreach")]
+    assert len(measure._fitting(SMALL, providers, HostClock())) == 1
+    monkeypatch.setattr(HostClock, "free_bytes", lambda self: SMALL.state_bytes() * 4)
+    names = [[provider.name for provider in group] for group in measure._fitting(SMALL, providers, HostClock())]
+    assert names == [["torch-fused", "kernels-fused"], ["torch-foreach", "kernels-foreach"]]
 
 
 def test_names_of_tensors() -> None:

@@ -69,6 +69,23 @@ def test_a_worker_that_is_worn_is_replaced_and_a_group_is_ended_with_its_leader(
         assert not is_running(child)
 
 
+def run_inside(case: Case) -> list[str]:
+    """A part of a campaign, which has workers of its own."""
+    return [
+        row.outcome
+        for row in case_pool(workers=1, limit_s=30).run(by_variant([(FOREACH, FOREACH, case)], "cpu")).results
+    ]
+
+
+def not_lost(batch: Batch[Case, list[str]], case: Case, loss: Loss) -> list[str]:
+    raise AssertionError(loss.text)
+
+
+def test_a_worker_that_leads_may_have_workers() -> None:
+    pool: Pool[Case, list[str]] = Pool(count=1, limit_s=60, lost=not_lost, setup=None, leads=True)
+    assert pool.run([Batch(work=run_inside, items=(GOOD,))]).results == [["identical"]]
+
+
 def is_running(pid: int) -> bool:
     """Whether a process runs; one that ended and was not yet waited for does not."""
     try:

@@ -1,0 +1,103 @@
+"""One provider over one workload: warmed up, stepped, and what was measured of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ..providers.base import Provider
+from .clock import Clock
+from .workloads import StepWorkload
+
+_WARM_UP_STEPS = 3
+_WARM_UP_LIMIT_S = 0.5
+_LONGEST_SLEEP_S = 0.2
+_QUEUED_S = 0.02
+_MOST_QUEUED = 20
+
+
+@dataclass(eq=False)
+class Timed:
+    """A provider over a workload, with what was measured of it; `checked` names the reference whose bits it must have.
+
+    A reference that nobody asked to time takes part in the checks alone (`silent`).
+    """
+
+    provider: Provider
+    checked: str = ""
+    silent: bool = False
+    parameters: list[torch.Tensor] = field(default_factory=list)
+    optimizer: torch.optim.Optimizer | None = None
+    steps: int = 0
+    warm_up_s: float = 0.0
+    enqueue_s: float = 0.0
+    last_s: float = 0.0
+    host_bound: bool = False
+    kernel_ns: list[int] = field(default_factory=list)
+    step_ns: list[int] = field(default_factory=list)
+    host_ns: list[int] = field(default_factory=list)
+    queued_ns: list[int] = field(default_factory=list)
+    profiled_ns: int | None = None
+    differing: int | None = None
+    error: str = ""
+    unsupported: str = ""
+
+    def step(self) -> None:
+        """One step."""
+        assert self.optimizer is not None
+        self.optimizer.step()
+        self.steps += 1
+
+
+def prepare(one: Timed, workload: StepWorkload, gradients: Sequence[torch.Tensor], clock: Clock) -> None:
+    """Build the optimizer, and warm it up."""
+    one.parameters = workload.parameters(clock.device)
+    one.optimizer = one.provider.build(workload.optimizer, [{"params": one.parameters}], workload.options)
+    for parameter, gradient in zip(one.parameters, gradients, strict=True):
+        parameter.grad = gradient
+    clock.synchronize()
+    began = time.perf_counter()
+    one.step()
+    clock.synchronize()
+    one.warm_up_s = time.perf_counter() - began
+    while one.steps <= _WARM_UP_STEPS and time.perf_counter() - began < one.warm_up_s + _WARM_UP_LIMIT_S:
+        enqueued = time.perf_counter()
+        one.step()
+        one.enqueue_s = time.perf_counter() - enqueued
+        clock.synchronize()
+        one.last_s = time.perf_counter() - enqueued
+
+
+def measure_once(one: Timed, clock: Clock, *, queued: bool) -> None:
+    """One round: the kernel, a whole step, and now and then some in a row."""
+    sleep_s = min(_LONGEST_SLEEP_S, 1.5 * one.enqueue_s + 2e-4)
+    if not one.host_bound:
+        kernel_ns, enqueue_s = clock.kernel(one.step, sleep_s)
+        one.enqueue_s = max(0.5 * one.enqueue_s, enqueue_s)
+        if kernel_ns is not None and enqueue_s < sleep_s:
+            one.kernel_ns.append(kernel_ns)
+        elif kernel_ns is not None and len(one.step_ns) >= 2 and not one.kernel_ns:
+            one.host_bound = True
+    else:
+        one.step()
+    step_ns, host_ns = clock.step(one.step)
+    one.step_ns.append(step_ns)
+    if host_ns is not None:
+        one.host_ns.append(host_ns)
+    if queued:
+        count = max(2, min(_MOST_QUEUED, int(_QUEUED_S * 1e9 / max(1, step_ns))))
+        one.queued_ns.append(clock.queued(one.step, count))
+
+
+def profile_once(one: Timed) -> None:
+    """Sum of kernel durations of one step, for steps whose launches overrun the queue."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+        one.step()
+        torch.cuda.synchronize()
+    total_us = sum(getattr(event, "self_device_time_total", 0.0) for event in recorded.key_averages())
+    one.profiled_ns = round(total_us * 1e3) or None
