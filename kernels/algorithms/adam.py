@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -69,9 +68,9 @@ def _decay(hyper: AdamHyperparameters) -> float:
 
 def _reciprocal(x: Any) -> Any:
     """1 / x in double, infinity for 0; of one record's number or of a column of many records'."""
-    if isinstance(x, np.ndarray):
-        return np.divide(1.0, np.abs(x))
-    return 1.0 / x if x else float("inf")
+    if isinstance(x, int | float):
+        return 1.0 / x if x else float("inf")
+    return 1.0 / abs(x)
 
 
 def _foreach_row(hyper: AdamHyperparameters, step: float, first: bool, powers: PowerTable) -> Row:

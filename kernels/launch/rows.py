@@ -132,6 +132,16 @@ class _DeviceColumn(Tensor):
     def __rpow__(self, base: Any) -> Any:
         return _on(base ** self._numbers(), self.device)
 
+    # torch multiplies by a reciprocal where one operand of a quotient is a number, which rounds twice.
+    def __truediv__(self, other: Any) -> Any:
+        return torch.div(self, self._like(other))
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return torch.div(self._like(other), self)
+
+    def _like(self, other: Any) -> Any:
+        return other if isinstance(other, Tensor) else self.new_full((1,), other)
+
     def _numbers(self) -> _Column:
         return self.as_subclass(Tensor).numpy(force=True).view(_Column)
 

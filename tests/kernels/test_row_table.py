@@ -1,5 +1,6 @@
 """Host scalars of many records at once are those of each record alone, bit for bit."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,19 @@ def _records(name: str, varied: bool) -> list[Any]:
 
 
 @pytest.mark.parametrize("dtypes", [PLAIN, MIXED], ids=["fp32", "bf16-states"])
+@pytest.mark.parametrize("one_rate", [False, True], ids=["many rates", "one rate"])
 @pytest.mark.parametrize("varied", [False, True], ids=["one beta", "many betas"])
 @pytest.mark.parametrize(("name", "recipe"), CASES)
-def test_together_as_alone(name: str, recipe: str, varied: bool, dtypes: Any) -> None:
+def test_together_as_alone(name: str, recipe: str, varied: bool, one_rate: bool, dtypes: Any) -> None:
     rule = kernels.get_algorithm(name).recipe(recipe)
     records = _records(name, varied)
+    if one_rate:
+        records = [dataclasses.replace(record, lr=0.0123) for record in records]
     powers = PowerTable(torch.device("cpu"))
-    table = RowTable(rule, dtypes, records, powers).rows(1, 30)
+    together = RowTable(rule, dtypes, records, powers)
+    table = together.rows(1, 30)
+    on_device = together.formed_on(1, 30, torch.device("cpu")).numpy()
+    assert np.array_equal(on_device.view(np.int64), table.view(np.int64))
     for t, step in enumerate(table, 1):
         alone = np.array(host_rows(rule, dtypes, [(record, float(t), t == 1) for record in records], powers))
         assert np.array_equal(step.view(np.int64), alone.view(np.int64))

@@ -30,7 +30,7 @@ def population_steps(device: str, *, elements: int = ELEMENTS, rounds: int = 7) 
             population.step(grads)
             times = []
             for _ in range(rounds):
-                kernel, _ = clock.kernel(lambda p=population, g=grads: p.step(g), 0.4)  # type: ignore[misc]
+                kernel, _ = clock.kernel(lambda p=population, g=grads: p.step(g), 0.05)  # type: ignore[misc]
                 times.append(kernel if kernel is not None else clock.step(lambda p=population, g=grads: p.step(g))[0])  # type: ignore[misc]
             whole = [clock.step(lambda p=population, g=grads: p.step(g))[0] for _ in range(3)]  # type: ignore[misc]
             time_ns = sorted(times)[len(times) // 2]

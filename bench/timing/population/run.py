@@ -147,7 +147,13 @@ def warm(report: Report) -> list[dict[str, Any]]:
         futures = {pool.submit(_warm, *task): task for task in tasks}
         try:
             for future in concurrent.futures.as_completed(futures, timeout=max(1.0, report.left_s / 2)):
-                rows.append({"kind": futures[future][0], "number": futures[future][1], "seconds": future.result()})
+                error = future.exception()
+                row = {
+                    "kind": futures[future][0],
+                    "number": futures[future][1],
+                    "error": repr(error) if error else None,
+                }
+                rows.append({**row, "seconds": None if error else future.result()})
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     return rows
