@@ -103,6 +103,9 @@ class Algorithm:
         flags: hyperparameters to the bit mask of `kernels.rounding.flags`.
         recipes: by name; the first is the default.
         fill: initial value of every state element.
+        initial: hyperparameters that decide the initial state and nothing else.
+        denominator: ``denominator(state, hyper, step)``: r, the root that divides the step beside eps, of state tensors in
+            any precision; None for an algorithm without one.
         stateful_step: whether torch keeps a ``step`` tensor per parameter.
         eager_state: whether torch creates the state when the optimizer is constructed.
         step_in_row: whether host scalars depend on the step.
@@ -117,6 +120,8 @@ class Algorithm:
     flags: Callable[[Any], int]
     recipes: Mapping[str, Recipe]
     fill: Callable[[Any], float] = lambda hyper: 0.0
+    initial: tuple[str, ...] = ()
+    denominator: Callable[[Mapping[str, Tensor], Any, float], Tensor] | None = None
     stateful_step: bool = True
     eager_state: bool = False
     step_in_row: bool = True

@@ -25,7 +25,9 @@ not step; RuntimeError for sparse gradients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +35,13 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from .algorithm import Algorithm, Recipe, get_algorithm
+from . import algorithms as _registered  # noqa: F401  (fills the registry)
+from .algorithm import Algorithm, Recipe, State, get_algorithm
 from .backends import resolve_backend, step_bucket
 from .launch.buckets import Assembly, Member, assemble
 from .launch.checks import check_apart, check_grad, check_param, check_state
+from .launch.rows import host_rows
+from .optim.constructors import constructor_signature
 from .rounding.powers import power_table
 
 Step = float | Sequence[float] | Tensor
@@ -152,8 +157,7 @@ def _rows(
         distinct, inverse = np.unique(known, return_inverse=True)
         row_of = np.broadcast_to(inverse, (count,)).astype(np.int64)
     bucket.row_of = row_of
-    row = recipe.row_for(bucket.dtypes)
-    rows = [row(hyper, float(number), first, powers) for number in distinct]
+    rows = host_rows(recipe, bucket.dtypes, [(hyper, float(number), first) for number in distinct], powers)
     if isinstance(numbers, float):
         steps = torch.full((count,), numbers, dtype=torch.float32, device=device)
     else:
@@ -161,223 +165,74 @@ def _rows(
     return torch.tensor(rows, dtype=torch.float64).to(device), steps
 
 
-def sgd_(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    momentum_buffers: Sequence[Tensor] | None = None,
-    *,
-    lr: float = 1e-3,
-    momentum: float = 0.0,
-    dampening: float = 0.0,
-    weight_decay: float = 0.0,
-    nesterov: bool = False,
-    maximize: bool = False,
-    first: bool = False,
-    recipe: str | None = None,
-    backend: str = "auto",
-    grad_scale: Tensor | None = None,
-    found_inf: Tensor | None = None,
-    copies: Sequence[Tensor] | None = None,
-) -> None:
-    """One step of SGD, in place: bit-identical to torch.optim.SGD as the recipe says.
+def make_function(algorithm: Algorithm) -> Callable[..., None]:
+    """`step_` of one algorithm, as a function with its states and hyperparameters as arguments.
 
-    Beside the module's shared arguments:
-
-    - ``momentum_buffers``: the state; needed if and only if ``momentum`` is not 0.
-    - ``lr``, ``momentum``, ``dampening``, ``weight_decay``, ``nesterov``, ``maximize``: as in torch.optim.SGD.
-    - ``first``: the buffers hold nothing yet and start as the gradient, undampened (torch's first step).
+    Args:
+        algorithm: from the registry. States that only some options keep are optional; hyperparameters that decide the
+            initial state, or that the class's constructor fixes, are no arguments.
     """
-    hyper = get_algorithm("sgd").hyperparameters(
-        lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov, maximize=maximize
-    )
-    states = _named(momentum_buffer=momentum_buffers)
-    step_(
-        "sgd", hyper, params, grads, states, first=first, recipe=recipe, backend=backend,
-        grad_scale=grad_scale, found_inf=found_inf, copies=copies,
-    )  # fmt: skip
+    name = f"{algorithm.name}_"
+    constructor = constructor_signature(algorithm).parameters
+    fields = {f.name: f for f in dataclasses.fields(algorithm.hyperparameters)}
+    hypers = [name for name in fields if name in constructor and name not in algorithm.initial]
+    columns = {f"{state.name}s": state for state in algorithm.states}
+    positional, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    required, tensors = inspect.Parameter.empty, Sequence[Tensor]
+    parameters = [inspect.Parameter(each, positional, annotation=tensors) for each in ("params", "grads")]
+    parameters += [
+        inspect.Parameter(column, positional, default=required if state.always else None, annotation=tensors)
+        for column, state in columns.items()
+    ]
+    if algorithm.step_in_row:
+        parameters.append(inspect.Parameter("step", keyword, annotation=Step))
+    parameters += [inspect.Parameter(each, keyword, default=fields[each].default) for each in hypers]
+    if not algorithm.stateful_step:
+        parameters.append(inspect.Parameter("first", keyword, default=False))
+    shared = ("recipe", "grad_scale", "found_inf", "copies")
+    parameters += [inspect.Parameter(each, keyword, default=None) for each in shared]
+    parameters.append(inspect.Parameter("backend", keyword, default="auto"))
+    signature = inspect.Signature(parameters)
+
+    def function(*args: Any, **kwargs: Any) -> None:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from None
+        bound.apply_defaults()
+        given = bound.arguments
+        hyper = algorithm.hyperparameters(**{each: given.pop(each) for each in hypers})
+        lists = {state.name: given.pop(column) for column, state in columns.items()}
+        states = {each: column for each, column in lists.items() if column is not None}
+        step_(algorithm.name, hyper, given.pop("params"), given.pop("grads"), states, **given)
+
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = __name__
+    function.__doc__ = _documentation(algorithm, columns, hypers)
+    return function
 
 
-def adam_(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    exp_avgs: Sequence[Tensor],
-    exp_avg_sqs: Sequence[Tensor],
-    max_exp_avg_sqs: Sequence[Tensor] | None = None,
-    *,
-    step: Step,
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    amsgrad: bool = False,
-    maximize: bool = False,
-    recipe: str | None = None,
-    backend: str = "auto",
-    grad_scale: Tensor | None = None,
-    found_inf: Tensor | None = None,
-    copies: Sequence[Tensor] | None = None,
-) -> None:
-    """One step of Adam (L2 decay), in place: bit-identical to torch.optim.Adam as the recipe says.
-
-    Beside the module's shared arguments:
-
-    - ``exp_avgs``, ``exp_avg_sqs``: the states.
-    - ``max_exp_avg_sqs``: a third one; needed if and only if ``amsgrad``.
-    - ``lr``, ``betas``, ``eps``, ``weight_decay``, ``amsgrad``, ``maximize``: as in torch.optim.Adam.
-    """
-    hyper = get_algorithm("adam").hyperparameters(
-        lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize
-    )
-    states = _named(exp_avg=exp_avgs, exp_avg_sq=exp_avg_sqs, max_exp_avg_sq=max_exp_avg_sqs)
-    step_(
-        "adam", hyper, params, grads, states, step=step, recipe=recipe, backend=backend,
-        grad_scale=grad_scale, found_inf=found_inf, copies=copies,
-    )  # fmt: skip
+def _documentation(algorithm: Algorithm, columns: Mapping[str, State], hypers: Sequence[str]) -> str:
+    in_torch = hasattr(torch.optim, algorithm.title)
+    equals = f"bit-identical to torch.optim.{algorithm.title} as the recipe says" if in_torch else "torch has none"
+    lines = [f"One step of {algorithm.title}, in place: {equals}.", "", "Beside the module's shared arguments:", ""]
+    lines += [
+        f"- ``{column}``: a state" + ("." if state.always else "; needed if and only if these options keep it.")
+        for column, state in columns.items()
+    ]
+    names = ", ".join(f"``{each}``" for each in hypers)
+    lines.append(f"- {names}: as in {'torch.optim' if in_torch else 'kernels'}.{algorithm.title}.")
+    if algorithm.step_in_row:
+        lines.append("- ``step``: number of this step, or one per parameter.")
+    if not algorithm.stateful_step:
+        lines.append("- ``first``: the buffers hold nothing yet and start as the gradient (torch's first step).")
+    return "\n".join(lines)
 
 
-def adamw_(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    exp_avgs: Sequence[Tensor],
-    exp_avg_sqs: Sequence[Tensor],
-    max_exp_avg_sqs: Sequence[Tensor] | None = None,
-    *,
-    step: Step,
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-2,
-    amsgrad: bool = False,
-    maximize: bool = False,
-    recipe: str | None = None,
-    backend: str = "auto",
-    grad_scale: Tensor | None = None,
-    found_inf: Tensor | None = None,
-    copies: Sequence[Tensor] | None = None,
-) -> None:
-    """One step of AdamW (decoupled decay), in place: bit-identical to torch.optim.AdamW as the recipe says.
-
-    Beside the module's shared arguments:
-
-    - ``exp_avgs``, ``exp_avg_sqs``: the states.
-    - ``max_exp_avg_sqs``: a third one; needed if and only if ``amsgrad``.
-    - ``lr``, ``betas``, ``eps``, ``weight_decay``, ``amsgrad``, ``maximize``: as in torch.optim.AdamW.
-    """
-    hyper = get_algorithm("adamw").hyperparameters(
-        lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize
-    )
-    states = _named(exp_avg=exp_avgs, exp_avg_sq=exp_avg_sqs, max_exp_avg_sq=max_exp_avg_sqs)
-    step_(
-        "adamw", hyper, params, grads, states, step=step, recipe=recipe, backend=backend,
-        grad_scale=grad_scale, found_inf=found_inf, copies=copies,
-    )  # fmt: skip
-
-
-def rmsprop_(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    square_avgs: Sequence[Tensor],
-    momentum_buffers: Sequence[Tensor] | None = None,
-    grad_avgs: Sequence[Tensor] | None = None,
-    *,
-    lr: float = 1e-2,
-    alpha: float = 0.99,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    momentum: float = 0.0,
-    centered: bool = False,
-    maximize: bool = False,
-    recipe: str | None = None,
-    backend: str = "auto",
-    grad_scale: Tensor | None = None,
-    found_inf: Tensor | None = None,
-    copies: Sequence[Tensor] | None = None,
-) -> None:
-    """One step of RMSprop, in place: bit-identical to torch.optim.RMSprop as the recipe says.
-
-    Beside the module's shared arguments:
-
-    - ``square_avgs``: the state.
-    - ``momentum_buffers``: another one; needed if and only if ``momentum`` is above 0.
-    - ``grad_avgs``: another one; needed if and only if ``centered``.
-    - ``lr``, ``alpha``, ``eps``, ``weight_decay``, ``momentum``, ``centered``, ``maximize``: as in torch.optim.RMSprop.
-    """
-    hyper = get_algorithm("rmsprop").hyperparameters(
-        lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered, maximize=maximize
-    )
-    states = _named(square_avg=square_avgs, momentum_buffer=momentum_buffers, grad_avg=grad_avgs)
-    step_(
-        "rmsprop", hyper, params, grads, states, recipe=recipe, backend=backend,
-        grad_scale=grad_scale, found_inf=found_inf, copies=copies,
-    )  # fmt: skip
-
-
-def adagrad_(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    sums: Sequence[Tensor],
-    *,
-    step: Step,
-    lr: float = 1e-2,
-    lr_decay: float = 0.0,
-    weight_decay: float = 0.0,
-    eps: float = 1e-10,
-    maximize: bool = False,
-    recipe: str | None = None,
-    backend: str = "auto",
-    grad_scale: Tensor | None = None,
-    found_inf: Tensor | None = None,
-    copies: Sequence[Tensor] | None = None,
-) -> None:
-    """One step of Adagrad, in place: bit-identical to torch.optim.Adagrad as the recipe says.
-
-    Beside the module's shared arguments:
-
-    - ``sums``: the state; before the first step every element holds the initial accumulator value.
-    - ``lr``, ``lr_decay``, ``weight_decay``, ``eps``, ``maximize``: as in torch.optim.Adagrad.
-    """
-    hyper = get_algorithm("adagrad").hyperparameters(
-        lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps, maximize=maximize
-    )
-    step_(
-        "adagrad", hyper, params, grads, {"sum": sums}, step=step, recipe=recipe, backend=backend,
-        grad_scale=grad_scale, found_inf=found_inf, copies=copies,
-    )  # fmt: skip
-
-
-def adam_atan2_(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    exp_avgs: Sequence[Tensor],
-    exp_avg_sqs: Sequence[Tensor],
-    *,
-    step: Step,
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    weight_decay: float = 0.0,
-    maximize: bool = False,
-    recipe: str | None = None,
-    backend: str = "auto",
-    grad_scale: Tensor | None = None,
-    found_inf: Tensor | None = None,
-    copies: Sequence[Tensor] | None = None,
-) -> None:
-    """One step of Adam-atan2 (decoupled decay), in place: the same bits on every backend; torch has no such optimizer.
-
-    Beside the module's shared arguments:
-
-    - ``exp_avgs``, ``exp_avg_sqs``: the states.
-    - ``lr``, ``betas``, ``weight_decay``, ``maximize``: as in `kernels.AdamAtan2`.
-    """
-    hyper = get_algorithm("adam_atan2").hyperparameters(
-        lr=lr, betas=betas, weight_decay=weight_decay, maximize=maximize
-    )
-    states = _named(exp_avg=exp_avgs, exp_avg_sq=exp_avg_sqs)
-    step_(
-        "adam_atan2", hyper, params, grads, states, step=step, recipe=recipe, backend=backend,
-        grad_scale=grad_scale, found_inf=found_inf, copies=copies,
-    )  # fmt: skip
-
-
-def _named(**columns: Sequence[Tensor] | None) -> dict[str, Sequence[Tensor]]:
-    return {name: column for name, column in columns.items() if column is not None}
+sgd_ = make_function(get_algorithm("sgd"))
+adam_ = make_function(get_algorithm("adam"))
+adamw_ = make_function(get_algorithm("adamw"))
+rmsprop_ = make_function(get_algorithm("rmsprop"))
+adagrad_ = make_function(get_algorithm("adagrad"))
+adam_atan2_ = make_function(get_algorithm("adam_atan2"))

@@ -13,6 +13,18 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED: dict[str, set[str]] = {"kernels": set(), "lossscale": {"kernels"}, "bench": {"kernels", "lossscale"}}
 
 ROOMS: dict[str, dict[str, set[str]]] = {
+    "kernels": {
+        "bits": set(),
+        "rounding": set(),
+        "algorithm": {"rounding"},
+        "algorithms": {"algorithm", "rounding"},
+        "launch": {"algorithm", "rounding"},
+        "backends": {"algorithm", "rounding", "launch"},
+        "optim": {"algorithm", "rounding", "launch", "backends"},
+        "population": {"algorithm", "rounding", "launch", "backends"},
+        "functional": {"algorithm", "algorithms", "rounding", "launch", "backends", "optim"},
+        "fingerprint": {"algorithm", "rounding", "launch"},
+    },
     "lossscale": {
         "support": set(),
         "theory": set(),

@@ -1,6 +1,8 @@
 """Adagrad with lr_decay, an initial accumulator and L2 decay."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -172,6 +174,12 @@ def _cpu_fused_reference(
 
 _EAGER_COLUMNS = ("weight_decay", "eps", "-clr")
 
+
+def _denominator(state: Mapping[str, Tensor], hyper: Any, step: float) -> Tensor:
+    """The root of the sum of squares."""
+    return torch.sqrt(state["sum"])
+
+
 ADAGRAD = register(
     Algorithm(
         name="adagrad",
@@ -181,6 +189,8 @@ ADAGRAD = register(
         states=(State(name="sum", degree=2),),
         hyperparameter_degrees={"lr": 0, "lr_decay": 0, "weight_decay": 1, "initial_accumulator_value": 2, "eps": 1},
         flags=_flags,
+        initial=("initial_accumulator_value",),
+        denominator=_denominator,
         fill=lambda hyper: float(hyper.initial_accumulator_value),
         eager_state=True,
         recipes={

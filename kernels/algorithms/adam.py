@@ -437,6 +437,12 @@ def _decay_degree(hyper: AdamHyperparameters) -> int:
     return 0 if hyper.decoupled_weight_decay else 1
 
 
+def denominator(state: Mapping[str, Tensor], hyper: Any, step: float) -> Tensor:
+    """The root of the bias-corrected second moment, or of the largest one with AMSGrad."""
+    moment = state.get("max_exp_avg_sq", state["exp_avg_sq"])
+    return torch.sqrt(moment / (1.0 - float(hyper.betas[1]) ** step))
+
+
 _DEGREES: Mapping[str, int | Callable[[Any], int]] = {"lr": 0, "betas": 0, "eps": 1, "weight_decay": _decay_degree}
 
 _STATES = (
@@ -454,6 +460,7 @@ ADAM = register(
         states=_STATES,
         hyperparameter_degrees=_DEGREES,
         flags=_flags,
+        denominator=denominator,
         recipes=_recipes("Adam"),
     )
 )
@@ -467,6 +474,7 @@ ADAMW = register(
         states=_STATES,
         hyperparameter_degrees=_DEGREES,
         flags=_flags,
+        denominator=denominator,
         recipes=_recipes("AdamW"),
     )
 )

@@ -16,6 +16,7 @@ from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
 from ..rounding.flags import DECAY, MAXIMIZE, mask
 from ..rounding.powers import PowerTable
+from .adam import denominator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,7 @@ ADAM_ATAN2 = register(
         states=(State(name="exp_avg", degree=1), State(name="exp_avg_sq", degree=2)),
         hyperparameter_degrees={"lr": 0, "betas": 0, "weight_decay": 0},
         flags=_flags,
+        denominator=denominator,
         recipes={
             "native": Recipe(
                 name="native",

@@ -3,7 +3,9 @@
 torch has no fused RMSprop, and its for-loop and foreach agree bit for bit: one recipe under both names.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -117,6 +119,12 @@ def _recipe(name: str, equals: str) -> Recipe:
     )
 
 
+def _denominator(state: Mapping[str, Tensor], hyper: Any, step: float) -> Tensor:
+    """The root of the mean square, centered where the mean is kept."""
+    mean = state.get("grad_avg")
+    return torch.sqrt(state["square_avg"] if mean is None else state["square_avg"] - mean.square())
+
+
 RMSPROP = register(
     Algorithm(
         name="rmsprop",
@@ -131,6 +139,7 @@ RMSPROP = register(
         ),
         hyperparameter_degrees={"lr": 0, "alpha": 0, "eps": 1, "weight_decay": 1, "momentum": 0},
         flags=_flags,
+        denominator=_denominator,
         step_in_row=False,
         recipes={
             "foreach": _recipe("foreach", "torch.optim.RMSprop(foreach=True) on CUDA"),

@@ -205,15 +205,15 @@ class Observation:
 
     def _root(self, members: Sequence[int]) -> Tensor | None:
         """[kept families, members, n] float64: r, the root of the second moment as it divides; None without one."""
+        denominator = self._algorithm.denominator
+        if denominator is None:
+            return None
         state = {name: self._at(tensor, members).double() for name, tensor in self.snapshot.state.items()}
-        if "exp_avg_sq" in state:
-            moment = state.get("max_exp_avg_sq", state["exp_avg_sq"])
-            kept = [float(self._hyper[index].betas[1]) ** self.snapshot.step for index in members]
-            return torch.sqrt(moment / (1.0 - _column(kept, moment)))
-        if "square_avg" in state:
-            mean = state.get("grad_avg")
-            return torch.sqrt(state["square_avg"] if mean is None else state["square_avg"] - mean.square())
-        return torch.sqrt(state["sum"]) if "sum" in state else None
+        roots = [
+            denominator({name: tensor[:, k] for name, tensor in state.items()}, self._hyper[index], self.snapshot.step)
+            for k, index in enumerate(members)
+        ]
+        return torch.stack(roots, 1)
 
     def _hyperparameter(self, name: str, members: Sequence[int], like: Tensor) -> Tensor:
         """[members, 1] of a hyperparameter, NaN where the algorithm has none."""
