@@ -38,6 +38,11 @@ COMMANDS: tuple[Command, ...] = (
         help="Time optimizer steps, ours and torch's, interleaved.",
     ),
     Command(
+        name="time host",
+        target="bench.timing.host_cli:time_host_command",
+        help="What a step costs the host on a GPU, measured without one, and what it would send.",
+    ),
+    Command(
         name="time population",
         target="bench.timing.population.cli:time_population_command",
         help="Whole runs of many small models: bits, the chain from torch.optim, times beside JAX and torch.func.",

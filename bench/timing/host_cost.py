@@ -63,7 +63,12 @@ def without_launches() -> Iterator[Sent]:
 
 
 def step_ns(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor], *, moved: bool, rounds: int = 5
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[torch.Tensor],
+    *,
+    moved: bool,
+    rounds: int = 5,
+    warm_up: int = 3,
 ) -> list[int]:
     """Nanoseconds of one step on the host, a sample per round.
 
@@ -72,9 +77,10 @@ def step_ns(
         parameters: with gradients.
         moved: whether every gradient is a new tensor at every step, as after ``zero_grad(set_to_none=True)``.
         rounds: samples to take.
+        warm_up: steps before them.
     """
     samples = []
-    for _ in range(3):
+    for _ in range(warm_up):
         optimizer.step()
     for _ in range(rounds):
         if moved:

@@ -1,0 +1,146 @@
+"""`python -m bench time host`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from lossscale.support import cli, files
+from lossscale.support.output import Output
+
+COLUMNS = (
+    "optimizer",
+    "recipe",
+    "tensors",
+    "gradients",
+    "host_us",
+    "q10_us",
+    "q90_us",
+    "launches",
+    "copies",
+    "bytes_copied",
+    "torch_cpu_fused_us",
+)
+
+
+def time_host_command(
+    optimizer: Annotated[list[str] | None, typer.Option("--optimizer", help="torch's class name (repeat).")] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Also where one small step spends it.")
+    ] = False,
+    quick: cli.QuickOption = False,
+    json: cli.JsonOption = False,
+    out: cli.OutOption = None,
+) -> int:
+    """What a step costs the host on a GPU, measured without one: a stand-in takes the launches and counts them.
+
+    Beside it torch's whole fused step on this CPU. That computes as well, so no ratio is printed.
+
+    Args:
+        optimizer: by default AdamW and SGD.
+        lines: a profile.
+        quick: without the 10,000 tensors.
+        json: print one JSON document.
+        out: also write it there.
+    """
+    from ..optimizers import parse_optimizers
+
+    titles = parse_optimizers(optimizer) if optimizer else ["AdamW", "SGD"]
+    with Output(as_json=json) as output:
+        rows = [
+            row
+            for title in titles
+            for count in ((1, 150) if quick else (1, 150, 10_000))
+            for row in _rows(title, count)
+        ]
+        document: dict[str, Any] = {"rows": rows}
+        if lines:
+            document["lines"] = _lines(titles[0])
+        if out is not None:
+            files.write_json(out, document)
+        output.table(rows, COLUMNS, **{name: value for name, value in document.items() if name != "rows"})
+        if lines and not json:
+            output.note("\n".join(f"{line['us_per_step']:6.2f} µs  {line['function']}" for line in document["lines"]))
+    return 0
+
+
+def _parameters(count: int) -> list[Any]:
+    import torch
+
+    parameters = [torch.nn.Parameter(torch.randn(64)) for _ in range(count)]
+    for parameter in parameters:
+        parameter.grad = torch.randn(64)
+    return parameters
+
+
+def _rows(title: str, count: int) -> list[dict[str, Any]]:
+    """Default and fused recipe, with gradients that stay and with new ones at every step."""
+    import kernels
+
+    from ..optimizers import registered
+    from . import host_cost
+    from .rows import quantiles
+
+    rounds = max(7, 2000 // count)
+    rows = []
+    for recipe in (None, "fused"):
+        if recipe is not None and recipe not in registered(title).recipes:
+            continue
+        for moved in (False, True):
+            with host_cost.without_launches() as sent:
+                parameters = _parameters(count)
+                ours = getattr(kernels, registered(title).title)(parameters, lr=1e-3, recipe=recipe)
+                host_cost.step_ns(ours, parameters, moved=moved, rounds=2)
+                before = (sent.launches, sent.copies, sent.bytes_copied)
+                samples = host_cost.step_ns(ours, parameters, moved=moved, rounds=rounds, warm_up=0)
+                after = (sent.launches, sent.copies, sent.bytes_copied)
+            spread = quantiles(samples) or {}
+            launches, copies, copied = ((b - a) / rounds for a, b in zip(before, after, strict=True))
+            rows.append(
+                {
+                    "optimizer": title,
+                    "recipe": ours.recipe.name,
+                    "tensors": count,
+                    "gradients": "new" if moved else "stay",
+                    "host_us": spread["median"] / 1e3,
+                    "q10_us": spread["q10"] / 1e3,
+                    "q90_us": spread["q90"] / 1e3,
+                    "launches": launches,
+                    "copies": copies,
+                    "bytes_copied": copied,
+                    "torch_cpu_fused_us": _torch_us(title, count, moved, rounds),
+                    "samples_ns": samples,
+                }
+            )
+    return rows
+
+
+def _torch_us(title: str, count: int, moved: bool, rounds: int) -> float | None:
+    """Torch's own fused step on this CPU, arithmetic and all; None where there is none."""
+    import torch
+
+    from . import host_cost
+    from .rows import quantiles
+
+    parameters = _parameters(count)
+    try:
+        optimizer = getattr(torch.optim, title)(parameters, lr=1e-3, fused=True)
+        spread = quantiles(host_cost.step_ns(optimizer, parameters, moved=moved, rounds=min(rounds, 200)))
+    except (AttributeError, TypeError, RuntimeError):
+        return None
+    return spread["median"] / 1e3 if spread else None
+
+
+def _lines(title: str) -> list[dict[str, Any]]:
+    import kernels
+
+    from ..optimizers import registered
+    from . import host_cost
+
+    with host_cost.without_launches():
+        parameters = _parameters(1)
+        optimizer = getattr(kernels, registered(title).title)(parameters, lr=1e-3)
+        for _ in range(5):
+            optimizer.step()
+        return host_cost.lines(optimizer.step, 2000)
