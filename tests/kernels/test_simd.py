@@ -1,5 +1,6 @@
 """The simd backend has the reference's bits, in any number of threads, on AVX2 too."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from configurations import draw, run
 
 import kernels
 from kernels import bits
-from kernels.backends import dispatch
+from kernels.backends import dispatch, step_bucket
 from kernels.backends.simd import machine, step, threads
+from kernels.launch.buckets import Bucket
+from kernels.rounding.powers import power_table
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(bool(machine.unavailable()), reason=f"no simd backend: {machine.unavailable()}")
@@ -76,6 +79,39 @@ def test_avx2_has_the_same_bits() -> None:
         check=False,
     )
     assert process.returncode == 0 and "haswell" in process.stdout, process.stderr
+
+
+@pytest.mark.parametrize("recipe", ["foreach", "fused", "cpu-fused"])
+@pytest.mark.parametrize("kinds", list(itertools.product((torch.float32, torch.bfloat16), repeat=3)), ids=str)
+def test_a_nan_of_any_payload_stays_one(kinds: tuple[torch.dtype, ...], recipe: str) -> None:
+    patterns = {
+        torch.float32: torch.tensor([0x7FFFFFFF, -1, 0x7F800001, 0x7FC00000, 0x7FFF8000, 0x3F800000]).int(),
+        torch.bfloat16: torch.tensor([0x7FFF, -1, 0x7F81, 0x7FC0, 0x7F80, 0x3F80]).short(),
+    }
+    adam = kernels.get_algorithm("adam")
+    hyper, powers = adam.hyperparameters(weight_decay=0.1), power_table(torch.device("cpu"))
+    scale = patterns[torch.float32][:1].view(torch.float32)
+    for place, scaled in itertools.product(range(4), (None, scale, torch.ones(1))):
+        outcomes = []
+        for backend in ("simd", "reference"):
+            dtypes = (kinds[0], kinds[1], kinds[2], kinds[2])
+            tensors = [torch.ones(6 * 9, dtype=dtype) for dtype in dtypes]
+            tensors[place] = patterns[dtypes[place]].repeat(9).view(dtypes[place])
+            p, g, m, v = tensors
+            bucket = Bucket(params=[p], grads=[g], states=[[m], [v], None], row_of=[0])
+            step_bucket(
+                adam.recipe(recipe),
+                adam.flags(hyper),
+                bucket,
+                rows=torch.tensor([adam.recipe(recipe).row_for(bucket.dtypes)(hyper, 3.0, False, powers)]).double(),
+                steps=torch.tensor([3.0]),
+                powers=powers.values,
+                grad_scale=scaled,
+                backend=backend,
+            )
+            outcomes.append(tensors)
+        for vectors, referenced in zip(*outcomes, strict=True):
+            assert bits.report(vectors, referenced) is None, (place, scaled)
 
 
 # -- the choice of a backend -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import triton.language as tl
 
 from .code import Code
+from .nans import rounds_to_bfloat16, shared_numbers, short_nans
 from .operations import WIDE, Operation, Recording, RecordingError
 from .vectors import TYPES, Vectors
 
@@ -43,6 +44,10 @@ def uniforms(
     for operation in recording.operations:
         if operation.uniform and operation.name != "constant":
             emitter.emit(operation)
+    if rounds_to_bfloat16(recording):
+        wide = {x.number: TYPES[x.dtype] for x in recording.operations}
+        for number in sorted(shared_numbers(recording)):
+            emitter.values[number] = emitter.short_nan(wide[number], emitter.values[number])
     return emitter.values
 
 
@@ -65,6 +70,7 @@ def lanes(
         width: lanes; floats of that many make a vector.
     """
     emitter = _Emitter(code, width, arrays, inputs, shared)
+    emitter.short = short_nans(recording)
     wanted = _wanted(recording)
     for operation in recording.operations:
         if operation.number in wanted:

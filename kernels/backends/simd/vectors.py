@@ -25,13 +25,18 @@ TYPES: Mapping[object, str] = {
 
 
 class Vectors:
-    """Writes numbers of one width: vectors, or scalars for width 1."""
+    """Writes numbers of one width: vectors, or scalars for width 1.
+
+    Attributes:
+        short: operations whose NaNs are short (`nans`).
+    """
 
     def __init__(self, code: Code, width: int) -> None:
         self.code = code
         self.width = width
         self._constants: dict[tuple[object, str], str] = {}
         self._upper: dict[int, str] = {}
+        self.short: set[int] = set()
 
     def type(self, dtype: object) -> str:
         """LLVM's type of a value in all lanes."""
@@ -69,7 +74,7 @@ class Vectors:
         source, target = operation.needs[0].dtype, operation.dtype
         if target == tl.bfloat16:
             # Most are widened again at once, from the upper half; LLVM drops the lower where nothing stores it.
-            upper = self._upper[operation.number] = self._to_bfloat16(x)
+            upper = self._upper[operation.number] = self._to_bfloat16(x, short=operation.needs[0].number in self.short)
             low = self.code.new(f"lshr {self.wide('i32')} {upper}, {self.constant('i32', 16)}")
             return self.code.new(f"trunc {self.wide('i32')} {low} to {self.wide('i16')}")
         if target == tl.float16:
@@ -88,8 +93,16 @@ class Vectors:
             return self.code.new(f"fpext {self.wide('half')} {half} to {self.type(target)}")
         return self.code.new(f"{_conversion(source, target)} {self.type(source)} {x} to {self.type(target)}")
 
-    def _to_bfloat16(self, x: str) -> str:
-        """The nearest bfloat16, ties to even, as the upper half of an i32; a NaN stays one, with its quiet bit set."""
+    def short_nan(self, kind: str, x: str) -> str:
+        """``x``, if it is a NaN the one without payload."""
+        wide = self.wide(kind)
+        is_nan = self.code.new(f"fcmp uno {wide} {x}, {x}")
+        return self.code.new(
+            f"select {self.wide('i1')} {is_nan}, {wide} {self.constant(kind, float('nan'))}, {wide} {x}"
+        )
+
+    def _to_bfloat16(self, x: str, *, short: bool) -> str:
+        """The nearest bfloat16, ties to even, as the upper half of an i32; a NaN stays one (`nans` on ``short``)."""
         new, kind = self.code.new, self.wide("i32")
 
         def number(value: int) -> str:
@@ -99,6 +112,8 @@ class Vectors:
         odd = new(f"and {kind} {new(f'lshr {kind} {bits}, {number(16)}')}, {number(1)}")
         half = new(f"add {kind} {bits}, {number(0x7FFF)}")
         rounded = new(f"add {kind} {half}, {odd}")
+        if short:
+            return new(f"and {kind} {rounded}, {number(-0x10000)}")
         quiet = new(f"or {kind} {bits}, {number(0x400000)}")
         is_nan = new(f"fcmp uno {self.wide('float')} {x}, {x}")
         chosen = new(f"select {self.wide('i1')} {is_nan}, {kind} {quiet}, {kind} {rounded}")
