@@ -21,6 +21,10 @@ Row = tuple[float, ...]
 """The host scalars of one (hyperparameters, step): doubles, exactly those that torch hands to its kernels."""
 
 
+def _always(hyper: Any) -> bool:
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class State:
     """One state tensor per parameter.
@@ -33,7 +37,12 @@ class State:
 
     name: str
     degree: int
-    when: Callable[[Any], bool] = lambda hyper: True
+    when: Callable[[Any], bool] = _always
+
+    @property
+    def always(self) -> bool:
+        """Whether all hyperparameters keep it."""
+        return self.when is _always
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..rounding.dtypes import BY_TORCH, NAMES
@@ -44,30 +46,105 @@ def separate(tensor: Tensor) -> bool:
     return True
 
 
-def check_param(param: Tensor, what: str = "params", *, instead: str = "") -> None:
+class IncompleteState(KeyError, ValueError):
+    """A state that lacks what its algorithm needs; torch raises KeyError."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def kind_of(tensor: Tensor) -> str:
+    """What a tensor is, for errors: its class where it is a subclass, such as DTensor."""
+    kind = type(tensor)
+    if kind in (Tensor, torch.nn.Parameter):
+        return torch.typename(tensor)
+    return kind.__name__
+
+
+def _borrows(tensor: Tensor) -> bool:
+    """Whether a tensor's elements live in other tensors, or nowhere."""
+    return any((is_traceable_wrapper_subclass(tensor), is_fake(tensor)))
+
+
+def _comes_later(param: Tensor) -> bool:
+    """Whether a parameter may get its memory after its optimizer is made: lazy, on the meta device, or fake."""
+    return any((is_lazy(param), param.device.type == "meta", is_fake(param)))
+
+
+def bytes_spanned(tensor: Tensor) -> int:
+    """Bytes from a strided tensor's first element to the end of its last."""
+    if not tensor.numel():
+        return 0
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return (1 + sum((size - 1) * stride for size, stride in sizes)) * tensor.element_size()
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether all elements of a strided tensor lie where its address says, in a storage that holds them.
+
+    False for what wraps other tensors, for fake and meta tensors, and after a storage was freed or shrunk. An empty
+    tensor needs no memory.
+    """
+    if _borrows(tensor) or tensor.device.type == "meta":
+        return False
+    if not tensor.numel():
+        return True
+    reach = tensor.storage_offset() * tensor.element_size() + bytes_spanned(tensor)
+    return tensor.data_ptr() != 0 and tensor.untyped_storage().nbytes() >= reach
+
+
+def check_tensor(tensor: Any, what: str, remedy: str) -> None:
+    """Refuse what is no run of memory of a dtype that the kernels know: whatever becomes an address comes through here.
+
+    Args:
+        tensor: a parameter, gradient, state or copy.
+        what: its name, for the error.
+        remedy: what to do instead, for the error.
+
+    Raises:
+        TypeError: for what is no tensor, another dtype or layout, or a subclass without memory of its own.
+        ValueError: for a device that is neither CPU nor CUDA, and memory that was freed.
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{what}: a {type(tensor).__name__}, no tensor; {remedy}")
+    if is_lazy(tensor):
+        raise ValueError(f"{what}: uninitialized; run the module once, so that its lazy parameters get their shapes")
+    if tensor.layout is not torch.strided:
+        raise TypeError(
+            f"{what}: a {kind_of(tensor)} of layout {tensor.layout}; give an ordinary dense tensor, or {remedy}"
+        )
+    if _borrows(tensor):
+        raise TypeError(
+            f"{what}: a {kind_of(tensor)}, which has no memory of its own; give an ordinary dense tensor, or {remedy}"
+        )
+    if tensor.dtype not in BY_TORCH:
+        raise TypeError(f"{what} of {tensor.dtype}: these kernels step {NAMES}; {remedy}")
+    if tensor.device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{what} on {tensor.device}; move it to the CPU or a CUDA device")
+    if tensor.is_neg():
+        raise TypeError(f"{what}: its elements are negated when they are read; give tensor.resolve_neg()")
+    if not has_memory(tensor):
+        raise ValueError(
+            f"{what}: its storage was freed or is too small for its elements; bring its memory back before the step"
+        )
+
+
+def check_param(param: Tensor, what: str = "params", *, instead: str = "", stepped: bool = True) -> None:
     """Refuse what the kernels cannot step.
 
     Args:
         param: to be stepped.
         what: the argument's name, for the error.
         instead: what steps other dtypes, for the error.
+        stepped: whether it is stepped now; where an optimizer is made a parameter may still be on the meta device.
 
     Raises:
         TypeError: for a sparse, complex, float64 or integer tensor, or a subclass that wraps others.
-        ValueError: for a device that is neither CPU nor CUDA.
+        ValueError: for a device that is neither CPU nor CUDA, and memory that was freed.
     """
-    if param.layout is not torch.strided or is_traceable_wrapper_subclass(param):
-        raise TypeError(
-            f"{what}: a {torch.typename(param)} of layout {param.layout}; give an ordinary dense tensor"
-            + (f", or use {instead}" if instead else "")
-        )
-    if param.dtype not in BY_TORCH:
-        raise TypeError(
-            f"{what}: a parameter of {param.dtype}; these kernels step {NAMES}"
-            + (f", use {instead} for others" if instead else ", convert it")
-        )
-    if param.device.type not in ("cpu", "cuda"):
-        raise ValueError(f"{what}: a parameter on {param.device}; move it to the CPU or a CUDA device")
+    if not stepped and param.layout is torch.strided and param.dtype in BY_TORCH and _comes_later(param):
+        return
+    check_tensor(param, f"{what}: a parameter", f"use {instead} for it" if instead else "convert it")
 
 
 def check_grad(param: Tensor, grad: Tensor, title: str = "step") -> None:
@@ -75,15 +152,15 @@ def check_grad(param: Tensor, grad: Tensor, title: str = "step") -> None:
 
     Raises:
         RuntimeError: for a sparse gradient, as torch.optim.Adam does.
-        TypeError: for a dtype that is not float32, bfloat16 or float16.
+        TypeError: for a dtype that is not float32, bfloat16 or float16, or a subclass without memory of its own.
         ValueError: for another shape or device.
     """
     if grad.layout is not torch.strided:
+        takes = title if title in ("SGD", "Adagrad") else "SparseAdam"
         raise RuntimeError(
-            f"{title} does not support sparse gradients; use torch.optim.SparseAdam, or dense gradients (sparse=False)"
+            f"{title} does not support sparse gradients; use torch.optim.{takes}, or dense gradients (sparse=False)"
         )
-    if grad.dtype not in BY_TORCH:
-        raise TypeError(f"grad of {grad.dtype}: these kernels take {NAMES} gradients; convert it")
+    check_tensor(grad, "grad", "convert it")
     if grad.shape != param.shape or grad.device != param.device:
         raise ValueError(
             f"grad of shape {tuple(grad.shape)} on {grad.device}: its parameter has shape {tuple(param.shape)} on "
@@ -95,12 +172,10 @@ def check_state(param: Tensor, name: str, state: Any) -> None:
     """Refuse a state that does not fit its parameter.
 
     Raises:
-        TypeError: for a value that is no tensor of float32, bfloat16 or float16.
+        TypeError: for a value that is no tensor of float32, bfloat16 or float16 with memory of its own.
         ValueError: for another shape or device, or elements that share memory.
     """
-    if not isinstance(state, Tensor) or state.layout is not torch.strided or state.dtype not in BY_TORCH:
-        found = state.dtype if isinstance(state, Tensor) else type(state).__name__
-        raise TypeError(f"state {name!r} of {found}: these kernels keep {NAMES} tensors; convert it")
+    check_tensor(state, f"state {name!r}", "convert it")
     if state.shape != param.shape or state.device != param.device:
         raise ValueError(
             f"state {name!r} of shape {tuple(state.shape)} on {state.device}: its parameter has shape "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,10 @@ def bind_constructor(
     # Options that torch fixes for this class (AdamW's decoupled decay) are part of its groups all the same.
     for f in dataclasses.fields(algorithm.hyperparameters):
         values.setdefault(f.name, f.default)
+    betas = values.get("betas")
+    if isinstance(betas, Sequence) and not isinstance(betas, (str, tuple, list)):
+        # A configuration library's sequence.
+        values["betas"] = tuple(betas)
     if values.get("differentiable"):
         raise ValueError("differentiable=True: these kernels record no graph; use torch.optim for that")
     if values.get("fused") and values.get("foreach"):
@@ -98,7 +102,7 @@ def _check_tensors(values: Mapping[str, Any], *, eager: bool) -> None:
 
 def plain(value: Any) -> Any:
     """A hyperparameter as plain numbers: tensors and numpy's scalars are read, betas become a tuple."""
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, Tensor)):
         return tuple(map(plain, value))
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()

@@ -6,7 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.autograd.profiler as profiler
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer, optimizer
 
 
@@ -16,9 +18,13 @@ def hooked(step: Callable[..., Any]) -> Callable[..., Any]:
     torch would wrap the method itself when the first optimizer of the class is made; ``hooked`` tells it not to.
     """
     whole = Optimizer.profile_hook_step(step)
+    outside = _disable_dynamo(whole)
 
     @functools.wraps(step)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            # One break in the compiled graph; the step itself runs as it does outside.
+            return outside(self, *args, **kwargs)
         # A subclass's own step has torch's wrapper around it, and calls this one from inside.
         if type(self).step is wrapper and _someone_listens(self):
             return whole(self, *args, **kwargs)

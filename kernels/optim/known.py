@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .plans import Layouts, Plan
+from .plans import Layouts, Plan, Rooms
 
 if TYPE_CHECKING:
     from .optimizer import StepOptimizer
@@ -41,7 +41,8 @@ class Known:
         grads = list(map(_GRAD, params))
         self._absent = list(map(operator.is_, grads, repeat(None)))
         self._some_absent = any(self._absent)
-        self._layouts = Layouts([grad for grad in grads if grad is not None])
+        present = [grad for grad in grads if grad is not None]
+        self._layouts, self._rooms = Layouts(present), Rooms(present)
         self._ids: list[int] = []
         self._held: list[Any] | None = None
         self._may_hold = True
@@ -128,7 +129,7 @@ class Known:
             if list(map(operator.is_, grads, repeat(None))) != self._absent:
                 return False
             present = [grad for grad in grads if grad is not None] if self._some_absent else grads
-            if not self._layouts.same(present):
+            if not self._layouts.same(present) or not self._rooms.hold(present):
                 return False
             ids = list(map(id, grads))
             if ids == self._ids and self._may_hold:

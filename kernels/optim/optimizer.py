@@ -8,7 +8,7 @@ and groups.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -19,16 +19,16 @@ from torch.optim import Optimizer
 
 from .. import backends
 from ..algorithm import Algorithm, Recipe
-from ..launch.buckets import Assembly, Member, assemble
-from ..launch.checks import check_apart, check_grad, check_param, check_state, same_order
+from ..launch.buckets import Assembly, assemble
+from ..launch.checks import check_apart, check_grad, check_param
 from .constructors import bind_constructor, choose_recipe, constructor_signature, hyperparameters, plain, switches
+from .counters import Chunk, Counters
 from .hooks import hooked
 from .known import Known
 from .plans import Plan
+from .state import States
 
 _PLAIN = frozenset({float, int, bool})
-MASTER = "master_param"
-"""Name of the float32 master weights among a parameter's state."""
 
 
 class StepOptimizer(Optimizer):
@@ -49,7 +49,7 @@ class StepOptimizer(Optimizer):
         self._known: Known | None = None
         self._hypers: dict[Any, Any] = {}
         self._loading: dict[str, Any] | None = None
-        self._new_states: list[tuple[Tensor, str]] = []
+        self._chunks: list[Chunk] = []
         super().__init__(params, defaults)
         # In-kernel unscaling equals torch's fused kernels; others leave it to GradScaler.unscale_, as torch does.
         self._step_supports_amp_scaling = recipe in ("fused", "cpu-fused")
@@ -87,8 +87,10 @@ class StepOptimizer(Optimizer):
             self.param_groups.pop()
             raise
         if self.algorithm.eager_state:
+            states = States(self)
             for p in group["params"]:
-                self._init_state(p, self.hyper_of(group))
+                states.prepare(p, self.hyper_of(group))
+            states.make_counters(self._chunks)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of this class or of torch's, as torch does.
@@ -110,7 +112,7 @@ class StepOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._known = None
-        self._new_states = []
+        self._chunks = []
         own = switches(self.recipe, self.defaults)
         for group in self.param_groups:
             for name, value in self.defaults.items():
@@ -176,13 +178,13 @@ class StepOptimizer(Optimizer):
 
     def _careful_step(self, known: Known | None, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         """A step with everything that can happen around it: new plans and states, stand-ins, scales, refusals."""
-        self._new_states.clear()
+        states = States(self)
         plans: list[Plan] = []
         stepped = 0
         try:
             if known is None:
                 self._known = None
-                self._known = known = self._make_plans()
+                self._known = known = self._make_plans(states)
             plans = known.plans
             for plan in plans:
                 plan.assembly.check(scaled=grad_scale is not None)
@@ -194,7 +196,8 @@ class StepOptimizer(Optimizer):
                 stepped += 1
         except BaseException:
             # An interrupt too: it comes while a first kernel compiles.
-            self._take_back(chain.from_iterable(plan.owners for plan in plans[:stepped]))
+            if states.take_back(chain.from_iterable(plan.owners for plan in plans[:stepped])):
+                self._known = None
             raise
 
     def refresh(self) -> None:
@@ -209,21 +212,6 @@ class StepOptimizer(Optimizer):
             for value in entry.values() if isinstance(entry, dict) else ():
                 if isinstance(value, Tensor):
                     value.share_memory_()  # type: ignore[no-untyped-call]
-
-    def _take_back(self, stepped: Iterable[Tensor]) -> None:
-        """Remove the states that a refused step has created: a first update stays the first.
-
-        Args:
-            stepped: parameters that were updated all the same.
-        """
-        done = frozenset(map(id, stepped))
-        for p, name in self._new_states:
-            if id(p) not in done:
-                self.state[p].pop(name, None)
-                if not self.state[p]:
-                    del self.state[p]
-        if self._new_states:
-            self._known = None
 
     def _skips_on_device(self, known: Known | None) -> bool:
         """Whether a found_inf can be left to the kernel: the step lives on the device, and no first step is special."""
@@ -254,65 +242,22 @@ class StepOptimizer(Optimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         self.hyper_of(group)
-        for name, value in switches(self.recipe, self.defaults).items():
-            if group[name] != value:
-                raise ValueError(
-                    f"param group: {name}={group[name]!r} where the optimizer has {value!r}; recipe, foreach, fused "
-                    "and capturable are the same for all groups, make another optimizer for others"
-                )
+        own = switches(self.recipe, self.defaults)
+        different = [name for name, value in own.items() if group[name] != value]
+        if different and choose_recipe(self.algorithm, None, group) != self.recipe.name:
+            name = different[0]
+            raise ValueError(
+                f"param group: {name}={group[name]!r} where the optimizer has {own[name]!r}; recipe, foreach, fused "
+                "and capturable are the same for all groups, make another optimizer for others"
+            )
+        # The same recipe by other switches: they say what runs here.
+        group.update(own)
         for p in group["params"]:
-            check_param(p, instead=self._torch_class())
-            backends.resolve_backend(self._backend, p.device)
+            check_param(p, instead=self._torch_class(), stepped=False)
+            if p.device.type in ("cpu", "cuda"):
+                backends.resolve_backend(self._backend, p.device)
 
-    def _init_state(self, p: Tensor, hyper: Any) -> bool:
-        """Create what is missing of a parameter's state; True before its first update."""
-        if p not in self.state:
-            self._new_states.append((p, ""))
-        entry = self.state[p]
-        names = self.algorithm.state_names(hyper)
-        first = any(entry.get(name) is None for name in names)
-        if self.algorithm.stateful_step and "step" not in entry:
-            entry["step"] = torch.tensor(0.0, dtype=torch.float32, device=self._step_device(p))
-            self._new_states.append((p, "step"))
-        target = self._target(p)
-        if target is not p and entry.get(MASTER) is None:
-            entry[MASTER] = p.detach().to(torch.float32, memory_format=torch.preserve_format)
-            self._new_states.append((p, MASTER))
-        for name in names if target is p else (MASTER, *names):
-            if entry.get(name) is None:
-                fill = self.algorithm.fill(self._initial)
-                entry[name] = torch.full_like(target, fill, memory_format=torch.preserve_format)
-                self._new_states.append((p, name))
-            self._fit_state(p, name, entry)
-        return first
-
-    @property
-    def _initial(self) -> Any:
-        """The hyperparameters that decide initial states: the constructor's, in torch too."""
-        return self.hyper_of(self.defaults)
-
-    def _target(self, p: Tensor) -> Tensor:
-        """What is stepped for a parameter: itself, or its master (a stand-in for the master until there is one)."""
-        if not self._master_weights or p.dtype == torch.float32:
-            return p
-        master = self.state[p].get(MASTER)
-        return master if isinstance(master, Tensor) else p.detach().to(torch.float32)
-
-    def _fit_state(self, p: Tensor, name: str, entry: dict[str, Any]) -> None:
-        """Check a state, and bring it into the element order of what is stepped (a checkpoint may have another)."""
-        target = entry.get(MASTER, p) if self._master_weights and p.dtype != torch.float32 else p
-        check_state(p, name, entry[name])
-        if target is not p and entry[name].dtype != torch.float32:
-            entry[name] = entry[name].float()
-        like = p if entry[name] is target else target
-        if not same_order(entry[name], like):
-            entry[name] = torch.empty_like(like, dtype=entry[name].dtype).copy_(entry[name])
-
-    def _step_device(self, p: Tensor) -> torch.device:
-        on_device = self.recipe.device_step or self.defaults.get("capturable", False)
-        return p.device if on_device else torch.device("cpu")
-
-    def _make_plans(self) -> Known:
+    def _make_plans(self, states: States) -> Known:
         """Buckets of the parameters that have gradients. Everything is checked before any state is created."""
         hypers = [self.hyper_of(group) for group in self.param_groups]
         everything: list[Tensor] = []
@@ -321,11 +266,13 @@ class StepOptimizer(Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     self._check_for_step(p, p.grad)
+                    states.check(p, hypers[number])
                     chosen.append((len(everything), number, p))
                 everything.append(p)
         check_apart([p for _, _, p in chosen])
-        first = np.array([self._init_state(p, hypers[number]) for _, number, p in chosen], bool)
-        members = [self._member(p, hypers[number]) for _, number, p in chosen]
+        first = np.array([states.prepare(p, hypers[number]) for _, number, p in chosen], bool)
+        states.make_counters(self._chunks)
+        members = [states.member(p, hypers[number]) for _, number, p in chosen]
         plans = []
         for assembly in assemble(members):
             groups = np.array([chosen[k][1] for k in assembly.positions])
@@ -340,19 +287,6 @@ class StepOptimizer(Optimizer):
         backends.resolve_backend(self._backend, p.device)
         check_grad(p, grad, self.algorithm.title)
 
-    def _member(self, p: Tensor, hyper: Any) -> Member:
-        entry, names = self.state[p], self.algorithm.state_names(hyper)
-        states = [entry[state.name] if state.name in names else None for state in self.algorithm.states]
-        target = self._target(p)
-        assert p.grad is not None
-        return Member(
-            param=target,
-            grad=p.grad,
-            states=(*states, *[None] * (3 - len(states))),
-            copy=None if target is p else p,
-            flags=self.algorithm.flags(hyper),
-        )
-
     def _make_plan(
         self,
         assembly: Assembly,
@@ -361,16 +295,9 @@ class StepOptimizer(Optimizer):
         groups: np.ndarray,
         first: np.ndarray,
     ) -> Plan:
-        device = self._step_device(params[0])
+        counters = None
         if self.algorithm.stateful_step:
-            entries = [self.state[p] for p in params]
-            steps = torch.stack(
-                [torch.as_tensor(e["step"]).detach().to(device, torch.float32).reshape(()) for e in entries]
-            )
-            for entry, view in zip(entries, steps.unbind(0), strict=True):
-                entry["step"] = view
-        else:
-            steps = torch.zeros(len(params), dtype=torch.float32, device=device)
+            counters = Counters([self.state[p]["step"] for p in params], self._chunks)
         return Plan(
             algorithm=self.algorithm,
             recipe=self.recipe,
@@ -379,7 +306,7 @@ class StepOptimizer(Optimizer):
             owners=params,
             positions=positions,
             groups=groups,
-            steps=steps,
+            counters=counters,
             first=first,
             any_first=bool(first.any()),
         )

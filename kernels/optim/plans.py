@@ -17,9 +17,11 @@ from .. import backends
 from ..algorithm import Algorithm, Recipe, Row
 from ..backends.dispatch import launch_block
 from ..launch.buckets import Assembly
+from ..launch.checks import bytes_spanned, has_memory
 from ..launch.rows import host_rows
 from ..launch.tables import GRAD, NUMEL, PARAM, Mirror, Tables, address_table
 from ..rounding.powers import power_table
+from .counters import Counters
 
 _SHAPE, _DTYPE, _DEVICE = map(operator.attrgetter, ("shape", "dtype", "device"))
 _address = Tensor.data_ptr
@@ -36,6 +38,7 @@ class Layouts:
         self._strides = list(map(Tensor.stride, tensors))
         self._dtypes = list(map(_DTYPE, tensors))
         self._devices = list(map(_DEVICE, tensors))
+        self._types = list(map(type, tensors))
 
     def same(self, tensors: Sequence[Tensor]) -> bool:
         """Whether equally many tensors are laid out as those were."""
@@ -45,10 +48,25 @@ class Layouts:
                 and all(map(operator.eq, map(Tensor.stride, tensors), self._strides))
                 and all(map(operator.is_, map(_DTYPE, tensors), self._dtypes))
                 and all(map(operator.eq, map(_DEVICE, tensors), self._devices))
+                and all(map(operator.is_, map(type, tensors), self._types))
             )
         except RuntimeError:
             # A sparse tensor has no strides.
             return False
+
+
+class Rooms:
+    """How much memory tensors of known layouts need, to be compared with what their storages have."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._bytes = list(map(bytes_spanned, tensors))
+
+    def hold(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether the elements of equally many tensors of those layouts lie inside their storages."""
+        if any(map(Tensor.storage_offset, tensors)):
+            return all(map(has_memory, tensors))
+        sizes = map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, tensors))
+        return all(map(operator.ge, sizes, self._bytes))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -61,8 +79,7 @@ class Plan:
         assembly: the bucket, and where its tensors come from.
         owners: the model's parameters; ``positions`` are their numbers among all of them (None where it has all).
         groups: number of each tensor's parameter group.
-        steps: the step number of every tensor; each ``state["step"]`` is a view of one of its elements, so that all of
-            them advance in one operation.
+        counters: the tensors' steps, each a ``state["step"]``; None for an algorithm without them.
         first: which tensors are before their first update; ``any_first`` says whether there is one.
         rows, tables: what the device reads.
     """
@@ -74,7 +91,7 @@ class Plan:
     owners: list[Tensor]
     positions: list[int] | None
     groups: np.ndarray
-    steps: Tensor
+    counters: Counters | None
     first: np.ndarray
     any_first: bool
     tables: Tables = field(default_factory=Tables)
@@ -88,13 +105,9 @@ class Plan:
         self.device = bucket.device
         self._powers = power_table(self.device)
         # Where the rule reads no step, the kernel is given zeros.
-        reads_steps = self.recipe.device_step
-        self._device_steps = self.steps if reads_steps else torch.zeros(len(self.owners), device=self.device)
-        # A host's counters advance through numpy: a tenth of a tensor operation.
-        self._host_steps: np.ndarray | None = None
-        self._steps_address = 0
-        self._on_host = self.steps.device.type == "cpu"
-        self._rows_count = self.algorithm.step_in_row and not reads_steps
+        self._reads_steps = self.recipe.device_step
+        self._no_steps = torch.zeros(0 if self._reads_steps else len(self.owners), device=self.device)
+        self._rows_count = self.algorithm.step_in_row and not self._reads_steps
         self._sent_for: Any = None
         self._sent_rows: list[Row] = []
         self._written = bucket.params if bucket.copies is None else bucket.copies
@@ -115,17 +128,20 @@ class Plan:
     def holds(self) -> bool:
         """Whether its tensors are as they were; tensors that moved are taken over where their layout is the same."""
         if not self._by_address:
-            return self._layouts.same(self._looked_at)
+            return self._layouts.same(self._looked_at) and all(map(has_memory, self._looked_at))
         if self._has_stand_ins and not self._layouts.same(self._looked_at):
             return False
         addresses = [*map(Tensor.numel, self.bucket.params), *map(_address, self._fixed)]
         if addresses != self._addresses:
-            if not self._layouts.same(self._looked_at):
+            if not self._layouts.same(self._looked_at) or not all(map(has_memory, self._looked_at)):
                 return False
             self._addresses = addresses
             self.tables.current = False
         grad_addresses = list(map(_address, self.bucket.grads))
         if grad_addresses != self._grad_addresses:
+            # Only gradients without elements, or without memory, have none: these are looked at one by one.
+            if 0 in grad_addresses and not all(map(has_memory, self.assembly.sources)):
+                return False
             self._grad_addresses = grad_addresses
             if self.tables.current:
                 self.tables.addresses.send_row(GRAD, grad_addresses)
@@ -168,7 +184,7 @@ class Plan:
                 self.flags,
                 self.bucket,
                 rows=rows,
-                steps=self._device_steps,
+                steps=self._device_steps(),
                 powers=self._powers.values,
                 grad_scale=grad_scale,
                 found_inf=found_inf,
@@ -182,19 +198,20 @@ class Plan:
             self.assembly.store(scaled=grad_scale is not None)
         # Autograd cannot see a kernel write: a backward pass through the old values must fail as it does in torch.
         increment_version(self._written)
-        if found_inf is not None:
-            self.steps.sub_(found_inf.to(self.steps.device))
+        if found_inf is not None and self.counters is not None:
+            self.counters.skip(found_inf)
         self.any_first = False
         self.assembly.release()
 
     def _advance(self, by: int) -> None:
-        if self._on_host:
-            # share_memory_() and the like move a storage under its tensor.
-            if self._host_steps is None or self.steps.data_ptr() != self._steps_address:
-                self._host_steps, self._steps_address = self.steps.numpy(), self.steps.data_ptr()
-            self._host_steps += by
-        elif self.algorithm.stateful_step:
-            self.steps.add_(by)
+        if self.counters is not None:
+            self.counters.advance(by)
+
+    def _device_steps(self) -> Tensor:
+        if not self._reads_steps:
+            return self._no_steps
+        assert self.counters is not None
+        return self.counters.on_device(self.device)
 
     def send_rows(self, hypers: list[Any]) -> Tensor:
         """The host scalars of this step, on the device."""
@@ -208,7 +225,7 @@ class Plan:
                     f"CUDA graph capture of {self.algorithm.title} with recipe {self.recipe.name!r}, whose step is "
                     "counted on the host; use recipe='fused', or capturable=True where torch has it"
                 )
-            numbers = self._host_steps if self._host_steps is not None else self.steps.numpy(force=True)
+            numbers = self.counters.numbers() if self.counters is not None else None
         keys, row_of = self._rows_of(numbers)
         if row_of is not self.bucket.row_of:
             self.bucket.row_of = row_of

@@ -17,6 +17,7 @@ from ..algorithm import get_algorithm
 from ..backends import simd
 from ..backends.dispatch import launch_block, resolve_backend
 from ..backends.tensor_ops import lanes, reference_update
+from ..launch.checks import check_tensor
 from ..launch.rows import RowTable
 from ..launch.tables import Tables
 from ..rounding.powers import power_table
@@ -60,6 +61,7 @@ class Population:
     ) -> None:
         self.algorithm = get_algorithm(algorithm)
         self.recipe = self.algorithm.recipe(recipe)
+        check_tensor(params, "params", "convert them")
         if params.dim() != 2 or not params.is_contiguous():
             raise ValueError(f"params of shape {tuple(params.shape)}: give a contiguous tensor [models, parameters]")
         models, given = len(params), len(hyperparameters)
@@ -120,6 +122,7 @@ class Population:
         Raises:
             ValueError: if the gradients do not match the parameters.
         """
+        check_tensor(grads, "grads", "convert them")
         if grads.shape != self.params.shape or grads.dtype != self.params.dtype or not grads.is_contiguous():
             raise ValueError(
                 f"grads of shape {tuple(grads.shape)} and {grads.dtype}: give a contiguous tensor like the parameters, "

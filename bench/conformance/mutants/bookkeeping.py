@@ -36,7 +36,7 @@ STATE: tuple[Mutant, ...] = (
         "step-advanced-on-skip",
         "a step that overflowed still counts",
         "Plan.step",
-        "if found_inf is not None:",
+        "if found_inf is not None and self.counters is not None:",
         "if False:",
         optimizer="Adam",
         recipe="fused",
@@ -44,7 +44,7 @@ STATE: tuple[Mutant, ...] = (
     _state(
         "momentum-aliases-gradient",
         "the first momentum buffer is the gradient's own memory",
-        "StepOptimizer._init_state",
+        "States.prepare",
         "entry[name] = torch.full_like(",
         "entry[name] = p.grad if p.grad is not None else torch.full_like(",
         optimizer="SGD",
@@ -52,7 +52,7 @@ STATE: tuple[Mutant, ...] = (
     _state(
         "state-not-saved",
         "the moments that are stepped are not those in state_dict",
-        "StepOptimizer._member",
+        "States.member",
         "[entry[state.name] if",
         "[entry[state.name].clone() if",
         optimizer="Adam",
@@ -96,9 +96,9 @@ STATE: tuple[Mutant, ...] = (
     _state(
         "options-of-the-first-group",
         "every group is stepped with the first group's options",
-        "StepOptimizer._member",
-        "flags=self.algorithm.flags(hyper)",
-        "flags=self.algorithm.flags(self.hyper_of(self.param_groups[0]))",
+        "States.member",
+        "flags=self._algorithm.flags(hyper)",
+        "flags=self._algorithm.flags(self._optimizer.hyper_of(self._optimizer.param_groups[0]))",
         optimizer="Adam",
     ),
     _state(

@@ -1,0 +1,137 @@
+"""Step counters: one small tensor per parameter in the state, as in torch, advanced together and always in place.
+
+Counters that are made here are elements of one chunk of memory and advance in one operation, also when parameters are
+put into other launches later. Counters that come from elsewhere stay the tensors they are: whoever else holds one (a
+logger, another process through shared memory) sees every step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_CELLS: dict[torch.dtype, Any] = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
+
+
+def is_counter(value: Any, device: torch.device) -> bool:
+    """Whether a state's ``step`` can be advanced where it is."""
+    return (
+        isinstance(value, Tensor)
+        and value.dtype in _CELLS
+        and value.numel() == 1
+        and value.device.type == device.type
+        and value.layout is torch.strided
+        and value.data_ptr() != 0
+        and (device.type == "cpu" or value.dtype == torch.float32)
+    )
+
+
+class Chunk:
+    """New counters: views of one tensor, which go into the states."""
+
+    def __init__(self, count: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.whole = torch.zeros(count, dtype=dtype, device=device)
+        self.counters = list(self.whole.unbind(0))
+
+    def places(self, counters: Sequence[Tensor]) -> list[int] | None:
+        """Which elements of the chunk these are, or None if one is none of them."""
+        size, begin = self.whole.element_size(), self.whole.data_ptr()
+        places = [(counter.data_ptr() - begin) // size for counter in counters]
+        inside = all(0 <= place < len(self.whole) for place in places)
+        alike = all(counter.dtype == self.whole.dtype for counter in counters)
+        return places if inside and alike else None
+
+
+class Counters:
+    """The counters of one launch, whoever made them.
+
+    Args:
+        counters: one per tensor, as `is_counter` has it.
+        chunks: of this optimizer.
+    """
+
+    def __init__(self, counters: list[Tensor], chunks: Sequence[Chunk]) -> None:
+        self._counters = counters
+        self._on_host = not counters or counters[0].device.type == "cpu"
+        self._whole: Tensor | None = None
+        self._index: Any = None
+        for chunk in chunks:
+            places = chunk.places(counters)
+            if places is not None:
+                self._whole, self._index = chunk.whole, _as_slice(places)
+        self._array: Any = None
+        self._address = 0
+        self._cells: list[Any] = []
+        self._addresses: list[int] = []
+        if not self._on_host:
+            self._spread = self._whole is None or not isinstance(self._index, slice)
+            self._view = None if self._spread or self._whole is None else self._whole[self._index]
+
+    # -- on the host -------------------------------------------------------------------------------------------------
+
+    def _host(self) -> None:
+        """Look where the counters are: share_memory_() and the like move a storage under its tensor."""
+        if self._whole is not None:
+            if self._array is None or self._whole.data_ptr() != self._address:
+                self._array, self._address = self._whole.numpy(), self._whole.data_ptr()
+            return
+        addresses = list(map(Tensor.data_ptr, self._counters))
+        if addresses != self._addresses:
+            self._addresses = addresses
+            kinds = [_CELLS[counter.dtype] for counter in self._counters]
+            self._cells = [kind.from_address(address) for kind, address in zip(kinds, addresses, strict=True)]
+
+    def advance(self, by: int) -> None:
+        """Add ``by`` to every counter, in place."""
+        if self._on_host:
+            self._host()
+            if self._whole is not None:
+                self._array[self._index] += by
+            else:
+                for cell in self._cells:
+                    cell.value += by
+        elif self._view is not None:
+            self._view.add_(by)
+        else:
+            torch._foreach_add_(self._counters, by)
+
+    def numbers(self) -> np.ndarray:
+        """The counters' values; waits for a device."""
+        if not self._on_host:
+            return self.on_device(self._counters[0].device).numpy(force=True)
+        self._host()
+        if self._whole is not None:
+            found: np.ndarray = self._array[self._index]
+            return found
+        return np.array([cell.value for cell in self._cells])
+
+    # -- on a device -------------------------------------------------------------------------------------------------
+
+    def on_device(self, device: torch.device) -> Tensor:
+        """The counters as a kernel reads them: float32 [tensors]."""
+        if self._on_host:
+            return torch.from_numpy(self.numbers().astype(np.float32)).to(device)
+        if self._view is not None:
+            return self._view
+        return torch.stack([counter.reshape(()) for counter in self._counters])
+
+    def skip(self, found_inf: Tensor) -> None:
+        """Take the last step back where ``found_inf`` is 1, without a wait."""
+        if self._on_host:
+            self.advance(-int(found_inf))
+        elif self._view is not None:
+            self._view.sub_(found_inf)
+        else:
+            for counter in self._counters:
+                counter.sub_(found_inf.reshape(counter.shape))
+
+
+def _as_slice(places: list[int]) -> Any:
+    """An index of these elements: a slice where they follow one another."""
+    first, count = places[0], len(places)
+    return slice(first, first + count) if places == list(range(first, first + count)) else np.array(places)

@@ -1,0 +1,239 @@
+"""States from elsewhere: incomplete ones, counters that others hold, foreign numbers, groups of other optimizers."""
+
+import copy
+from collections import UserList
+from typing import Any
+
+import pytest
+import torch
+
+import kernels
+from kernels import bits
+from kernels.launch.checks import IncompleteState
+
+Param = torch.nn.Parameter
+BETAS = UserList([0.8, 0.95])
+
+
+def stepped(make: Any, steps: int = 5, **options: Any) -> torch.optim.Optimizer:
+    p = Param(torch.ones(4))
+    optimizer = make([p], **options)
+    for _ in range(steps):
+        p.grad = torch.full((4,), 0.1)
+        optimizer.step()
+    return optimizer
+
+
+def resumed(make: Any, saved: dict[str, Any], **options: Any) -> torch.optim.Optimizer:
+    p = Param(torch.ones(4))
+    optimizer = make([p], **options)
+    optimizer.load_state_dict(copy.deepcopy(saved))
+    p.grad = torch.full((4,), 0.1)
+    optimizer.step()
+    return optimizer
+
+
+# -- what is missing -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "missing"),
+    [
+        (lambda: stepped(torch.optim.RMSprop), "no 'exp_avg' and no 'exp_avg_sq' beside 'step', 'square_avg'"),
+        (lambda: stepped(torch.optim.Adagrad), "no 'exp_avg' and no 'exp_avg_sq' beside 'step', 'sum'"),
+        (lambda: stepped(torch.optim.SGD, momentum=0.9), "no 'step' and no 'exp_avg' and no 'exp_avg_sq'"),
+    ],
+    ids=["RMSprop", "Adagrad", "SGD"],
+)
+def test_another_optimizers_checkpoint_is_refused_as_in_torch(source: Any, missing: str) -> None:
+    saved = source().state_dict()
+    saved["param_groups"][0].update(betas=(0.9, 0.999), amsgrad=False, maximize=False, fused=None, capturable=False)
+    for make in (torch.optim.AdamW, kernels.AdamW):
+        with pytest.raises(KeyError):
+            resumed(make, saved)
+    with pytest.raises(IncompleteState, match=missing):
+        resumed(kernels.AdamW, saved)
+
+
+@pytest.mark.parametrize("name", ["step", "exp_avg", "exp_avg_sq"])
+def test_a_state_without_one_of_its_parts_is_refused_and_nothing_changes(name: str) -> None:
+    saved = stepped(torch.optim.Adam).state_dict()
+    del saved["state"][0][name]
+    p, other = Param(torch.ones(4)), Param(torch.ones(3))
+    optimizer = kernels.Adam([other, p])
+    optimizer.load_state_dict({**saved, "param_groups": [{**saved["param_groups"][0], "params": [1, 0]}]})
+    other.grad, p.grad = torch.ones(3), torch.ones(4)
+    with pytest.raises(IncompleteState, match=f"no '{name}' beside"):
+        optimizer.step()
+    assert torch.equal(other, torch.ones(3)) and other not in optimizer.state
+    assert name not in optimizer.state[p] and torch.equal(p, torch.ones(4))
+
+
+def test_options_that_are_switched_on_start_their_states_anew() -> None:
+    for make, before, after in (
+        (kernels.Adam, {}, {"amsgrad": True}),
+        (kernels.SGD, {}, {"momentum": 0.9}),
+        (kernels.RMSprop, {}, {"momentum": 0.9, "centered": True}),
+    ):
+        optimizer = stepped(make, **before)
+        optimizer.param_groups[0].update(after)
+        optimizer.step()
+        names = [state.name for state in optimizer.algorithm.states]
+        (p,) = optimizer.param_groups[0]["params"]
+        assert set(names) <= set(optimizer.state[p])
+
+
+def test_sgd_without_momentum_has_torchs_keys() -> None:
+    assert stepped(kernels.SGD).state_dict()["state"] == stepped(torch.optim.SGD).state_dict()["state"] == {}
+
+
+# -- counters --------------------------------------------------------------------------------------------------------
+
+
+def test_counters_are_advanced_where_they_are() -> None:
+    params = [Param(torch.ones(4)) for _ in range(4)]
+    optimizer = kernels.Adam(params)
+    for p in params[:2]:
+        p.grad = torch.ones(4)
+    optimizer.step()
+    held = [optimizer.state[p]["step"] for p in params[:2]]
+    # Buckets are made anew: another parameter joins, one pauses, a group is added.
+    params[2].grad, params[0].grad = torch.ones(4), None
+    optimizer.step()
+    params[0].grad = torch.ones(4)
+    late = Param(torch.ones(3))
+    late.grad = torch.ones(3)
+    optimizer.add_param_group({"params": [late]})
+    optimizer.step()
+    assert [optimizer.state[p]["step"] is step for p, step in zip(params, held, strict=False)] == [True, True]
+    assert [float(step) for step in held] == [2.0, 3.0]
+    assert [float(optimizer.state[p]["step"]) for p in (params[2], late)] == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_foreign_counters_stay_the_tensors_they_are(dtype: torch.dtype) -> None:
+    """Another process may hold them through shared memory; a slice of somebody's tensor is one too."""
+    optimizer = stepped(kernels.AdamW)
+    (p,) = optimizer.param_groups[0]["params"]
+    board = torch.full((3,), 5.0, dtype=dtype).share_memory_()
+    optimizer.state[p]["step"] = board[1]
+    expected = copy.deepcopy(optimizer)
+    (q,) = expected.param_groups[0]["params"]
+    expected.state[q]["step"] = torch.tensor(5.0)
+    for each, optimizer_ in ((p, optimizer), (q, expected)):
+        for _ in range(2):
+            each.grad = torch.full((4,), 0.3)
+            optimizer_.step()
+    assert board.tolist() == [5.0, 7.0, 5.0] and optimizer.state[p]["step"].data_ptr() == board[1].data_ptr()
+    assert bits.mismatches(p.detach(), q.detach()) == 0
+
+
+def test_a_refused_step_takes_its_count_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = stepped(kernels.Adam)
+    (p,) = optimizer.param_groups[0]["params"]
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels.backends, "step_bucket", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            optimizer.step()
+    assert float(optimizer.state[p]["step"]) == 5.0
+
+
+def test_counters_follow_the_default_dtype_as_in_torch() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        for name in ("Adam", "AdamW", "RMSprop", "Adagrad"):
+            kinds = []
+            for package in (torch.optim, kernels):
+                p = Param(torch.ones(2, dtype=torch.float32))
+                p.grad = torch.ones_like(p)
+                optimizer = getattr(package, name)([p])
+                optimizer.step()
+                kinds.append(optimizer.state_dict()["state"][0]["step"].dtype)
+            assert kinds == [torch.float64] * 2, name
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# -- numbers and groups ------------------------------------------------------------------------------------------------
+
+
+def test_betas_may_be_any_sequence() -> None:
+    ends = []
+    for betas in ((0.8, 0.95), [0.8, 0.95], BETAS):
+        p = Param(torch.ones(4))
+        optimizer = kernels.AdamW([p], lr=0.1, betas=betas)
+        p.grad = torch.ones(4)
+        optimizer.step()
+        optimizer.param_groups[0]["betas"] = UserList([0.5, 0.9])
+        optimizer.step()
+        ends.append(p.detach())
+    assert type(kernels.AdamW([Param(torch.ones(1))], betas=BETAS).param_groups[0]["betas"]) is tuple
+    assert [bits.mismatches(ends[0], end) for end in ends] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "group"),
+    [
+        ({}, {"fused": False}),
+        ({}, {"foreach": True}),
+        ({"foreach": True}, {"foreach": None}),
+        ({}, {"foreach": True, "fused": False}),
+    ],
+)
+def test_groups_that_name_the_same_recipe_by_other_switches(options: dict[str, Any], group: dict[str, Any]) -> None:
+    p = Param(torch.ones(2))
+    p.grad = torch.ones(2)
+    optimizer = kernels.Adam([{"params": [p], **group}], **options)
+    optimizer.step()
+    assert optimizer.recipe.name == "foreach"
+
+
+def test_groups_of_a_torch_optimizer() -> None:
+    p = Param(torch.ones(2))
+    source = torch.optim.AdamW([p], lr=0.25, fused=False)
+    assert kernels.AdamW(source.param_groups).param_groups[0]["lr"] == 0.25
+    with pytest.raises(ValueError, match="foreach=False where the optimizer has None"):
+        kernels.AdamW([{"params": [p], "foreach": False}])
+
+
+def test_a_first_step_under_another_default_device() -> None:
+    for package in (torch.optim, kernels):
+        p = Param(torch.ones(3))
+        p.grad = torch.ones(3)
+        optimizer = package.AdamW([p])
+        with torch.device("meta"):
+            optimizer.step()
+        assert p.tolist() == pytest.approx([0.99899] * 3)
+
+
+def test_a_model_built_on_meta() -> None:
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        with torch.device("meta"):
+            module = torch.nn.Linear(2, 2)
+        optimizer = kernels.AdamW(module.parameters())
+        module.to_empty(device="cpu")
+        with torch.no_grad():
+            for p in module.parameters():
+                p.fill_(1.0)
+        for p in module.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        assert module.bias.tolist() == pytest.approx([0.99899] * 2)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_step_breaks_the_graph_and_keeps_its_bits() -> None:
+    ends = []
+    for compiled in (False, True):
+        p = Param(torch.linspace(-1, 1, 64))
+        optimizer = kernels.AdamW([p], lr=0.1)
+        step = torch.compile(lambda optimizer=optimizer: optimizer.step()) if compiled else optimizer.step
+        for k in range(5):
+            p.grad = torch.linspace(1, 2, 64) * (k + 1)
+            step()
+        ends.append(p.detach())
+    assert bits.mismatches(*ends) == 0
