@@ -217,6 +217,7 @@ def vector_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted:
     # Blocks of one family after another share a tile of samples: the arms of a family lie in blocks alike.
     families, tile_of = np.unique(run.family.view(blocks, width).numpy(), axis=0, return_inverse=True)
     tile_of = np.ascontiguousarray(tile_of.reshape(-1), np.int64)
+    in_order = np.array_equal(families.reshape(-1), np.arange(data.shape[1]))
     row_of = run.record.int()
     powers = power_table(run.params.device)
     constants = run.constants(keep_gradients=kept is not None)
@@ -231,7 +232,9 @@ def vector_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted:
             columns = run.rows.columns(run.first_step + chunk.start, steps)
             own = _Own.of(columns, run.record.view(blocks, width).numpy())
         train = train_simd.train_function({**constants, "DEPENDS": own.depends})
-        tiles = data[chunk][:, torch.from_numpy(families)].permute(1, 0, 3, 2).contiguous()
+        samples = data[chunk]
+        samples = samples.reshape(steps, *families.shape, -1) if in_order else samples[:, torch.from_numpy(families)]
+        tiles = samples.permute(1, 0, 3, 2).contiguous()
         grads = torch.empty(0) if kept is None else torch.empty(steps, blocks, numbers, width)
         at = [0 if tensor is None else tensor.data_ptr() for tensor in packed]
         call = {
