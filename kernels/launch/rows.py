@@ -100,11 +100,33 @@ class RowTable:
                 keys = ((record, number, first) for record in self._records)
                 table[t] = host_rows(self._recipe, self._dtypes, keys, self._powers)
             return
+        for column, entry in enumerate(self._entries(numbers, first)):
+            table[:, :, column] = entry
+
+    def _entries(self, numbers: list[float], first: bool) -> Row:
         row: Callable[..., Row] = self._recipe.row_for(self._dtypes)
         step = np.array(numbers).reshape(-1, 1).view(_Column)
         with np.errstate(all="ignore"):
-            for column, entry in enumerate(row(self._together, step, first, _Places(self._powers))):
-                table[:, :, column] = entry
+            return row(self._together, step, first, _Places(self._powers))
+
+    def columns(self, first_step: int, steps: int) -> list[np.ndarray]:
+        """The columns of `rows` by what they depend on: [steps, 1], [1, records] or [steps, records].
+
+        Args:
+            first_step: number of the first step; step 1 stands alone.
+            steps: how many.
+        """
+        assert first_step > 1 or steps == 1
+        if self._together is None:
+            return list(self.rows(first_step, steps).transpose(2, 0, 1))
+        numbers = [float(first_step + t) for t in range(steps)]
+        entries = [np.asarray(entry) for entry in self._entries(numbers, first_step == 1)]
+        return [
+            np.full((steps, 1), entry)
+            if entry.ndim == 0
+            else entry.reshape(-1 if entry.ndim == 2 else 1, entry.shape[-1])
+            for entry in entries
+        ]
 
 
 class _Column(np.ndarray):

@@ -142,9 +142,12 @@ def block_of(backend: str, models: int) -> int:
     return train_simd.WIDTH if backend == "simd" else train_kernel.BLOCK
 
 
-def _chunks(steps: int, bytes_per_step: int, chunk: int = _CHUNK) -> Iterator[slice]:
+def _chunks(steps: int, bytes_per_step: int, chunk: int = _CHUNK, *, alone: bool = False) -> Iterator[slice]:
+    """Steps of one launch after another; ``alone`` gives the first a launch of its own."""
     longest = max(1, chunk // max(1, bytes_per_step))
-    for begin in range(0, steps, longest):
+    if alone and steps:
+        yield slice(0, 1)
+    for begin in range(int(alone), steps, longest):
         yield slice(begin, min(begin + longest, steps))
 
 
@@ -214,16 +217,24 @@ def vector_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted:
     # Blocks of one family after another share a tile of samples: the arms of a family lie in blocks alike.
     families, tile_of = np.unique(run.family.view(blocks, width).numpy(), axis=0, return_inverse=True)
     tile_of = np.ascontiguousarray(tile_of.reshape(-1), np.int64)
+    in_order = np.array_equal(families.reshape(-1), np.arange(data.shape[1]))
     row_of = run.record.int()
     powers = power_table(run.params.device)
     constants = run.constants(keep_gradients=kept is not None)
-    train = train_simd.train_function(constants)
     per_step = max(run.rows.bytes_per_step, families.size * data.shape[2] * 4)
     per_step = max(per_step, 0 if kept is None else blocks * width * numbers * 4)
-    for chunk in _chunks(len(data), per_step):
+    for chunk in _chunks(len(data), per_step, alone=run.first_step == 1 and not placed.shared):
         steps = chunk.stop - chunk.start
-        rows = run.rows.rows(run.first_step + chunk.start, steps)
-        tiles = data[chunk][:, torch.from_numpy(families)].permute(1, 0, 3, 2).contiguous()
+        rows, own = np.empty((0, 0)), _Own.empty()
+        if placed.shared:
+            rows = run.rows.rows(run.first_step + chunk.start, steps)
+        else:
+            columns = run.rows.columns(run.first_step + chunk.start, steps)
+            own = _Own.of(columns, run.record.view(blocks, width).numpy())
+        train = train_simd.train_function({**constants, "DEPENDS": own.depends})
+        samples = data[chunk]
+        samples = samples.reshape(steps, *families.shape, -1) if in_order else samples[:, torch.from_numpy(families)]
+        tiles = samples.permute(1, 0, 3, 2).contiguous()
         grads = torch.empty(0) if kept is None else torch.empty(steps, blocks, numbers, width)
         at = [0 if tensor is None else tensor.data_ptr() for tensor in packed]
         call = {
@@ -235,6 +246,7 @@ def vector_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted:
             "rows": rows.ctypes.data,
             "row_of": row_of.data_ptr(),
             "powers": powers.values.data_ptr(),
+            **{kind: array.ctypes.data for kind, array in own.arrays.items()},
             "records": rows.shape[1],
             "first_step": run.first_step + chunk.start,
             "steps": steps,
@@ -246,6 +258,38 @@ def vector_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted:
     for tensor, values in zip(run.tensors, packed, strict=True):
         if tensor is not None and values is not None:
             placed.scatter(values.transpose(1, 2).reshape(-1, numbers), tensor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Own:
+    """Scalars of models with hyperparameters of their own, by what they depend on.
+
+    Attributes:
+        depends: the array of each column.
+        arrays: ``by_step`` [steps, columns], ``by_model`` [blocks, columns, width], ``by_both`` [steps, blocks, ...].
+    """
+
+    depends: tuple[str, ...]
+    arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def empty(cls) -> _Own:
+        return cls(depends=(), arrays={kind: np.empty(0) for kind in ("by_step", "by_model", "by_both")})
+
+    @classmethod
+    def of(cls, columns: list[np.ndarray], record: np.ndarray) -> _Own:
+        """From the columns of `RowTable.columns`; ``record`` is [blocks, width]."""
+        depends = tuple("by_step" if c.shape[1] == 1 else "by_model" if c.shape[0] == 1 else "by_both" for c in columns)
+        found = cls.empty()
+        for kind in found.arrays:
+            chosen = [column for column, where in zip(columns, depends, strict=True) if where == kind]
+            if chosen and kind == "by_step":
+                found.arrays[kind] = np.concatenate(chosen, 1)
+            elif chosen:
+                stacked = np.stack([column[:, record] for column in chosen], 2)
+                found.arrays[kind] = stacked[0] if kind == "by_model" else stacked
+        arrays = {kind: np.ascontiguousarray(array, np.float64) for kind, array in found.arrays.items()}
+        return cls(depends=depends, arrays=arrays)
 
 
 def _across(rows: Tensor, width: int) -> Tensor:

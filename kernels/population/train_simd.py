@@ -32,10 +32,13 @@ WIDTH = 16
 """Models of a block: one register of AVX-512, two of AVX2."""
 _CALL = (
     *("params", "s0", "s1", "s2", "grads", "data", "tile_of", "scale", "rows", "row_of", "powers"),
+    *("by_step", "by_model", "by_both"),
     *("records", "first_step", "steps", "blocks", "begin", "end"),
 )
 """What `train` is called with: int64 addresses and numbers, in this order."""
-_POINTERS = _CALL[:11]
+_POINTERS = _CALL[:14]
+_OWN = ("by_step", "by_model", "by_both")
+"""Scalars of models with hyperparameters of their own: a column lies in the array of what it depends on."""
 
 
 class _Numbers:
@@ -59,10 +62,9 @@ def record_train(constants: Mapping[str, Any]) -> Recording:
     params = recorder.pointer("params", tl.float32)
     kept = [recorder.pointer(f"s{k}", tl.float32) if constants["STATES"] >> k & 1 else None for k in range(3)]
     data = recorder.pointer("data", tl.float32)
-    row = recorder.pointer("row", tl.float64)
+    row: Any = recorder.pointer("row", tl.float64)
     if not constants["SHARED_ROWS"]:
-        row_of = recorder.load(recorder.pointer("row_of", tl.int32) + lane)
-        row = row + row_of * constants["COLUMNS"]
+        row = _OwnRow(_own_columns(recorder, constants["DEPENDS"], lane), 0)
     features = constants["WIDTHS"][0] + constants["WIDTHS"][-1]
     names = ("WIDTHS", "STARTS", "SQUARED", "HEAD", "RULE", "FLAGS", "STATES", "LANES", "COMPUTE", "GRAD", "PARAM")
     new_params, *new_states, grads = record(
@@ -101,6 +103,30 @@ class _Samples(_Numbers):
         return super().__getitem__(place)
 
 
+class _OwnRow:
+    """A row whose columns lie in several arrays: what the pointer of a shared row does for a rule."""
+
+    def __init__(self, columns: list[Pointer], column: int) -> None:
+        self._columns = columns
+        self._column = column
+
+    def __add__(self, column: int) -> _OwnRow:
+        return _OwnRow(self._columns, self._column + column)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._columns[self._column], name)
+
+
+def _own_columns(recorder: Recorder, depends: tuple[str, ...], lane: Value) -> list[Pointer]:
+    """Where each column is: one number for all lanes, or one next to the other."""
+    columns = []
+    for number, kind in enumerate(depends):
+        place = depends[:number].count(kind)
+        start = recorder.pointer(kind, tl.float64)
+        columns.append(start + place if kind == "by_step" else start + (lane + place * WIDTH))
+    return columns
+
+
 def _stored_at_once(recording: Recording) -> Recording:
     """The same with every number stored as soon as it is known: fewer are alive at a time."""
     stores: dict[int, list[Operation]] = {}
@@ -124,7 +150,8 @@ def train_code(recording: Recording, constants: Mapping[str, Any]) -> Code:
 
     params, s0, s1, s2 (float32, [blocks, NUMBERS, WIDTH]); grads the same for every step, [steps, blocks, ...]; data
     (float32, [tiles, steps, features, WIDTH]) with the tile of each block in tile_of (int64); scale (float32) and
-    row_of (int32), [blocks, WIDTH]; rows (float64, [steps, records, COLUMNS]).
+    row_of (int32), [blocks, WIDTH]; rows (float64, [steps, records, COLUMNS]), or by_step [steps, ...], by_model
+    [blocks, ..., WIDTH] and by_both [steps, blocks, ..., WIDTH] with the columns that constants["DEPENDS"] puts there.
     """
     code = Code("train", [("ptr", "call")])
     given = {name: code.load("i64", "%call", str(place)) for place, name in enumerate(_CALL)}
@@ -144,6 +171,8 @@ def train_code(recording: Recording, constants: Mapping[str, Any]) -> Code:
         arrays["powers"] = pointers["powers"]
         first_sample = times(code.load("i64", pointers["tile_of"], block), given["steps"])
         record_at = "0"
+        counts = {kind: constants.get("DEPENDS", ()).count(kind) for kind in _OWN}
+        arrays["by_model"] = code.address("double", pointers["by_model"], times(block, counts["by_model"] * WIDTH))
         if constants["SHARED_ROWS"]:
             record_at = code.new(f"sext i32 {code.load('i32', arrays['row_of'])} to i64")
         with code.loop("0", given["steps"]) as t:
@@ -152,6 +181,9 @@ def train_code(recording: Recording, constants: Mapping[str, Any]) -> Code:
             rows_before = code.new(f"add i64 {times(t, given['records'])}, {record_at}")
             arrays["row"] = code.address("double", pointers["rows"], times(rows_before, constants["COLUMNS"]))
             blocks_before = code.new(f"add i64 {times(t, given['blocks'])}, {block}")
+            arrays["by_step"] = code.address("double", pointers["by_step"], times(t, counts["by_step"]))
+            both_at = times(blocks_before, counts["by_both"] * WIDTH)
+            arrays["by_both"] = code.address("double", pointers["by_both"], both_at)
             arrays["grads"] = code.address("float", pointers["grads"], times(blocks_before, numbers))
             step = code.new(f"add i64 {given['first_step']}, {t}")
             number = code.new(f"sitofp i64 {step} to float")

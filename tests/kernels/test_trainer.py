@@ -196,6 +196,22 @@ def test_a_broken_model_disturbs_nobody(poison: float) -> None:
     assert not runs[1][0][5].isfinite().all()
 
 
+@pytest.mark.parametrize(("name", "recipe", "options"), CASES)
+def test_vector_runs_with_hyperparameters_per_model(name: str, recipe: str, options: dict[str, Any]) -> None:
+    """Rates that all differ, eps or decay that do, and the first step's scalars among the others."""
+    params, data = problem(40, 40, 6, "fp32")
+    hypers = records(name, options, 40)
+    results = []
+    for backend in ("simd", "reference"):
+        start = params.clone()
+        trainer = kernels.Trainer(name, hypers, start, recipe=recipe, backend=backend, loss_scale=SCALES)
+        assert not trainer._placed.shared or backend == "reference"
+        trainer.run(data[:4])
+        trainer.run(data[4:])
+        results.append(bits_of(trainer))
+    assert_equal(*results)
+
+
 def test_records_per_arm_are_records_per_model() -> None:
     arms = records("adam", {}, 3)
     assert_equal(bits_of(train(60, 20, 5, records=arms * 20)), bits_of(train(60, 20, 5, records=arms)))
