@@ -104,8 +104,8 @@ class Algorithm:
         recipes: by name; the first is the default.
         fill: initial value of every state element.
         initial: hyperparameters that decide the initial state and nothing else.
-        denominator: ``denominator(state, hyper, step)``: r, the root that divides the step beside eps, of state tensors in
-            any precision; None for an algorithm without one.
+        denominator: ``denominator(state, hyper, step)``: r, the root that divides the step beside eps, from states in any
+            precision; None for an algorithm without one.
         stateful_step: whether torch keeps a ``step`` tensor per parameter.
         eager_state: whether torch creates the state when the optimizer is constructed.
         step_in_row: whether host scalars depend on the step.

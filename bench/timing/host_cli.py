@@ -26,9 +26,7 @@ COLUMNS = (
 
 def time_host_command(
     optimizer: Annotated[list[str] | None, typer.Option("--optimizer", help="torch's class name (repeat).")] = None,
-    lines: Annotated[
-        bool, typer.Option("--lines", help="Also where one small step spends it.")
-    ] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="Also where one small step spends it.")] = False,
     quick: cli.QuickOption = False,
     json: cli.JsonOption = False,
     out: cli.OutOption = None,
