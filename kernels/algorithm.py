@@ -104,7 +104,7 @@ class Algorithm:
         recipes: by name; the first is the default.
         fill: initial value of every state element.
         initial: hyperparameters that decide the initial state and nothing else.
-        denominator: ``denominator(state, hyper, step)``: r, the root that divides the step beside eps, from states in any
+        denominator: ``denominator(state, hyper, step)``: r, the root that divides the step with eps, from states in any
             precision; None for an algorithm without one.
         stateful_step: whether torch keeps a ``step`` tensor per parameter.
         eager_state: whether torch creates the state when the optimizer is constructed.
