@@ -23,8 +23,9 @@ pytestmark = pytest.mark.skipif(bool(machine.unavailable()), reason=f"no simd ba
 
 @pytest.fixture
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every step is parted in two, whatever its size."""
+    """Every step is parted in two, whatever its size, and more where a tensor is longer than a block."""
     monkeypatch.setattr(step, "PARALLEL", 0)
+    monkeypatch.setattr(step, "_PART", 64)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
 
