@@ -8,7 +8,7 @@ import torch
 
 import kernels
 from kernels import bits
-from kernels.population import network_reference
+from kernels.population import launches, network_reference
 
 NETWORK = kernels.NETWORKS["mlp-6-6-1"]
 FAMILIES, ARMS = 3, 4
@@ -149,12 +149,13 @@ def test_a_run_in_parts_is_the_run() -> None:
 def test_long_runs_are_split_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = bits_of(train(60, 20, 12))
     monkeypatch.setattr("kernels.population.launches._CHUNK", 5000)
+    assert len(list(launches.chunks(12, 1500))) == 4
     assert_equal(bits_of(train(60, 20, 12)), expected)
 
 
 def test_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = bits_of(train(320, 80, 4))
-    monkeypatch.setattr("kernels.population.launches._THREADED", 1)
+    monkeypatch.setattr("kernels.population.launches_simd._THREADED", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert_equal(bits_of(train(320, 80, 4)), expected)
 
