@@ -13,7 +13,7 @@ from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
 from ..rounding.flags import AMSGRAD, DECAY, DECOUPLED, MAXIMIZE, REUSED, SCALED, mask
-from ..rounding.powers import PowerTable
+from ..rounding.powers import PowerTable, reciprocal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +66,6 @@ def _decay(hyper: AdamHyperparameters) -> float:
 # row: decay, 1 - beta1, beta2, 1 - beta2, eps, then what the denominator and the step are scaled by
 
 
-def _reciprocal(x: Any) -> Any:
-    """1 / x in double, infinity for 0; of one record's number or of a column of many records'."""
-    if isinstance(x, int | float):
-        return 1.0 / x if x else float("inf")
-    return 1.0 / abs(x)
-
-
 def _foreach_row(hyper: AdamHyperparameters, step: float, first: bool, powers: PowerTable) -> Row:
     beta1, beta2 = hyper.betas
     step_size = hyper.lr / (1 - beta1**step)
@@ -83,13 +76,13 @@ def _foreach_row(hyper: AdamHyperparameters, step: float, first: bool, powers: P
 def _for_loop_row(hyper: AdamHyperparameters, step: float, first: bool, powers: PowerTable) -> Row:
     *head, root, minus_step_size = _foreach_row(hyper, step, first, powers)
     # The per-tensor division by a host scalar is a multiplication by its reciprocal, taken in double.
-    return (*head, _reciprocal(root), minus_step_size)
+    return (*head, reciprocal(root), minus_step_size)
 
 
 def _capturable_row(hyper: AdamHyperparameters, step: float, first: bool, powers: PowerTable) -> Row:
     beta1, beta2 = hyper.betas
     # foreach divides by lr through its reciprocal; the for-loop multiplies by lr.
-    head = (_decay(hyper), 1 - beta1, beta2, 1 - beta2, hyper.eps, _reciprocal(hyper.lr), hyper.lr)
+    head = (_decay(hyper), 1 - beta1, beta2, 1 - beta2, hyper.eps, reciprocal(hyper.lr), hyper.lr)
     return (*head, *powers.place(beta1), *powers.place(beta2))
 
 

@@ -38,7 +38,8 @@ class RowTable:
     """The rows of many records over many steps: those of `host_rows`, bit for bit.
 
     All are formed at once, by the algorithm's own function on columns of numbers: elementwise double arithmetic is the
-    same in numpy as in Python, and powers are Python's, taken once for each distinct number.
+    same in numpy as in Python, and powers are Python's, taken once for each distinct number. A function of plain
+    numbers only (it branches on one, or calls math) is called for every record and step.
 
     Args:
         recipe: whose scalars.
@@ -53,6 +54,11 @@ class RowTable:
         self._records = list(records)
         self._powers = powers
         self._together = _columns(self._records) if self._records else None
+        if self._together is not None:
+            try:
+                self._entries([2.0, 3.0], first=False)
+            except (TypeError, ValueError):
+                self._together = None
 
     @property
     def bytes_per_step(self) -> int:

@@ -17,7 +17,8 @@ from ..backends.dispatch import resolve_backend
 from ..launch.rows import RowTable
 from ..rounding.powers import power_table
 from . import checks, network_reference
-from .launches import Run, block_of, triton_launches, vector_launches
+from .launches import Run, block_of, triton_launches
+from .launches_simd import vector_launches
 from .network import Network, get_network
 from .placement import place
 from .policy import Policy, get_policy

@@ -24,6 +24,7 @@ import functools
 import math
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,13 @@ def _on_cpu(beta32: float, length: int) -> tuple[np.ndarray, bool]:
     steps = np.arange(recorded.size + 1, length + 1, dtype=np.float64)
     power = np.power(beta32, steps).astype(np.float32)
     return np.concatenate([recorded, np.float32(1.0) - power]), beta32 in (0.0, 1.0)
+
+
+def reciprocal(x: Any) -> Any:
+    """1 / x in double, infinity for 0; of one record's number or of a column of many records'."""
+    if isinstance(x, int | float):
+        return 1.0 / x if x else float("inf")
+    return 1.0 / abs(x)
 
 
 class PowerTable:

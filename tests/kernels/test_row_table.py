@@ -1,6 +1,7 @@
 """Host scalars of many records at once are those of each record alone, bit for bit."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,11 @@ import torch
 import kernels
 from kernels.launch.rows import RowTable, host_rows
 from kernels.rounding.powers import PowerTable
+
+
+def _plain(hyper: Any, step: float, first: bool, powers: PowerTable) -> tuple[float, ...]:
+    return (math.sqrt(hyper.lr), hyper.lr if step > 2 else -hyper.lr, float(first))
+
 
 CASES = [(name, recipe) for name in sorted(kernels.ALGORITHMS) for recipe in kernels.get_algorithm(name).recipes]
 MIXED = (torch.float32, torch.float32, torch.bfloat16, None)
@@ -49,3 +55,11 @@ def test_together_as_alone(name: str, recipe: str, varied: bool, one_rate: bool,
     for t, step in enumerate(table, 1):
         alone = np.array(host_rows(rule, dtypes, [(record, float(t), t == 1) for record in records], powers))
         assert np.array_equal(step.view(np.int64), alone.view(np.int64))
+
+
+def test_a_function_of_plain_numbers_is_called_for_each() -> None:
+    rule = dataclasses.replace(kernels.get_algorithm("sgd").recipe(None), row=_plain, columns=("a", "b", "c"))
+    records = [kernels.get_algorithm("sgd").hyperparameters(lr=0.1 * k) for k in range(5)]
+    table = RowTable(rule, PLAIN, records, PowerTable(torch.device("cpu"))).rows(1, 4)
+    assert table[2, 3].tolist() == [math.sqrt(0.1 * 3), 0.1 * 3, 0.0]
+    assert table[0, 3].tolist() == [math.sqrt(0.1 * 3), -0.1 * 3, 1.0]

@@ -8,7 +8,7 @@ import torch
 
 import kernels
 from kernels import bits
-from kernels.population import network_reference
+from kernels.population import launches, network_reference
 
 NETWORK = kernels.NETWORKS["mlp-6-6-1"]
 FAMILIES, ARMS = 3, 4
@@ -149,12 +149,13 @@ def test_a_run_in_parts_is_the_run() -> None:
 def test_long_runs_are_split_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = bits_of(train(60, 20, 12))
     monkeypatch.setattr("kernels.population.launches._CHUNK", 5000)
+    assert len(list(launches.chunks(12, 1500))) == 4
     assert_equal(bits_of(train(60, 20, 12)), expected)
 
 
 def test_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = bits_of(train(320, 80, 4))
-    monkeypatch.setattr("kernels.population.launches._THREADED", 1)
+    monkeypatch.setattr("kernels.population.launches_simd._THREADED", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert_equal(bits_of(train(320, 80, 4)), expected)
 
@@ -223,6 +224,57 @@ def test_scaling_by_a_power_of_two_is_mapped_away() -> None:
     mapped = kernels.get_algorithm("adam").rescale(plain, 8192.0)
     one, other = (train(20, 20, 20, records=[r], loss_scale=s) for r, s in ((plain, 1.0), (mapped, 8192.0)))
     assert_equal([other.params, other.state["exp_avg"] / 8192], [one.params, one.state["exp_avg"]])
+
+
+DEEPER = kernels.Network(name="mlp-3-4-5-1", widths=(3, 4, 5, 1), head=NETWORK.head)
+
+
+def deeper_run(backend: str, policy: str) -> list[torch.Tensor]:
+    """A network with two hidden layers, inputs as they are, whose rows have another padding."""
+    rng = np.random.default_rng(1)
+    params = torch.from_numpy(rng.uniform(-1, 1, (20, DEEPER.parameters)).astype(np.float32))
+    data = torch.from_numpy(rng.random((4, 5, DEEPER.features)).astype(np.float32))
+    given: dict[str, Any] = {"network": DEEPER, "policy": policy, "backend": backend, "loss_scale": SCALES}
+    trainer = kernels.Trainer("adam", records("adam", {}), params, **given)
+    grads = trainer.run(data, keep_gradients=True)
+    assert grads is not None
+    assert bool((grads != 0).flatten(0, 1).any(0).all()), "every parameter has a gradient somewhere"
+    return [*bits_of(trainer), grads]
+
+
+@pytest.mark.parametrize("policy", ["fp32", "bf16-mixed"])
+def test_a_deeper_network(policy: str) -> None:
+    assert_equal(deeper_run("simd", policy), deeper_run("reference", policy))
+
+
+@pytest.mark.interpreter
+def test_a_deeper_network_interpreted() -> None:
+    assert_equal(deeper_run("interpreter", "bf16-mixed"), deeper_run("reference", "bf16-mixed"))
+
+
+def test_the_reference_computes_what_autograd_does() -> None:
+    """To float32's precision, for either network: the oracle itself against torch."""
+    for network in (NETWORK, DEEPER):
+        rng = np.random.default_rng(2)
+        params = torch.from_numpy(rng.uniform(-1, 1, (9, network.parameters)))
+        sample = torch.from_numpy(rng.random((9, network.features)))
+        scale = torch.linspace(0.5, 4.0, 9, dtype=torch.float64)
+        p = params.clone().requires_grad_()
+        h = sample[:, : network.widths[0]]
+        h = h * h if network.squares_input else h
+        for layer, start in enumerate(network.starts):
+            inputs, outputs = network.widths[layer : layer + 2]
+            weight = p[:, start : start + inputs * outputs].reshape(-1, outputs, inputs)
+            h = (weight @ h.unsqueeze(2)).squeeze(2) + p[:, start + inputs * outputs : start + (inputs + 1) * outputs]
+            h = h.relu() if layer + 1 < len(network.starts) else h
+        losses = (sample[:, network.widths[0] :] - torch.sigmoid(h).exp()).squeeze(1)
+        (scale * losses).sum().backward()
+        arguments = (network, params.float(), sample.float())
+        got = network_reference.gradients(*arguments, scale.float(), torch.float32)
+        assert p.grad is not None
+        torch.testing.assert_close(got.double(), p.grad, rtol=2e-5, atol=2e-6)
+        found = network_reference.losses(*arguments, torch.float32)
+        torch.testing.assert_close(found.double(), losses.detach(), rtol=1e-5, atol=1e-6)
 
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [

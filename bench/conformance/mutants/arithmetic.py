@@ -22,7 +22,7 @@ def _sgd(name: str, fault: str, old: str, new: str, *, inside: str = "_sgd_eager
     return Mutant(name=name, fault=fault, optimizer="SGD", recipe=recipe, edits=(edit,))
 
 
-_CORRECT = "d = ops.round_to(ops.div_by_scalar(d, ops.scalar(row, 5), tl.float32 != DTYPE), DTYPE)"
+_CORRECT = "d = ops.round_to(ops.div_by_scalar(d, ops.scalar(row, 5), (FLAGS & REUSED) or tl.float32 != DTYPE), DTYPE)"
 _ADD_EPS = "d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE)"
 _RETURN = "return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE), m, v, vmax"
 

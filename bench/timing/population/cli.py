@@ -45,6 +45,8 @@ def time_population_command(
         for name in ("bits", "chain"):
             unequal = [row for row in document.get(name, []) if row["outcome"] != "equal"]
             output.note(f"{name}: {len(document.get(name, []))} compared, {len(unequal)} differ")
+        for line in document["not_offered"]:
+            output.note(f"not offered: {line}")
         for error in document["errors"]:
             output.note(f"failed: {error['stage']}: {error['item']}: {error['error'].strip().splitlines()[-1]}")
         wrong = [row for name in ("bits", "chain") for row in document.get(name, []) if row["outcome"] != "equal"]

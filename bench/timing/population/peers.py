@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -97,8 +98,16 @@ def torch_func() -> Iterator[Peer]:
         )
 
 
+def jax_missing() -> str:
+    """Why JAX cannot take part; empty where it can."""
+    lacking = [name for name in ("jax", "optax") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(lacking)} not installed" if lacking else ""
+
+
 def jax_forms() -> Iterator[Peer]:
-    """jit(vmap(scan)) over families and arms, and the same written by hand with the models last."""
+    """jit(vmap(scan)) over families and arms, and the same written by hand with the models last; none without JAX."""
+    if jax_missing():
+        return
     yield Peer(provider="jax", engine="jit(vmap(vmap(scan))) + optax", make=_jax_vmap)
     yield Peer(provider="jax", engine="jit(scan), models last by hand, + optax", make=_jax_by_hand)
 

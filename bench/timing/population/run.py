@@ -76,6 +76,7 @@ def run_all(device: str, write: Write, *, minutes: float, dry: bool = False) -> 
     # JAX would take most of the memory for itself.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     report = Report(write, 60 * minutes, device=_device(device), dry=dry, versions=_versions())
+    report.document["not_offered"] = [f"jax: {reason}"] if (reason := peers.jax_missing()) else []
     if device == "cuda":
         report.stage("compile", [("all kernels", partial(warm, report))])
     report.stage("bits", _bits(device, dry))

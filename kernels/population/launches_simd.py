@@ -1,0 +1,125 @@
+"""From a run to calls of vector code: models across the lanes, tiles of samples, scalars by what they depend on."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..rounding.powers import power_table
+from . import train_simd
+from .launches import Run, chunks
+
+_THREADED = 1 << 14
+"""Model-steps from which threads are worth starting (about a millisecond's work)."""
+
+
+def vector_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted: bool = False) -> None:
+    """Train by `train_simd`, with torch's number of threads; arguments as in `triton_launches`."""
+    del interpreted
+    width = train_simd.WIDTH
+    placed, numbers = run.placement, run.network.parameters
+    blocks = len(placed.model_of) // width
+    packed = [None if tensor is None else _across(placed.gather(tensor), width) for tensor in run.tensors]
+    # Blocks of one family after another share a tile of samples: the arms of a family lie in blocks alike.
+    families, tile_of = np.unique(run.family.view(blocks, width).numpy(), axis=0, return_inverse=True)
+    tile_of = np.ascontiguousarray(tile_of.reshape(-1), np.int64)
+    in_order = np.array_equal(families.reshape(-1), np.arange(data.shape[1]))
+    row_of = run.record.int()
+    powers = power_table(run.params.device)
+    constants = run.constants(keep_gradients=kept is not None)
+    per_step = max(run.rows.bytes_per_step, families.size * data.shape[2] * 4)
+    per_step = max(per_step, 0 if kept is None else blocks * width * numbers * 4)
+    for chunk in chunks(len(data), per_step, alone=run.first_step == 1 and not placed.shared):
+        steps = chunk.stop - chunk.start
+        rows, own = np.empty((0, 0)), _Own.empty()
+        if placed.shared:
+            rows = run.rows.rows(run.first_step + chunk.start, steps)
+        else:
+            columns = run.rows.columns(run.first_step + chunk.start, steps)
+            own = _Own.of(columns, run.record.view(blocks, width).numpy())
+        train = train_simd.train_function({**constants, "DEPENDS": own.depends})
+        samples = data[chunk]
+        samples = samples.reshape(steps, *families.shape, -1) if in_order else samples[:, torch.from_numpy(families)]
+        tiles = samples.permute(1, 0, 3, 2).contiguous()
+        grads = torch.empty(0) if kept is None else torch.empty(steps, blocks, numbers, width)
+        at = [0 if tensor is None else tensor.data_ptr() for tensor in packed]
+        call = {
+            **dict(zip(("params", "s0", "s1", "s2"), at, strict=True)),
+            "grads": grads.data_ptr(),
+            "data": tiles.data_ptr(),
+            "tile_of": tile_of.ctypes.data,
+            "scale": run.loss_scale.data_ptr(),
+            "rows": rows.ctypes.data,
+            "row_of": row_of.data_ptr(),
+            "powers": powers.values.data_ptr(),
+            **{kind: array.ctypes.data for kind, array in own.arrays.items()},
+            "records": rows.shape[1],
+            "first_step": run.first_step + chunk.start,
+            "steps": steps,
+            "blocks": blocks,
+        }
+        _in_threads(train, call, blocks, steps)
+        if kept is not None:
+            kept[chunk] = grads.transpose(2, 3).reshape(steps, -1, numbers)[:, placed.slot_of]
+    for tensor, values in zip(run.tensors, packed, strict=True):
+        if tensor is not None and values is not None:
+            placed.scatter(values.transpose(1, 2).reshape(-1, numbers), tensor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Own:
+    """Scalars of models with hyperparameters of their own, by what they depend on.
+
+    Attributes:
+        depends: the array of each column.
+        arrays: ``by_step`` [steps, columns], ``by_model`` [blocks, columns, width], ``by_both`` [steps, blocks, ...].
+    """
+
+    depends: tuple[str, ...]
+    arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def empty(cls) -> _Own:
+        return cls(depends=(), arrays={kind: np.empty(0) for kind in ("by_step", "by_model", "by_both")})
+
+    @classmethod
+    def of(cls, columns: list[np.ndarray], record: np.ndarray) -> _Own:
+        """From the columns of `RowTable.columns`; ``record`` is [blocks, width]."""
+        depends = tuple("by_step" if c.shape[1] == 1 else "by_model" if c.shape[0] == 1 else "by_both" for c in columns)
+        found = cls.empty()
+        for kind in found.arrays:
+            chosen = [column for column, where in zip(columns, depends, strict=True) if where == kind]
+            if chosen and kind == "by_step":
+                found.arrays[kind] = np.concatenate(chosen, 1)
+            elif chosen:
+                stacked = np.stack([column[:, record] for column in chosen], 2)
+                found.arrays[kind] = stacked[0] if kind == "by_model" else stacked
+        arrays = {kind: np.ascontiguousarray(array, np.float64) for kind, array in found.arrays.items()}
+        return cls(depends=depends, arrays=arrays)
+
+
+def _across(rows: Tensor, width: int) -> Tensor:
+    """[blocks, n, width] of rows [slots, n]."""
+    return rows.view(-1, width, rows.shape[1]).transpose(1, 2).contiguous()
+
+
+def _in_threads(train: Any, call: Mapping[str, int], blocks: int, steps: int) -> None:
+    """All blocks, parted among threads; nobody's bits depend on it."""
+    threads = min(torch.get_num_threads(), blocks) if blocks * train_simd.WIDTH * steps >= _THREADED else 1
+    bounds = [blocks * k // threads for k in range(threads + 1)]
+    workers = [
+        threading.Thread(target=train, args=({**call, "begin": begin, "end": end},))
+        for begin, end in itertools.pairwise(bounds[1:])
+    ]
+    for worker in workers:
+        worker.start()
+    train({**call, "begin": bounds[0], "end": bounds[1]})
+    for worker in workers:
+        worker.join()
