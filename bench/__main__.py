@@ -38,6 +38,11 @@ COMMANDS: tuple[Command, ...] = (
         help="Time optimizer steps, ours and torch's, interleaved.",
     ),
     Command(
+        name="tables",
+        target="bench.store.tables_cli:tables_command",
+        help="Fill the measured tables of README.md and docs/ from the kept results; --check says whether they differ.",
+    ),
+    Command(
         name="time host",
         target="bench.timing.host_cli:time_host_command",
         help="What a step costs the host on a GPU, measured without one, and what it would send.",
