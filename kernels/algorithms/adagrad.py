@@ -12,7 +12,7 @@ from torch import Tensor
 from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
-from ..rounding.flags import DECAY, MAXIMIZE, mask
+from ..rounding.flags import DECAY, MAXIMIZE, ZEROS, mask
 from ..rounding.powers import PowerTable
 
 
@@ -58,7 +58,7 @@ def _adagrad_denominator(p, g, total, row, FLAGS: tl.constexpr, DTYPE: tl.conste
     if FLAGS & DECAY:
         g = ops.add_scaled(g, p, ops.scalar(row, 0), DTYPE)
     total = ops.addcmul(total, g, g, 1.0, DTYPE)
-    d = ops.add_scalar(ops.sqrt(total, DTYPE), ops.scalar(row, 1), DTYPE)
+    d = ops.add_scalar(ops.sqrt(total, DTYPE, FLAGS & ZEROS), ops.scalar(row, 1), DTYPE)
     return g, total, d
 
 
@@ -72,7 +72,7 @@ def _adagrad_for_loop(p, g, total, s1, s2, row, step, powers, lane, FLAGS: tl.co
 def _adagrad_foreach(p, g, total, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
     g, total, d = _adagrad_denominator(p, g, total, row, FLAGS, DTYPE)
     # The step size enters the numerator, rounded, before the division.
-    return ops.addcdiv(p, ops.mul(g, ops.scalar(row, 2), DTYPE), d, 1.0, DTYPE), total, s1, s2
+    return ops.addcdiv(p, ops.mul(g, ops.scalar(row, 2), DTYPE), d, 1.0, DTYPE, FLAGS & ZEROS), total, s1, s2
 
 
 def _denominator_reference(

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
-from ..rounding.flags import AMSGRAD, DECAY, DECOUPLED, MAXIMIZE, REUSED, SCALED, mask
+from ..rounding.flags import AMSGRAD, DECAY, DECOUPLED, MAXIMIZE, REUSED, SCALED, ZEROS, mask
 from ..rounding.powers import PowerTable, reciprocal
 
 
@@ -100,9 +100,9 @@ def _adam_moments(p, g, m, v, vmax, row, FLAGS: tl.constexpr, DTYPE: tl.constexp
     v = ops.addcmul(ops.mul(v, ops.scalar(row, 2), DTYPE), g, g, ops.scalar(row, 3), DTYPE)
     if FLAGS & AMSGRAD:
         vmax = ops.maximum(vmax, v)
-        d = ops.sqrt(vmax, DTYPE)
+        d = ops.sqrt(vmax, DTYPE, FLAGS & ZEROS)
     else:
-        d = ops.sqrt(v, DTYPE)
+        d = ops.sqrt(v, DTYPE, FLAGS & ZEROS)
     return p, m, v, vmax, d
 
 
@@ -111,14 +111,14 @@ def _adam_foreach(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
     d = ops.round_to(ops.div_by_scalar(d, ops.scalar(row, 5), (FLAGS & REUSED) or tl.float32 != DTYPE), DTYPE)
     d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE)
-    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE), m, v, vmax
+    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & ZEROS), m, v, vmax
 
 
 @triton.jit
 def _adam_for_loop(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
     d = ops.add_scalar(ops.mul(d, ops.scalar(row, 5), DTYPE), ops.scalar(row, 4), DTYPE)
-    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE), m, v, vmax
+    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & ZEROS), m, v, vmax
 
 
 @triton.jit

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
-from ..rounding.flags import CENTERED, DECAY, MAXIMIZE, MOMENTUM, mask
+from ..rounding.flags import CENTERED, DECAY, MAXIMIZE, MOMENTUM, ZEROS, mask
 from ..rounding.powers import PowerTable
 
 
@@ -75,13 +75,13 @@ def _rmsprop(p, g, v, buf, mean, row, step, powers, lane, FLAGS: tl.constexpr, D
         # Can round negative; torch takes the root all the same, and so NaN.
         d = ops.sqrt(ops.addcmul(v, mean, mean, -1.0, DTYPE), DTYPE)
     else:
-        d = ops.sqrt(v, DTYPE)
+        d = ops.sqrt(v, DTYPE, FLAGS & ZEROS)
     d = ops.add_scalar(d, eps, DTYPE)
     if FLAGS & MOMENTUM:
         buf = ops.addcdiv(ops.mul(buf, momentum, DTYPE), g, d, 1.0, DTYPE)
         p = ops.add_scaled(p, buf, minus_lr, DTYPE)
     else:
-        p = ops.addcdiv(p, g, d, minus_lr, DTYPE)
+        p = ops.addcdiv(p, g, d, minus_lr, DTYPE, FLAGS & ZEROS)
     return p, v, buf, mean
 
 

@@ -13,7 +13,7 @@ from ..algorithm import Recipe
 from ..backends import interpreter
 from ..launch.rows import RowTable
 from ..rounding.dtypes import DTYPES
-from ..rounding.flags import REUSED
+from ..rounding.flags import REUSED, ZEROS
 from ..rounding.powers import power_table
 from . import train_kernel, train_simd
 from .network import Network
@@ -101,8 +101,8 @@ def training_constants(
     return {
         **network.constants(),
         "RULE": recipe.rule,
-        # A model divides all of its parameters by the root of one bias correction.
-        "FLAGS": flags | REUSED.value,
+        # A model divides all of its parameters by the root of one bias correction; dead units bring zeros.
+        "FLAGS": flags | REUSED.value | ZEROS.value,
         "STATES": states,
         # Lanes are those of a [models, n] tensor: rows of any length are torch's unaligned path.
         "LANES": ("unaligned" if numbers % 4 else "aligned") if recipe.lanes else "",

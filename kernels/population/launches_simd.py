@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..rounding.flags import ZEROS
 from ..rounding.powers import power_table
 from . import train_simd
 from .launches import Run, chunks
@@ -34,6 +35,8 @@ def vector_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted:
     row_of = run.record.int()
     powers = power_table(run.params.device)
     constants = run.constants(keep_gradients=kept is not None)
+    # A CPU's roots and quotients of zeros are as quick as any.
+    constants["FLAGS"] &= ~ZEROS.value
     per_step = max(run.rows.bytes_per_step, families.size * data.shape[2] * 4)
     per_step = max(per_step, 0 if kept is None else blocks * width * numbers * 4)
     for chunk in chunks(len(data), per_step, alone=run.first_step == 1 and not placed.shared):

@@ -94,9 +94,24 @@ def div_by_scalar(x, y, CORRECTED: tl.constexpr):
 
 
 @triton.jit
-def sqrt(x, dtype: tl.constexpr):
+def sqrt(x, dtype: tl.constexpr, ZEROS: tl.constexpr = 0):
     """``x.sqrt()``, correctly rounded (`tl.sqrt` is approximate and flushes subnormals)."""
-    return round_to(tl.sqrt_rn(x), dtype)
+    if ZEROS:
+        # A zero is its own root, sign and all.
+        return round_to(tl.where(x == 0.0, x, tl.sqrt_rn(tl.where(x == 0.0, 1.0, x))), dtype)
+    else:
+        return round_to(tl.sqrt_rn(x), dtype)
+
+
+@triton.jit
+def quotient(a, b, ZEROS: tl.constexpr = 0):
+    """``a / b``, correctly rounded; in float32, unlike the other blocks, whatever the dtype."""
+    if ZEROS:
+        # 0 / b is 0 times anything of b's sign over b that is neither 0 nor infinite where b is not: NaN for b = 0.
+        found = tl.div_rn(tl.where(a == 0.0, 8.673617379884035e-19, a), b)
+        return tl.where(a == 0.0, a * found, found)
+    else:
+        return tl.div_rn(a, b)
 
 
 @triton.jit
@@ -115,9 +130,9 @@ def addcmul(x, a, b, value, dtype: tl.constexpr):
 
 
 @triton.jit
-def addcdiv(x, a, b, value, dtype: tl.constexpr):
+def addcdiv(x, a, b, value, dtype: tl.constexpr, ZEROS: tl.constexpr = 0):
     """``x.addcdiv_(a, b, value=value)``: the quotient is rounded, then one fma (for value 1, a sum)."""
-    return round_to(tl.fma(tl.div_rn(a, b), value, x), dtype)
+    return round_to(tl.fma(quotient(a, b, ZEROS), value, x), dtype)
 
 
 @triton.jit

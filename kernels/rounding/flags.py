@@ -34,6 +34,8 @@ SCALED = Flag(1 << 7)
 """A grad_scale is given (fused recipes are contracted differently then)."""
 REUSED = Flag(1 << 8)
 """A program divides many elements by one number: quotients by its corrected reciprocal, to the same bits."""
+ZEROS = Flag(1 << 9)
+"""Zeros are common (dead units): roots and quotients keep off a GPU's slow path for them, to the same bits."""
 
 NAMES = {
     "maximize": MAXIMIZE,
@@ -45,6 +47,7 @@ NAMES = {
     "centered": CENTERED,
     "scaled": SCALED,
     "reused": REUSED,
+    "zeros": ZEROS,
 }
 
 
