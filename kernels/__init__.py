@@ -4,6 +4,10 @@ The drop-in classes take what torch.optim's take; `functional` has a step as a f
 at once; `bits` compares results.
 """
 
+import dis
+import sys
+from typing import TYPE_CHECKING, Any
+
 from . import algorithms, backends, bits, functional, launch, population, rounding
 from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm, register
 from .backends import available_backends, interpreter, resolve_backend
@@ -14,6 +18,22 @@ from .population import NETWORKS, POLICIES, Network, Policy, Population, Trainer
 from .rounding import flags
 from .rounding.dtypes import DTYPES
 from .rounding.powers import BIAS_CORRECTIONS
+
+if not TYPE_CHECKING:
+    # Not for type checkers: they shall go on to say that a name is missing.
+
+    def __getattr__(name: str) -> Any:
+        """A name that we lack: to ``from kernels import name`` this package is not there.
+
+        Libraries look for another package of our name (the Hub's ``kernels``) and go on without it when it is missing.
+        """
+        frame = sys._getframe(1)
+        if frame.f_code.co_code[frame.f_lasti] == dis.opmap["IMPORT_FROM"]:
+            raise ModuleNotFoundError(
+                f"No module named 'kernels' with a {name!r}: this kernels is the one of lossscale-bench", name="kernels"
+            )
+        raise AttributeError(f"module 'kernels' has no attribute {name!r}")
+
 
 SGD = make_optimizer(ALGORITHMS["sgd"])
 Adam = make_optimizer(ALGORITHMS["adam"])

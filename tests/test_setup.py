@@ -128,3 +128,14 @@ def test_make_test_compat_has_its_own_environment(checkout: Checkout) -> None:
     assert code == 0
     assert any(line.endswith("--no-deps triton==3.6.0") for line in lines)
     assert not (checkout.root / ".venv").exists()
+
+
+def test_a_name_that_our_kernels_lacks_is_a_missing_package_to_whoever_imports_it() -> None:
+    with pytest.raises(ModuleNotFoundError, match="the one of lossscale-bench") as caught:
+        from kernels import get_kernel  # noqa: F401
+    assert caught.value.name == "kernels"
+    import kernels
+
+    assert not hasattr(kernels, "get_kernel")
+    with pytest.raises(AttributeError, match="no attribute 'get_kernel'"):
+        kernels.get_kernel  # noqa: B018
