@@ -236,7 +236,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         "approximate-division",
         "a quotient is a product with the reciprocal",
         "addcdiv",
-        "tl.div_rn(a, b)",
+        "quotient(a, b, ZEROS)",
         "a * tl.div_rn(b * 0.0 + 1.0, b)",
         optimizer="Adam",
     ),
