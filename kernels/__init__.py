@@ -35,16 +35,22 @@ if not TYPE_CHECKING:
         raise AttributeError(f"module 'kernels' has no attribute {name!r}")
 
 
-SGD = make_optimizer(ALGORITHMS["sgd"])
-Adam = make_optimizer(ALGORITHMS["adam"])
-AdamW = make_optimizer(ALGORITHMS["adamw"])
-RMSprop = make_optimizer(ALGORITHMS["rmsprop"])
-Adagrad = make_optimizer(ALGORITHMS["adagrad"])
-AdamAtan2 = make_optimizer(ALGORITHMS["adam_atan2"])
+CLASSES = {algorithm.title: make_optimizer(algorithm) for algorithm in ALGORITHMS.values()}
+"""The drop-in class of every registered algorithm, by its title."""
+
+SGD = CLASSES["SGD"]
+Adam = CLASSES["Adam"]
+AdamW = CLASSES["AdamW"]
+RMSprop = CLASSES["RMSprop"]
+Adagrad = CLASSES["Adagrad"]
+AdamAtan2 = CLASSES["AdamAtan2"]
+# Those above have a name that type checkers see; a new algorithm's class is there all the same.
+globals().update(CLASSES)
 
 __all__ = [
     "ALGORITHMS",
     "BIAS_CORRECTIONS",
+    "CLASSES",
     "DTYPES",
     "NETWORKS",
     "POLICIES",

@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from . import algorithms as _registered  # noqa: F401  (fills the registry)
-from .algorithm import Algorithm, Recipe, State, get_algorithm
+from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm
 from .backends import resolve_backend, step_bucket
 from .launch.buckets import Assembly, Member, assemble
 from .launch.checks import check_apart, check_grad, check_param, check_state
@@ -230,9 +230,14 @@ def _documentation(algorithm: Algorithm, columns: Mapping[str, State], hypers: S
     return "\n".join(lines)
 
 
-sgd_ = make_function(get_algorithm("sgd"))
-adam_ = make_function(get_algorithm("adam"))
-adamw_ = make_function(get_algorithm("adamw"))
-rmsprop_ = make_function(get_algorithm("rmsprop"))
-adagrad_ = make_function(get_algorithm("adagrad"))
-adam_atan2_ = make_function(get_algorithm("adam_atan2"))
+FUNCTIONS = {f"{algorithm.name}_": make_function(algorithm) for algorithm in ALGORITHMS.values()}
+"""The function of every registered algorithm, by its name."""
+
+sgd_ = FUNCTIONS["sgd_"]
+adam_ = FUNCTIONS["adam_"]
+adamw_ = FUNCTIONS["adamw_"]
+rmsprop_ = FUNCTIONS["rmsprop_"]
+adagrad_ = FUNCTIONS["adagrad_"]
+adam_atan2_ = FUNCTIONS["adam_atan2_"]
+# Those above have a name that type checkers see; a new algorithm's function is there all the same.
+globals().update(FUNCTIONS)

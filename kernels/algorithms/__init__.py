@@ -1,5 +1,9 @@
 """One file an algorithm: hyperparameters, degrees, rules, references, registration. Importing this registers all."""
 
-from . import adagrad, adam, adam_atan2, rmsprop, sgd
+import importlib
+import pkgutil
 
-__all__ = ["adagrad", "adam", "adam_atan2", "rmsprop", "sgd"]
+__all__ = sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+for _name in __all__:
+    importlib.import_module(f"{__name__}.{_name}")

@@ -103,6 +103,17 @@ def _patch_once(original: Any) -> Any:
     return patch_lang
 
 
+def _patch_tensor(original: Any) -> Any:
+    """A loop's bound is an array of one number in the interpreter, which numpy no longer takes for an integer."""
+
+    def patch_lang_tensor(tensor: Any, scope: Any) -> Any:
+        found = original(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(np.asarray(self.handle.data).item()))
+        return found
+
+    return patch_lang_tensor
+
+
 @contextlib.contextmanager
 def exact() -> Iterator[None]:
     """While this is open the interpreter rounds as a GPU does."""
@@ -114,6 +125,7 @@ def exact() -> Iterator[None]:
     ]
     if hasattr(module, "_LangPatchScope") and hasattr(module, "_patch_lang"):
         replaced.append((module, "_patch_lang", _patch_once(module._patch_lang)))
+        replaced.append((module, "_patch_lang_tensor", _patch_tensor(module._patch_lang_tensor)))
     saved = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
     for owner, name, method in replaced:
         setattr(owner, name, method)

@@ -40,12 +40,21 @@ def chunk_table(numels: np.ndarray, block: int) -> np.ndarray:
 
 
 def address_table(columns: Sequence[Sequence[Tensor]], row_of: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The address table of these tensor lists (parameters first) on the host."""
-    host = np.empty((PARAM + len(columns), len(columns[0])), np.int64)
-    host[NUMEL] = np.fromiter(map(Tensor.numel, columns[0]), np.int64, host.shape[1])
-    host[ROW] = row_of
-    addresses = map(Tensor.data_ptr, chain.from_iterable(columns))
-    host[PARAM:] = np.fromiter(addresses, np.int64, host[PARAM:].size).reshape(host[PARAM:].shape)
+    """The address table of these tensor lists (parameters, gradients, states, copies) on the host."""
+    count = len(columns[0])
+    numels = np.fromiter(map(Tensor.numel, columns[0]), np.int64, count)
+    addresses = np.fromiter(map(Tensor.data_ptr, chain.from_iterable(columns)), np.int64, count * len(columns))
+    return table_of(numels, row_of, addresses.reshape(len(columns), count))
+
+
+def table_of(
+    numels: int | np.ndarray, row_of: Sequence[int] | np.ndarray, addresses: Sequence[np.ndarray] | np.ndarray
+) -> np.ndarray:
+    """The address table of tensors whose addresses are known: a row each for parameters, gradients, states, copies."""
+    host = np.empty((PARAM + len(addresses), len(row_of)), np.int64)
+    host[NUMEL], host[ROW] = numels, row_of
+    for column, row in enumerate(addresses, PARAM):
+        host[column] = row
     return host
 
 

@@ -19,7 +19,7 @@ from ..backends.dispatch import launch_block
 from ..launch.buckets import Assembly
 from ..launch.checks import bytes_spanned, has_memory
 from ..launch.rows import host_rows
-from ..launch.tables import GRAD, NUMEL, PARAM, Mirror, Tables, address_table
+from ..launch.tables import GRAD, Mirror, Tables, address_table, table_of
 from ..rounding.powers import power_table
 from .counters import Counters
 
@@ -153,12 +153,8 @@ class Plan:
         if known is None or known.shape[1] != len(bucket.params):
             host = address_table(bucket.columns(), bucket.row_of)
         else:
-            count = len(bucket.params)
-            host = np.empty_like(known)
-            fixed = np.array(self._addresses, np.int64).reshape(-1, count)
-            host[NUMEL], host[NUMEL + 1] = fixed[0], bucket.row_of
-            host[PARAM], host[GRAD] = fixed[1], self._grad_addresses
-            host[GRAD + 1 :] = fixed[2:]
+            numels, params, *others = np.array(self._addresses, np.int64).reshape(-1, len(bucket.params))
+            host = table_of(numels, bucket.row_of, [params, np.array(self._grad_addresses, np.int64), *others])
         self.tables.update(host, self.device, launch_block(self.backend, host))
         self.tables.current = True
 

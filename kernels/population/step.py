@@ -19,7 +19,7 @@ from ..backends.dispatch import launch_block, resolve_backend
 from ..backends.tensor_ops import lanes, reference_update
 from ..launch.checks import check_tensor
 from ..launch.rows import RowTable
-from ..launch.tables import Tables
+from ..launch.tables import Tables, table_of
 from ..rounding.powers import power_table
 from ..rounding.reference import Context
 from .step_kernel import launch_population
@@ -176,11 +176,8 @@ class Population:
         slots = self._slots()
         columns = [self.params, grads, *(slot for slot in slots if slot is not None)]
         offsets = np.arange(models, dtype=np.int64) * width
-        host = np.empty((2 + len(columns), models), np.int64)
-        host[0] = width
-        host[1] = self._row_of
-        for column, tensor in enumerate(columns, 2):
-            host[column] = tensor.data_ptr() + offsets * tensor.element_size()
+        addresses = [tensor.data_ptr() + offsets * tensor.element_size() for tensor in columns]
+        host = table_of(width, self._row_of, addresses)
         self._tables.update(host, self.params.device, launch_block(self.backend, host))
         simd.launch_tables(
             self._tables,

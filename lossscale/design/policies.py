@@ -7,6 +7,8 @@ from typing import Final
 
 from ..support.errors import check_choice
 
+_FORMATS: Final = ("fp32", "bf16", "fp16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
@@ -26,6 +28,10 @@ class Policy:
     grads: str = "fp32"
     state: str = "fp32"
     compute: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for role, name in vars(self).items():
+            check_choice(f"policy: {role}", name, _FORMATS)
 
     @property
     def text(self) -> str:

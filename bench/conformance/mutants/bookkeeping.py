@@ -221,7 +221,7 @@ LAUNCH: tuple[Mutant, ...] = (
     _launch(
         "wrong-group",
         "every tensor gets the first group's lr",
-        ("address_table", "host[ROW] = row_of", "host[ROW] = 0"),
+        ("table_of", "host[NUMEL], host[ROW] = numels, row_of", "host[NUMEL], host[ROW] = numels, 0"),
     ),
     _launch(
         "states-swapped",

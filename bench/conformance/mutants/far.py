@@ -26,11 +26,10 @@ def far_step(package: ModuleType) -> torch.Tensor:
     kernel: Any = module_of(package, "kernel_constants")
     p, g = torch.linspace(1, 2, 4000), torch.linspace(-1, 1, 4000)
     shift = _CHUNKS * _BLOCK
-    host = np.array(
-        [[shift + p.numel()], [0], *([t.data_ptr() - shift * t.element_size()] for t in (p, g))],
-        np.int64,
-    )
-    chunks = module_of(package, "chunk_table").chunk_table(np.array([p.numel()]), _BLOCK)
+    tables: Any = module_of(package, "chunk_table")
+    moved = np.array([[t.data_ptr() - shift * t.element_size()] for t in (p, g)], np.int64)
+    host = tables.table_of(shift + p.numel(), [0], moved)
+    chunks = tables.chunk_table(np.array([p.numel()]), _BLOCK)
     chunks[:, 1] += _CHUNKS
     recipe = package.get_algorithm("sgd").recipe("foreach")
     constants = kernel.kernel_constants(
