@@ -13,7 +13,11 @@ COMMANDS = (
     Command(name="show", target="lossscale.commands:show", help="One pair's trajectory."),
     Command(name="report", target="lossscale.commands:report", help="The HTML page of runs."),
     Command(name="picture", target="lossscale.commands:picture", help="The picture of a run, such as the README's."),
-    Command(name="rescale", target="lossscale.rescale:command", help="What to set when the loss was multiplied by S."),
+    Command(
+        name="rescale",
+        target="lossscale.rescale.command:command",
+        help="What to set when the loss was multiplied by S.",
+    ),
 )
 
 

@@ -37,7 +37,7 @@ def algorithm_name(text: str) -> str:
 
 
 def parse_options(
-    algorithm: Algorithm, parts: Sequence[str], argument: str, shown: str
+    algorithm: Algorithm, parts: Sequence[str], argument: str, shown: str, *, also: Sequence[str] = ()
 ) -> tuple[tuple[str, Value], ...]:
     """``("eps=1e-3", "amsgrad=true")`` as names and values, in the order given.
 
@@ -46,6 +46,7 @@ def parse_options(
         parts: as typed.
         argument: what an error calls them.
         shown: the whole text that an error repeats.
+        also: names that the caller reads itself, for the error that lists what there is.
 
     Raises:
         InputError: for a name that is unknown, given twice or not one number, and a value of the wrong kind.
@@ -56,7 +57,8 @@ def parse_options(
     for part in parts:
         name, _, text = part.partition("=")
         if name not in defaults:
-            remedy = f"{algorithm.name} has no {name!r}; give NAME=VALUE with a name of {', '.join(settable)}"
+            known = ", ".join(sorted({*settable, *also}))
+            remedy = f"{algorithm.name} has no {name!r}; give NAME=VALUE with a name of {known}"
             raise InputError(argument, shown, remedy)
         if name not in settable:
             remedy = f"{name} is more than one number and stays at its default here; give {', '.join(settable)} only"

@@ -13,6 +13,7 @@ from ..support.errors import InputError, check_scale
 Value = float | int | bool
 
 _POWER: Final = re.compile(r"\s*([0-9.]+)\s*(?:\^|\*\*)\s*([+-]?[0-9]+)\s*")
+_FRACTION: Final = re.compile(r"\s*([0-9.]+)\s*/\s*([0-9.]+)\s*")
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127
 
 
@@ -38,18 +39,21 @@ def scale_text(scale: float) -> str:
 
 
 def parse_scale(text: str) -> float:
-    """A scale as typed: ``0.01``, ``1e4``, ``2^-12`` or ``2**-12``.
+    """A scale as typed: ``0.01``, ``1e4``, ``1/16``, ``2^-12`` or ``2**-12``.
 
     Raises:
         InputError: if it is no number, not above 0, not finite, or beyond float32's normal numbers.
     """
-    power = _POWER.fullmatch(text)
+    power, fraction = _POWER.fullmatch(text), _FRACTION.fullmatch(text)
     try:
-        value = float(power[1]) ** int(power[2]) if power else float(text)
+        if fraction:
+            value = float(fraction[1]) / float(fraction[2])
+        else:
+            value = float(power[1]) ** int(power[2]) if power else float(text)
     except OverflowError:
         value = math.inf
     except (ValueError, ZeroDivisionError) as error:
-        raise InputError("--scale", text, "is no number; give one such as 1024, 0.01 or 2^-12") from error
+        raise InputError("--scale", text, "is no number; give one such as 1024, 0.01, 1/16 or 2^-12") from error
     with _as_typed("--scale", text):
         check_scale("--scale", value)
     if not _SMALLEST <= value <= _LARGEST:

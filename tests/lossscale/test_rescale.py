@@ -27,12 +27,13 @@ def test_every_command_is_there() -> None:
         ),
         (("adamw", "--scale", "8"), {"eps": 8e-8, "weight_decay": 0.01}, {"exp_avg_sq": 64.0}),
         (("adam_atan2", "--scale", "8"), {"lr": 1e-3}, {"exp_avg_sq": 64.0}),
+        (("adam", "--scale", "1/16", "betas=0.5,0.75"), {"eps": 1e-8 / 16, "betas": "0.5, 0.75"}, {"exp_avg": 0.0625}),
     ],
 )
 def test_what_to_set(
     capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
-    expected: dict[str, float],
+    expected: dict[str, float | str],
     multiply: dict[str, float],
 ) -> None:
     assert main(["rescale", *arguments, "--json"]) == 0
@@ -48,6 +49,14 @@ def test_the_sentence_says_what_is_exact(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["rescale", "adam", "--scale", "8"]) == 0
     exact = capsys.readouterr().out
     assert "set eps as above" in exact and "bit for bit" in exact and "exp_avg by 8, exp_avg_sq by 64" in exact
+    for named in ("clipping thresholds", "gradient noise", "hooks", "1e-6"):
+        assert named in exact
+    assert main(["rescale", "adam", "--scale", "8", "max_grad_norm=1.0"]) == 0
+    clipped = capsys.readouterr().out
+    assert "set eps and max_grad_norm as above" in clipped and "bit for bit" not in clipped and "1e-6" in clipped
+    assert main(["rescale", "adam", "--scale", "2^-120"]) == 0
+    subnormal = capsys.readouterr().out
+    assert "eps is below float32's normal numbers" in subnormal and "bit for bit" not in subnormal
     assert main(["rescale", "adam", "--scale", "10"]) == 0
     rounded = capsys.readouterr().out
     assert "no power of two" in rounded and "bit for bit" not in rounded
@@ -104,7 +113,18 @@ def _steps(optimizer: torch.optim.Optimizer, p: torch.Tensor, grads: list[torch.
         (("adm", "--scale", "8"), "did you mean adam?"),
         (("adam", "--scale", "0"), "--scale 0"),
         (("adam", "--scale", "8", "eps=inf"), "NAME=VALUE eps=inf"),
-        (("adam", "--scale", "8", "betas=0.9"), "more than one number"),
+        (("adam", "--scale", "8", "betas=0.9"), "more than one number; give 2"),
+        (("adam", "--scale", "8", "betas=0.9,x"), "is no number"),
+        (("adam", "--scale", "8", "betas=0.9,1.5"), "below 1 for a beta"),
+        (("adam", "--scale", "8", "max_grad_norm=-1"), "above 0"),
+        (("adam", "--scale", "8", "max_grad_norm=1", "max_grad_norm=2"), "given twice"),
+        (("adam", "--scale", "8", "epsilon=1"), "eps, lr, max_grad_norm"),
+        (("adam", "--scale", "2^127", "max_grad_norm=1000"), "makes max_grad_norm"),
+        (("adam", "--scale", "1/0"), "--scale 1/0"),
+        (("adam", "--scale", "8", "--key", "optimizer"), "--from FILE"),
+        (("adam", "--scale", "8", "--degree", "x=2"), "--from FILE"),
+        (("sgd", "--scale", "8", "--scheduler-out", "x.pt"), "--scheduler FILE"),
+        (("sgd", "--scale", "8", "--scheduler", "sgd.pt"), "no scheduler's state_dict"),
         (("adam", "--scale", "2^127", "eps=1000"), "--scale 2^127: makes eps"),
         (("adam", "--scale", "8", "--out", "x.pt"), "--from FILE"),
         (("adam", "--scale", "8", "--from", "missing.pt"), "--from missing.pt"),

@@ -1,0 +1,139 @@
+"""An optimizer's states, multiplied by powers of the loss's factor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ..support.errors import InputError
+from .files import FROM, Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kernels import Algorithm
+
+DEGREE: Final = "--degree"
+_FREE: Final = ("step", "master_param")
+"""States that are free of the loss's scale under every algorithm: counters, and masters of narrow parameters."""
+_STEEPEST: Final = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """What the states' dtypes did not hold.
+
+    Attributes:
+        zeros: elements that became 0.
+        rounded: elements that are not the exact product, those zeros included.
+    """
+
+    zeros: int = 0
+    rounded: int = 0
+
+
+def parse_degrees(algorithm: Algorithm, texts: list[str]) -> dict[str, int]:
+    """``["exp_avg_var=2"]`` as names and degrees.
+
+    Raises:
+        InputError: for a degree that is no small whole number, and a name that is known or given twice.
+    """
+    degrees: dict[str, int] = {}
+    own = (*(state.name for state in algorithm.states), *_FREE)
+    for text in texts:
+        name, _, number = text.partition("=")
+        if name in own or name in degrees:
+            known = f"a state of {algorithm.title} with a degree of its own" if name in own else "given twice"
+            raise InputError(DEGREE, text, f"{name} is {known}; give each unknown state once")
+        try:
+            degrees[name] = int(number)
+        except ValueError as error:
+            raise InputError(DEGREE, text, "is no NAME=D; give a whole number such as exp_avg_var=2") from error
+        if not name or abs(degrees[name]) > _STEEPEST:
+            raise InputError(DEGREE, text, f"is no NAME=D; give a name and a D from -{_STEEPEST} to {_STEEPEST}")
+    return degrees
+
+
+def rescale_states(algorithm: Algorithm, checkpoint: Checkpoint, given: Mapping[str, int], factor: float) -> Lost:
+    """Multiplies the states of a checkpoint by ``factor**degree``, in place.
+
+    Args:
+        algorithm: whose states they are.
+        checkpoint: the file as read; it is worth nothing after an error.
+        given: degrees of states that the algorithm does not keep.
+        factor: what the loss was multiplied by.
+
+    Raises:
+        InputError: a state is unknown, missing, or of a dtype that products cannot be kept in.
+    """
+    entries = checkpoint.state_dict["state"]
+    _check_names(algorithm, entries, given, checkpoint)
+    degrees = {**{state.name: state.degree for state in algorithm.states}, **given}
+    zeros = rounded = 0
+    for entry in entries.values():
+        for name, degree in degrees.items():
+            if degree and entry.get(name) is not None:
+                entry[name], lost = _times(entry[name], factor**degree, name, checkpoint)
+                zeros, rounded = zeros + lost.zeros, rounded + lost.rounded
+    return Lost(zeros=zeros, rounded=rounded)
+
+
+def _check_names(algorithm: Algorithm, entries: Mapping[Any, Any], given: Mapping[str, int], at: Checkpoint) -> None:
+    if not all(isinstance(entry, dict) for entry in entries.values()):
+        raise InputError(FROM, at.path, "keeps no dictionary of states per parameter; give a file that torch wrote")
+    found = dict.fromkeys(_names(entries))
+    unknown = [name for name in found if name not in (*(state.name for state in algorithm.states), *_FREE, *given)]
+    if unknown:
+        ways = " ".join(f"{DEGREE} {name}=D" for name in unknown)
+        remedy = f"has states that {algorithm.title} does not keep; name the optimizer that saved them, or give {ways}"
+        raise InputError(FROM, at.path, remedy)
+    strange = [name for name in given if name not in found]
+    if strange:
+        raise InputError(DEGREE, strange[0], f"{at.path} has no such state; it has {', '.join(found) or 'none'}")
+    needed = [state.name for state in algorithm.states if state.always] if not given else []
+    for place, entry in entries.items():
+        missing = [name for name in needed if entry and entry.get(name) is None]
+        if missing:
+            remedy = f"has no {', '.join(missing)} for parameter {place}, so it is not {algorithm.title}'s"
+            raise InputError(FROM, at.path, f"{remedy}; name the optimizer that saved it")
+
+
+def _names(entries: Mapping[Any, Any]) -> Iterator[str]:
+    for entry in entries.values():
+        yield from map(str, entry)
+
+
+def _times(value: Any, by: float, name: str, at: Checkpoint) -> tuple[Any, Lost]:
+    import torch
+
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value * by, Lost()
+    kind = "complex" if type(value) is torch.Tensor and value.is_complex() else _kind(value)
+    if kind not in ("real", "complex"):
+        remedy = f"its {name} is {kind}, which holds no product; save it dequantised, as float32"
+        raise InputError(FROM, at.path, remedy)
+    if kind == "complex":
+        parts, lost = _times_real(torch.view_as_real(value.resolve_conj()), by, name)
+        return torch.view_as_complex(parts), lost
+    return _times_real(value, by, name)
+
+
+def _kind(value: Any) -> str:
+    import torch
+
+    if type(value) not in (torch.Tensor, torch.nn.Parameter):
+        return f"a {type(value).__name__}"
+    if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
+        return f"{value.layout} on {value.device.type}" if not value.is_quantized else "quantised"
+    widths = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    return "real" if value.dtype in widths else str(value.dtype)
+
+
+def _times_real(value: Tensor, by: float, name: str) -> tuple[Tensor, Lost]:
+    exact = value.double() * by
+    product = exact.to(value.dtype)
+    if bool((value.isfinite() & ~product.isfinite()).any()):
+        raise InputError("--scale", f"{by:g}", f"{name} overflows {value.dtype}; give a scale nearer to 1")
+    zeros = int(((value != 0) & (product == 0)).sum())
+    return product, Lost(zeros=zeros, rounded=int((value.isfinite() & (product.double() != exact)).sum()))
