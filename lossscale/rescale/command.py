@@ -147,6 +147,8 @@ def _check_together(
             raise InputError(name, value, f"has nothing to go with without a checkpoint; give {FROM} FILE too")
     if scheduler_out is not None and scheduler is None:
         raise InputError(SCHEDULER_OUT, scheduler_out, f"has nothing to write; give {SCHEDULER} FILE too")
+    if out is not None and out == scheduler_out:
+        raise InputError(SCHEDULER_OUT, scheduler_out, "is --out's place too; give another")
     if checkpoint is not None and any(part.partition("=")[0] != CLIP for part in parts):
         remedy = f"the checkpoint says what is set; leave them (but for {CLIP}) or {FROM} out"
         raise InputError(VALUES, " ".join(parts), remedy)

@@ -104,7 +104,7 @@ def read_file(path: Path, argument: str) -> Any:
         raise InputError(argument, path, f"cannot be read ({error.strerror or error}); give a file that can") from error
     except (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
         refused = _refused_types(path, str(error))
-        remedy = f"is no file that torch.save wrote, or a damaged one; give a state_dict's file: {_SAVE}"
+        remedy = "is no file that torch.save wrote, or a damaged one; give one of torch.save(….state_dict(), FILE)"
         if refused:
             remedy = f"holds {refused}, which only running foreign code could read; save plain values: {_PLAIN}"
         raise InputError(argument, path, remedy) from error
@@ -145,7 +145,9 @@ def _refused_types(path: Path, message: str) -> str:
             names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # it reads archives only; a file of another kind raises whatever its reader does
         names = []
-    return ", ".join(names) or ", ".join(dict.fromkeys(re.findall(r"GLOBAL ([\w.]+)", message)))
+    found = sorted({*names, *re.findall(r"GLOBAL ([\w.]+)", message)})
+    types = [name for name in found if not name.rpartition(".")[2].startswith("_")]  # not the helpers that make them
+    return ", ".join(types or found)
 
 
 def _python(value: Any) -> Any:

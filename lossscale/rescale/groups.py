@@ -94,13 +94,19 @@ def write_group(algorithm: Algorithm, group: dict[str, Any], then: Any, by: floa
             group[name] = group[name] * by
 
 
-def scale_file_rates(document: Any, by: float, argument: str, path: Path, place: str = "") -> list[dict[str, Any]]:
+def scale_file_rates(
+    document: Any, by: float, argument: str, path: Path, place: str = "", seen: set[int] | None = None
+) -> list[dict[str, Any]]:
     """Multiplies the learning rates of every scheduler's state_dict in a document, in place.
 
     Returns:
         A row for each: its place (``lr_schedulers.0.base_lrs``), what it was and what it is.
     """
     rows: list[dict[str, Any]] = []
+    seen = set() if seen is None else seen
+    if id(document) in seen:  # a file keeps one object once, however often it is named
+        return rows
+    seen.add(id(document))
     if isinstance(document, dict) and ("base_lrs" in document or "_last_lr" in document):
         # ReduceLROnPlateau's eps is the smallest change of a learning rate.
         for name in (*_FILE_RATES, *(("eps",) if "min_lrs" in document else ())):
@@ -113,7 +119,7 @@ def scale_file_rates(document: Any, by: float, argument: str, path: Path, place:
             rows.append({"rate": f"{place}{name}", "now": numbers, "set_to": [item * by for item in numbers]})
     for name, inner in children(document):
         if not (isinstance(inner, dict) and "param_groups" in inner):
-            rows += scale_file_rates(inner, by, argument, path, f"{place}{name}.")
+            rows += scale_file_rates(inner, by, argument, path, f"{place}{name}.", seen)
     return rows
 
 

@@ -131,6 +131,7 @@ def _kind(value: Any) -> str:
 
 
 def _times_real(value: Tensor, by: float, name: str) -> tuple[Tensor, Lost]:
+    value = value.detach()  # a Parameter's product would keep its history
     exact = value.double() * by
     product = exact.to(value.dtype)
     if bool((value.isfinite() & ~product.isfinite()).any()):

@@ -1,6 +1,5 @@
 """Verdicts, counts and words, from made-up pairs whose answers are known."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from lossscale.design.study import Prediction
 from lossscale.design.verdicts import COLUMNS
 from lossscale.runs.summary import failed_predictions, read_summary, summary_text
 from lossscale.studies.loss_vs_lr import STUDY
-from lossscale.studies.loss_vs_lr.answers import answers, wide_rows
-from lossscale.studies.loss_vs_lr.sentences import sentences
 
 PairMaker = Callable[..., pd.DataFrame]
 
@@ -223,72 +220,3 @@ def test_order_of_the_pairs_does_not_matter(make_pairs: PairMaker, cell_key: Any
     )
     shuffled = pairs.sample(frac=1.0, random_state=1).reset_index(drop=True)
     assert summary_text(_summary(cell_key(), pairs)) == summary_text(_summary(cell_key(), shuffled))
-
-
-def _study_like(make_pairs: PairMaker, cell_key: Any, *, mapped_identical: bool = True) -> pd.DataFrame:
-    """A little of the default study: SGD, where loss × s is lr × s, and Adam, where it hardly matters."""
-    parts = []
-    for optimizer, loss, apart in (("sgd", 0.5, False), ("adam", 0.002, True)):
-        frames = [make_pairs("null", "base", 1.0), make_pairs("ulp", "base", 1.0, identical=False, rel_distance=1e-7)]
-        for scale in (0.5, 2.0):
-            frames += [
-                make_pairs("loss", "base", scale, identical=False, rel_distance=loss if scale < 1 else loss / 1e5),
-                make_pairs("lr", "base", scale, identical=False, rel_distance=0.5),
-                make_pairs("loss", "lr", scale, identical=not apart, rel_distance=0.5 * apart),
-                make_pairs(
-                    "mapped", "base", scale, identical=mapped_identical, rel_distance=0.0 if mapped_identical else 1e-7
-                ),
-            ]
-        parts.append((cell_key(optimizer=optimizer), pd.concat(frames, ignore_index=True)))
-    return summarize(parts, "loss-vs-lr", STUDY.predictions)
-
-
-def test_wide_rows_answer_the_three_questions(make_pairs: PairMaker, cell_key: Any) -> None:
-    sgd, adam = wide_rows(_study_like(make_pairs, cell_key))
-    assert (sgd["optimizer"], sgd["same_as_lr"], sgd["mapped_identical"]) == ("SGD", "yes 16/16", "yes 16/16")
-    assert sgd["changes_training"] == "s>1 little, s<1 yes"
-    assert (adam["changes_training"], adam["same_as_lr"]) == ("s>1 rounding only, s<1 little", "no 0/16")
-    assert (adam["distance_s<1"], adam["one_ulp_control"]) == (0.002, 1e-07)
-    assert (sgd["hold"], sgd["fail"], adam["fail"]) == (5, 0, 0)
-    assert json.loads(json.dumps([sgd, adam], allow_nan=False))
-
-
-def test_sentences_follow_the_numbers(make_pairs: PairMaker, cell_key: Any) -> None:
-    changes, same, mapped = sentences(answers(_study_like(make_pairs, cell_key)))
-    assert "Little for s > 1 (up to 5e-06) but yes for s < 1 (up to 0.5) under SGD" in changes
-    assert "Yes under SGD: 16 of 16" in same and "no under Adam: 0 of 16" in same
-    assert "Yes: all 32 pairs" in mapped and "8 of 8 judged predictions hold" in mapped
-
-
-def test_sentences_say_so_when_a_prediction_fails(make_pairs: PairMaker, cell_key: Any) -> None:
-    mapped = sentences(answers(_study_like(make_pairs, cell_key, mapped_identical=False)))[2]
-    assert "Not always: 0 of 32" in mapped and "4 fail" in mapped and "differences under SGD and Adam" in mapped
-
-
-def test_mapped_pairs_that_never_moved_are_not_counted_as_identical(make_pairs: PairMaker, cell_key: Any) -> None:
-    (still,) = wide_rows(_summary(cell_key(), make_pairs("mapped", "base", 2.0, moved=0.0)))
-    assert still["mapped_identical"] == "not measured"
-    frames = [
-        make_pairs("mapped", "base", 2.0, moved=0.0),
-        make_pairs("mapped", "base", 2.0, step=50, identical=[True] * 7 + [False]),
-    ]
-    (later,) = wide_rows(_summary(cell_key(), *frames))
-    assert later["mapped_identical"] == "no 7/8"
-
-
-def test_an_arm_that_stood_still_while_base_trained_fails(make_pairs: PairMaker, cell_key: Any) -> None:
-    summary = _summary(cell_key(), make_pairs("mapped", "base", 2.0, moved=0.0, identical=False, rel_distance=0.1))
-    assert _line(summary, "identical_share")["verdict"] == "fails"
-    assert wide_rows(summary)[0]["mapped_identical"] == "no 0/8"
-
-
-def test_sentences_leave_out_what_was_not_measured(make_pairs: PairMaker, cell_key: Any) -> None:
-    above = _summary(cell_key(), make_pairs("loss", "base", 2.0, identical=False, rel_distance=0.5))
-    assert "Yes for s > 1 (up to 0.5) under Adam." in sentences(answers(above))[0]
-    neither = sentences(answers(_summary(cell_key(), make_pairs("null", "base", 1.0))))
-    assert "? Not measured under Adam." in neither[0] and "nan" not in " ".join(neither)
-
-
-def test_nothing_to_say_without_pairs() -> None:
-    empty = summarize([], "loss-vs-lr")
-    assert list(empty.columns) == list(COLUMNS) and wide_rows(empty) == [] and sentences([]) == []

@@ -205,6 +205,40 @@ def _train(p: torch.Tensor, optimizer: Any, scheduler: Any, grads: list[torch.Te
         scheduler.step()
 
 
+def test_a_scheduler_that_a_file_names_twice_is_scaled_once() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.5)
+    scheduler = {"base_lrs": [0.5], "_last_lr": [0.5]}
+    document = {"optimizer": optimizer.state_dict(), "a": scheduler, "b": [scheduler]}
+    assert rescale(document, "--key", "optimizer", optimizer="sgd") == 0
+    written = torch.load("out.pt")
+    assert written["a"] == {"base_lrs": [0.0625], "_last_lr": [0.0625]} and written["b"][0] == written["a"]
+
+
+def test_schedulers_beside_several_optimizers_are_left_and_named(capsys: Capture) -> None:
+    document = {"optimizer_states": [state_dict(), state_dict()], "lr_schedulers": [{"base_lrs": [0.5]}]}
+    sgd = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.5).state_dict()
+    document["optimizer_states"][1] = sgd
+    assert rescale(document, "--key", "optimizer_states.1", optimizer="sgd") == 0
+    said = capsys.readouterr().out
+    assert "other optimizers too, left as they are: optimizer_states.0" in said and "give --scheduler FILE" in said
+    written = torch.load("out.pt")
+    assert written["lr_schedulers"] == [{"base_lrs": [0.5]}]
+    assert [state["param_groups"][0]["lr"] for state in written["optimizer_states"]] == [1e-3, 0.0625]
+
+
+def test_a_state_that_is_a_parameter_is_written_as_plain_data() -> None:
+    moments = {name: torch.nn.Parameter(torch.ones(2)) for name in ("exp_avg", "exp_avg_sq")}
+    assert rescale(adam_file(**moments), optimizer="adam") == 0
+    written = torch.load("out.pt", weights_only=True)["state"][0]
+    assert written["exp_avg"].tolist() == [8, 8] and not written["exp_avg"].requires_grad
+
+
+def test_the_two_outputs_are_two_files(capsys: Capture) -> None:
+    torch.save({"base_lrs": [0.5]}, "s.pt")
+    assert rescale(state_dict(), "--scheduler", "s.pt", "--scheduler-out", "out.pt") == 2
+    assert "--scheduler-out out.pt" in _error(capsys)
+
+
 def test_a_schedulers_rates_are_rows_or_named(capsys: Capture) -> None:
     assert main(["rescale", "sgd", "--scale", "8"]) == 0
     assert "base_lrs" in capsys.readouterr().out

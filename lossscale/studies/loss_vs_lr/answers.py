@@ -7,7 +7,7 @@ Every word is computed from the numbers of the summary; nothing here knows what 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,17 +23,34 @@ CHAOS: Final = 10.0
 LITTLE: Final = 0.01
 """Distances up to this share of the parameters' norm count as little."""
 
-NO, ROUNDING, LITTLE_WORD, YES = "no", "rounding only", "little", "yes"
+NO, ROUNDING, LITTLE_WORD, YES = "no", "as small as rounding", "little", "yes"
 UNKNOWN: Final = "not measured"
 WORDS: Final = (UNKNOWN, NO, ROUNDING, LITTLE_WORD, YES)
 """How much loss × s changed training, least first."""
 
 LEGEND: Final = (
     "Distance: |a − b| / |b| over all weights at the last checkpoint, median over pairs, the largest over the "
-    f"scales s. “rounding only”: at most {CHAOS:g} times the one-ulp control, which is what moving every initial "
-    f"weight by one unit in the last place grows to; “little”: at most {LITTLE:.0%}. Counts such as 96/96: pairs at "
-    "s = 2^k that agree in every bit at every checkpoint."
+    f"scales s. “{ROUNDING}”: at most {CHAOS:g} times the one-ulp control, which is what moving every initial "
+    f"weight by one unit in the last place grows to; “{LITTLE_WORD}”: at most {LITTLE:.0%}. Counts such as 96/96: "
+    "pairs at s = 2^k that agree in every bit at every checkpoint. Predictions at s = 1 count only where they fail."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromPairs:
+    """What a summary does not say: the largest distances of single pairs at the last checkpoint, NaN where unknown.
+
+    Attributes:
+        up: loss × s to the unscaled run, s > 1.
+        down: the same for s < 1.
+        to_lr: loss × s to learning rate × s.
+        elsewhere: pairs of those two that agree in every bit at every checkpoint, s no power of two; None if unknown.
+    """
+
+    up: float = float("nan")
+    down: float = float("nan")
+    to_lr: float = float("nan")
+    elsewhere: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +65,14 @@ class Answer:
     step: int
     up: str
     down: str
+    up_from: float
+    down_from: float
     distance_up: float
     distance_down: float
     same_pairs: int
     same_of: int
+    elsewhere_pairs: int
+    elsewhere_of: int
     distance_to_lr: float
     mapped_pairs: int
     mapped_of: int
@@ -59,6 +80,7 @@ class Answer:
     floor: float
     hold: int
     fail: int
+    largest: FromPairs
 
     @property
     def label(self) -> str:
@@ -111,17 +133,26 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def answers(summary: pd.DataFrame) -> list[Answer]:
-    """One answer per (network, optimizer, options, recipe, policy), in the summary's order."""
-    return [_answer(key, lines) for key, lines in summary.groupby(list(SERIES), sort=False)]
+def answers(summary: pd.DataFrame, largest: Mapping[tuple[Any, ...], FromPairs] | None = None) -> list[Answer]:
+    """One answer per (network, optimizer, options, recipe, policy), in the summary's order.
+
+    Args:
+        summary: of a run.
+        largest: of the same run's pairs, by those five; the summary has medians only.
+    """
+    pairs = largest or {}
+    return [
+        _answer(key, lines, pairs.get(key, FromPairs())) for key, lines in summary.groupby(list(SERIES), sort=False)
+    ]
 
 
-def _answer(key: tuple[Any, ...], lines: pd.DataFrame) -> Answer:
+def _answer(key: tuple[Any, ...], lines: pd.DataFrame, largest: FromPairs) -> Answer:
     step = int(lines["step"].max())
     final = lines[lines["step"] == step]
     floor = _largest(_line(final, "ulp", "base", "median_rel_distance"))
     loss = _line(final, "loss", "base", "median_rel_distance")
     same = _identical(lines, "loss", "lr")
+    elsewhere = _identical(lines, "loss", "lr", powers_of_two=False)
     mapped = _identical(lines, "mapped", "base")
     share = _line(final, "loss", "base", "identical_share")
     up, down = (loss[loss["scale"] > 1], loss[loss["scale"] < 1])
@@ -130,17 +161,24 @@ def _answer(key: tuple[Any, ...], lines: pd.DataFrame) -> Answer:
         step=step,
         up=_word(up, share[share["scale"] > 1], floor),
         down=_word(down, share[share["scale"] < 1], floor),
+        up_from=_nearest(up, share, floor, min),
+        down_from=_nearest(down, share, floor, max),
         distance_up=_largest(up),
         distance_down=_largest(down),
         same_pairs=same[0],
         same_of=same[1],
+        # The summary counts checkpoint by checkpoint: an upper bound where pairs come together again.
+        elsewhere_pairs=elsewhere[0] if largest.elsewhere is None else min(elsewhere[0], largest.elsewhere),
+        elsewhere_of=elsewhere[1],
         distance_to_lr=_largest(_changed(_line(final, "loss", "lr", "median_rel_distance"))),
         mapped_pairs=mapped[0],
         mapped_of=mapped[1],
         nonfinite=int(final[final["quantity"] == "identical_share"]["nonfinite_pairs"].sum()),
         floor=floor,
-        hold=int((lines["verdict"] == HOLDS).sum()),
+        # A run at s = 1 is the same computation: that it agrees is no evidence, that it does not would be.
+        hold=int((_changed(lines)["verdict"] == HOLDS).sum()),
         fail=int((lines["verdict"] == FAILS).sum()),
+        largest=largest,
     )
 
 
@@ -152,13 +190,13 @@ def _changed(lines: pd.DataFrame) -> pd.DataFrame:
     return lines[lines["scale"] != 1.0]
 
 
-def _identical(lines: pd.DataFrame, arm: str, against: str) -> tuple[int, int]:
-    """Pairs with identical bits at the worst checkpoint, and pairs, over the scales 2^k other than 1.
+def _identical(lines: pd.DataFrame, arm: str, against: str, *, powers_of_two: bool = True) -> tuple[int, int]:
+    """Pairs with identical bits at the worst checkpoint, and pairs, over the scales 2^k other than 1, or all others.
 
     Agreement does not count at checkpoints where the median model had not left its initialisation.
     """
     shares = _changed(_line(lines, arm, against, "identical_share"))
-    shares = shares[shares["scale"].map(is_power_of_two) & (shares["pairs"] > 0)]
+    shares = shares[(shares["scale"].map(is_power_of_two) == powers_of_two) & (shares["pairs"] > 0)]
     distance = _line(lines, arm, against, "moved").set_index(["scale", "step"])["measured"]
     moved = [distance.get(place, 0.0) > 0.0 for place in zip(shares["scale"], shares["step"], strict=True)]
     shares = shares[np.array(moved, dtype=bool) | (shares["measured"] < 1.0).to_numpy()]
@@ -176,6 +214,18 @@ def _word(distances: pd.DataFrame, shares: pd.DataFrame, floor: float) -> str:
     if largest <= CHAOS * floor:
         return ROUNDING
     return LITTLE_WORD if largest <= LITTLE else YES
+
+
+def _nearest(
+    distances: pd.DataFrame, shares: pd.DataFrame, floor: float, nearest: Callable[[list[float]], float]
+) -> float:
+    """The scale nearest to 1 from which on the side's word holds."""
+    word = _word(distances, shares[shares["scale"].isin(distances["scale"])], floor)
+    one_by_one = [
+        (scale, _word(distances[distances["scale"] == scale], shares[shares["scale"] == scale], floor))
+        for scale in distances["scale"]
+    ]
+    return nearest([scale for scale, its in one_by_one if its == word] or [float("nan")])
 
 
 def _largest(lines: pd.DataFrame) -> float:

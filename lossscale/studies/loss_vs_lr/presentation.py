@@ -17,6 +17,7 @@ from ...support.errors import input_errors
 from ...support.html import figure, paragraph, table
 from . import figures
 from .answers import LEGEND, answers, wide_rows
+from .pairs import from_pairs
 from .picture import draw
 from .sentences import sentences
 
@@ -43,7 +44,7 @@ class Answers(Neutral):
 
     def sentences(self, run: Path) -> list[str]:
         """One for each of the three questions."""
-        return sentences(answers(read_summary(run)))
+        return sentences(answers(read_summary(run), from_pairs(run)))
 
     def legend(self, run: Path) -> Sequence[str]:
         """What the words of the table mean."""

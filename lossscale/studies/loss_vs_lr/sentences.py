@@ -25,25 +25,39 @@ def _changes_sentence(found: Sequence[Answer]) -> str:
     parts = []
     for words in sorted(set(strongest.values()), reverse=True):
         names = [label for label, its in strongest.items() if its == words]
-        group = [answer for answer in found if answer.label in names]
         up, down = WORDS[words[0]], WORDS[words[1]]
-        above, below = (_reach(getattr(item, side) for item in group) for side in ("distance_up", "distance_down"))
         if up == down or UNKNOWN in (up, down):
             side = "" if up == down else " for s > 1" if down == UNKNOWN else " for s < 1"
-            said = _said(max(up, down, key=WORDS.index), _reach([above, below]), side)
+            said = f"{max(up, down, key=WORDS.index)}{side}"
         else:
-            said = f"{_said(up, above, ' for s > 1')} but {_said(down, below, ' for s < 1')}"
-        parts.append(f"{said} under {_names(found, names)}")
+            said = f"{up} for s > 1 but {down} for s < 1"
+        reaches = [label + _reaches([it for it in found if it.label == label], up, down) for label in names]
+        parts.append(f"{said} under {_join(reaches)}")
     step = max(answer.step for answer in found)
+    pairs = any(not math.isnan(size) for answer in found for size in (answer.largest.up, answer.largest.down))
     return (
-        f"Does multiplying the loss by s change training? {_capital('; '.join(parts))}. In brackets is how far apart "
-        f"the weights end after {step} step{'s' if step != 1 else ''}, as a multiple of their size."
+        f"Does multiplying the loss by s change training? {_capital('; '.join(parts))}. In brackets: the s nearest to "
+        f"1 where that holds, and how far apart the weights end after {step} step{'s' if step != 1 else ''} as a "
+        f"multiple of their size, the largest median over s{' to the largest single pair' if pairs else ''}."
     )
 
 
-def _said(word: str, reach: float, side: str) -> str:
-    """``yes for s > 1 (up to 0.3)``."""
-    return f"{word}{side}" if math.isnan(reach) else f"{word}{side} (up to {reach:.2g})"
+def _reaches(own: Sequence[Answer], up: str, down: str) -> str:
+    """`` (s ≥ 2: 0.3 to 0.5, s ≤ 0.1: 0.02)`` of one optimizer on all networks."""
+    above = [it.up_from for it in own if it.up == up and not math.isnan(it.up_from)]
+    below = [it.down_from for it in own if it.down == down and not math.isnan(it.down_from)]
+    parts = []
+    if above:
+        sizes = (_reach(it.distance_up for it in own), _reach(it.largest.up for it in own))
+        parts.append(f"s ≥ {min(above):g}: {_span(*sizes)}")
+    if below:
+        sizes = (_reach(it.distance_down for it in own), _reach(it.largest.down for it in own))
+        parts.append(f"s ≤ {max(below):g}: {_span(*sizes)}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _span(median: float, largest: float) -> str:
+    return f"{median:.2g}" if math.isnan(largest) else f"{median:.2g} to {largest:.2g}"
 
 
 def _same_sentence(found: Sequence[Answer]) -> str:
@@ -55,15 +69,24 @@ def _same_sentence(found: Sequence[Answer]) -> str:
     if yes:
         group = [answer for answer in measured if answer.label in yes]
         same, of = sum(answer.same_pairs for answer in group), sum(answer.same_of for answer in group)
-        parts.append(
-            f"yes under {_names(found, yes)}: {same} of {of} pairs at s = 2^k agree in every bit at every checkpoint"
-        )
+        said = f"yes under {_names(found, yes)}: {same} of {of} pairs at s = 2^k agree in every bit at every checkpoint"
+        same, of = sum(answer.elsewhere_pairs for answer in group), sum(answer.elsewhere_of for answer in group)
+        if of:
+            most = "at most " if any(answer.largest.elsewhere is None for answer in group) else ""
+            said += f", at other s, where products round, {most}{same} of {of}, and the two end {_apart(group)}"
+        parts.append(said)
     if no:
         group = [answer for answer in measured if answer.label in no]
         same, of = sum(answer.same_pairs for answer in group), sum(answer.same_of for answer in group)
-        reach = _reach(answer.distance_to_lr for answer in group)
-        parts.append(f"no under {_names(found, no)}: {same} of {of} agree, and the two end up to {reach:.2g} apart")
+        parts.append(f"no under {_names(found, no)}: {same} of {of} agree, and the two end {_apart(group)}")
     return f"Is it the same as multiplying the learning rate by s? {_capital('; '.join(parts))}."
+
+
+def _apart(group: Sequence[Answer]) -> str:
+    """How far loss × s ends from lr × s, in sizes of the latter."""
+    median, pair = _reach(it.distance_to_lr for it in group), _reach(it.largest.to_lr for it in group)
+    single = "" if math.isnan(pair) else f", a single pair up to {pair:.2g}"
+    return f"up to {median:.2g} of the latter's size apart in the median{single}"
 
 
 def _mapped_sentence(found: Sequence[Answer]) -> str:

@@ -1,0 +1,40 @@
+"""What the sentences need beyond a summary's medians: the largest distances and the agreement of single pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...design.scales import is_power_of_two
+from ...design.verdicts import SERIES
+from ...runs.records import iter_cells
+from ...support.errors import InputError
+from .answers import FromPairs
+
+
+def from_pairs(run: Path) -> dict[tuple[Any, ...], FromPairs]:
+    """What `FromPairs` has, by (network, optimizer, options, recipe, policy).
+
+    Returns:
+        Nothing for a run of which only the summary is left.
+    """
+    try:
+        return {tuple(getattr(key, name) for name in SERIES): of_pairs(pairs) for key, pairs in iter_cells(run)}
+    except InputError:
+        return {}
+
+
+def of_pairs(pairs: pd.DataFrame) -> FromPairs:
+    """Of the pairs of one series; distances are those of finite pairs at their last checkpoint."""
+    final = pairs[(pairs["step"] == pairs["step"].max()) & (pairs["nonfinite"] == 0)]
+    loss = final[final["arm"] == "loss"]
+    base, lr = loss[loss["against"] == "base"], loss[loss["against"] == "lr"]
+    both = pairs[(pairs["arm"] == "loss") & (pairs["against"] == "lr") & ~pairs["scale"].map(is_power_of_two)]
+    return FromPairs(
+        up=float(base.loc[base["scale"] > 1, "rel_distance"].max()),
+        down=float(base.loc[base["scale"] < 1, "rel_distance"].max()),
+        to_lr=float(lr.loc[lr["scale"] != 1, "rel_distance"].max()),
+        elsewhere=int(both.groupby(["scale", "init"])["identical"].all().sum()),
+    )
