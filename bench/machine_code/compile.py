@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +64,14 @@ class Job:
         attributes = {(index,): [["tt.divisibility", 16]] for index in range(self.aligned)}
         source = ASTSource(self.kernel, signature=signature, constexprs=dict(self.constants), attrs=attributes)
         target = GPUTarget("cuda", int(self.arch.removeprefix("sm_")), 32)
-        compiled: Mapping[str, Any] = triton.compile(source, target=target, options=dict(self.options)).asm
+        compiled: Mapping[str, Any]
+        try:
+            compiled = triton.compile(source, target=target, options=dict(self.options)).asm
+        except PermissionError:
+            # Triton writes a cache of its own; where it cannot, a folder for this one call does.
+            with tempfile.TemporaryDirectory() as folder, triton.knobs.cache.scope():
+                triton.knobs.cache.dir = folder
+                compiled = triton.compile(source, target=target, options=dict(self.options)).asm
         return compiled
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..support.errors import InputError, check_choice
+from .arms import ARMS, BASE
 from .scales import Value, value_text
 
 
@@ -59,3 +61,31 @@ class Grid:
     """Names of what is recorded of every pair beyond the standard measures."""
     lr: float = 0.01
     recipe: str = "foreach"
+
+    def __post_init__(self) -> None:
+        """A slip in a study is an error, not a smaller grid.
+
+        Raises:
+            InputError: for something named twice or not at all, and numbers out of range.
+        """
+        for name in ("networks", "optimizers", "scales", "policies", "checkpoints"):
+            if not getattr(self, name):
+                raise InputError(f"grid: {name}", "()", "is empty; give at least one")
+        names = ("scales", "arms", "policies", "checkpoints", "measures", "against", "optimizers")
+        given = {name: getattr(self, name) for name in names}
+        for name, values in {**given, "networks": [plan.network for plan in self.networks]}.items():
+            twice = [value for value in values if list(values).count(value) > 1]
+            if twice:
+                raise InputError(f"grid: {name}", twice[0], "is given twice; pairs would count twice, give it once")
+        for arm in (*self.arms, *(arm for pair in self.against for arm in pair)):
+            check_choice("grid: arm", arm, ARMS)
+        for arm, other in self.against:
+            if {arm, other} - {*self.arms, BASE.name}:
+                raise InputError("grid: against", f"{arm}:{other}", "names an arm that does not run; add it to arms")
+            if not (ARMS[arm].scaled and ARMS[other].scaled):
+                raise InputError("grid: against", f"{arm}:{other}", "pairs arms at equal scales, and one has none")
+        for scale in self.scales:
+            if not 0 < scale < float("inf"):
+                raise InputError("grid: scales", scale, "is no scale; give finite numbers above 0")
+        if list(self.checkpoints) != sorted(self.checkpoints) or self.checkpoints[0] < 1:
+            raise InputError("grid: checkpoints", self.checkpoints, "must be steps from 1 on, ascending")

@@ -113,9 +113,11 @@ def _optimizers(grid: Grid | None, texts: tuple[str, ...]) -> tuple[OptimizerSpe
 
 def _with_recipe(optimizer: OptimizerSpec, grid: Grid) -> OptimizerSpec:
     """The optimizer with a recipe of its own where it lacks the grid's."""
-    from kernels import get_algorithm
+    from kernels import ALGORITHMS, get_algorithm
 
     algorithm = get_algorithm(optimizer.algorithm)
+    known = dict.fromkeys(name for each in ALGORITHMS.values() for name in each.recipes)
+    check_choice("grid: recipe", grid.recipe, known)
     recipe = "" if grid.recipe in algorithm.recipes else algorithm.default_recipe
     return dataclasses.replace(optimizer, recipe=recipe)
 
