@@ -174,6 +174,9 @@ def test_policies_speak_of_formats_that_kernels_know() -> None:
         *(f"{kind}-{way}" for way in ("true", "mixed", "state") for kind in ("bf16", "fp16")),
     ]
     assert {name for policy in POLICIES.values() for name in vars(policy).values()} == set(kernels.DTYPES)
+    assert {name: vars(policy) for name, policy in POLICIES.items()} == {
+        name: vars(policy) for name, policy in kernels.POLICIES.items()
+    }
 
 
 def test_every_start_has_its_function() -> None:

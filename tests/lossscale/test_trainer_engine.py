@@ -32,6 +32,11 @@ assert GRID is not None
 ADAM = OptimizerSpec(algorithm="adam", options=(("eps", 1e-3),))
 SMALL = ("--optimizer", "adam:eps=1e-3", "--scale", "4", "--inits", "3", "--steps", "6", "--device", "cpu")
 RUN = ("run", "loss-vs-lr", "--network", "mlp-6-6-1", *SMALL)
+AVX2 = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+popcnt,+sse4.2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+}
 needs_vectors = pytest.mark.skipif(
     bool(kernels.available_backends()["simd"]) or kernels.interpreter.ACTIVE, reason="needs vector code"
 )
@@ -120,6 +125,13 @@ def test_pairs_do_not_depend_on_the_cohorts_size(policy: str) -> None:
         pd.testing.assert_frame_equal(pairs(spec_of(policy, inits=5, size=size)), whole, check_exact=True)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("policy", POLICIES)
+def test_pairs_on_cuda_are_those_of_a_cpu(policy: str) -> None:
+    spec = spec_of(policy)
+    pd.testing.assert_frame_equal(pairs(dataclasses.replace(spec, device="cuda")), pairs(spec), check_exact=True)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_null_pairs_are_identical_in_every_policy(policy: str) -> None:
     found = pairs(spec_of(policy))
@@ -172,20 +184,36 @@ def test_a_run_is_resumed_on_another_machine(tmp_path: Path, capsys: pytest.Capt
     assert main([*RUN, "--engine", "trainer", "--out", str(run)]) == 2
 
 
+def test_a_batched_run_says_so_and_an_older_one_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Manifests of before there was a choice name no engine: they are batched ones."""
+    run = tmp_path / "run"
+    assert main([*RUN, "--out", str(run)]) == 0
+    whole = shards(run)
+    manifest = json.loads((run / records.MANIFEST).read_text())
+    assert manifest["spec"].pop("engine") == "batched" and "cpu_capability" in manifest["resume_key"]
+    (run / records.MANIFEST).write_text(json.dumps({**manifest, "finished": False}))
+    next((run / records.PAIRS).glob("*.parquet")).unlink()
+    assert main([*RUN, "--resume", "--out", str(run)]) == 0
+    assert shards(run) == whole
+    capsys.readouterr()
+    assert main([*RUN, "--engine", "trainer", "--out", str(run)]) == 2
+    assert "engine batched instead of trainer" in capsys.readouterr().err
+
+
 def test_the_number_of_workers_and_the_cpu_do_not_show(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from lossscale import studies\n"
         "from lossscale.runs.planning import Choices; from lossscale.runs.run import run_study\n"
         "from lossscale.support.output import Output\n"
         "choices = Choices(policies=('bf16-state', 'fp32'), networks=('mlp-6-6-1',), engine='trainer', scales=('10',),"
-        " optimizers=('adam', 'adagrad'), inits=33, steps=20, device='cpu', workers=int(sys.argv[2]))\n"
+        " optimizers=('adam',), inits=33, steps=20, device='cpu', workers=int(sys.argv[2]))\n"
         "if __name__ == '__main__':\n"
         "    run_study(studies.get('loss-vs-lr'), choices, Path(sys.argv[1]), Output())\n"
     )
     (tmp_path / "script.py").write_text(script)
     found = []
-    for workers, capability in ((1, ""), (2, "avx2")):
-        environment = {**os.environ, **({"ATEN_CPU_CAPABILITY": capability} if capability else {})}
+    for workers, capability in ((1, {}), (2, AVX2)):
+        environment = {**os.environ, **capability}
         out = tmp_path / str(workers)
         command = [sys.executable, str(tmp_path / "script.py"), str(out), str(workers)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
