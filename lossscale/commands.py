@@ -19,7 +19,12 @@ StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study's n
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.", show_default=False)]
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.", show_default=False)]
 PolicyOption = Annotated[
-    list[str] | None, typer.Option("--policy", metavar="NAME", help="Precision policy; repeat for several.")
+    list[str] | None,
+    typer.Option("--policy", metavar="NAME", help="Precision policy, such as bf16-true; repeat for several."),
+]
+NetworkOption = Annotated[
+    list[str] | None,
+    typer.Option("--network", metavar="NAME", help="Network of the study, by default all; repeat for several."),
 ]
 OptimizerOption = Annotated[
     list[str] | None,
@@ -39,6 +44,15 @@ StepsOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Random seed.")]
 BackendOption = Annotated[
     str, typer.Option("--backend", metavar="auto|triton|simd|interpreter|reference", help="What steps the optimizer.")
+]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="auto|batched|trainer",
+        help="What trains the models: batched has every network in fp32, trainer has mlp-6-6-1 in every policy; auto "
+        "is batched for fp32 and trainer for all else.",
+    ),
 ]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with a run that was killed, and redo damaged shards.")
@@ -69,12 +83,14 @@ def list_studies(as_json: JsonOption = False) -> None:
 def run(
     study: StudyArgument,
     policy: PolicyOption = None,
+    network: NetworkOption = None,
     optimizer: OptimizerOption = None,
     scale: ScaleOption = None,
     inits: InitsOption = None,
     steps: StepsOption = None,
     seed: SeedOption = 0,
     backend: BackendOption = "auto",
+    engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     resume: ResumeOption = False,
     strict: StrictOption = False,
@@ -94,6 +110,7 @@ def run(
 
     choices = Choices(
         policies=tuple(policy or ()),
+        networks=tuple(network or ()),
         optimizers=tuple(optimizer or ()),
         scales=tuple(scale or ()),
         inits=inits,
@@ -101,6 +118,7 @@ def run(
         seed=seed,
         device=device,
         backend=backend,
+        engine=engine,
         quick=quick,
         resume=resume,
     )

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 ARITHMETIC: Final = 5e-7
@@ -79,7 +81,13 @@ def absorption(dtype: str) -> Absorption:
 
 
 def predicted_update_norm_ratio(
-    updates: Tensor, r: Tensor, eps: Tensor, scale: Tensor, *, decay: Tensor | None = None
+    updates: Tensor,
+    r: Tensor,
+    eps: Tensor,
+    scale: Tensor,
+    *,
+    decay: Tensor | None = None,
+    norm: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Norm of the whole update under loss * scale over the norm under the loss, from the elements of the unscaled run.
 
@@ -94,13 +102,15 @@ def predicted_update_norm_ratio(
         scale: [models, 1].
         decay: [models, n], the part of `updates` that does not depend on the loss (decoupled weight decay,
             ``-lr * weight_decay * p``).
+        norm: Euclidean norm over the last dimension, by default torch's.
 
     Returns:
         [models], float64.
     """
     base = updates.double()
     predicted, _ = _scaled_updates(base, r, eps, scale, decay)
-    return _norm(predicted) / _norm(base)
+    length = norm or _norm
+    return length(predicted) / length(base)
 
 
 def update_norm_ratio_tolerance(
@@ -114,6 +124,7 @@ def update_norm_ratio_tolerance(
     grads: Tensor,
     arm_grads: Tensor,
     decay: Tensor | None = None,
+    norm: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Bound on ``|measured / predicted - 1|`` of the update-norm ratio when an update is measured as ``p1 - p0``.
 
@@ -141,21 +152,23 @@ def update_norm_ratio_tolerance(
         grads: [models, n], the gradients that the unscaled run's optimizer saw.
         arm_grads: [models, n], those that the scaled run's saw.
         decay: as in `predicted_update_norm_ratio`.
+        norm: as in `predicted_update_norm_ratio`.
 
     Returns:
         [models], float64, relative; infinite where the predicted update is 0.
     """
     predicted, ratio = _scaled_updates(updates.double(), r, eps, scale, decay)
+    length = norm or _norm
     roundings = 1.0 if decay is None else 2.0
     alive = (r > 0).double()
-    rounding = _norm(_half_ulp(arm_params) * alive) + _norm(ratio * _half_ulp(params) * alive)
+    rounding = length(_half_ulp(arm_params) * alive) + length(ratio * _half_ulp(params) * alive)
     moved = arm_params.double() - (params.double() - updates.double())
     if decay is not None:
         predicted_by_loss, moved = predicted - decay.double(), moved - decay.double()
     else:
         predicted_by_loss = predicted
-    gradients = _norm(_gradient_deviation(predicted_by_loss, moved, r, eps, scale, grads, arm_grads))
-    return (roundings * rounding + gradients) / _norm(predicted) + ARITHMETIC
+    gradients = length(_gradient_deviation(predicted_by_loss, moved, r, eps, scale, grads, arm_grads))
+    return (roundings * rounding + gradients) / length(predicted) + ARITHMETIC
 
 
 def _gradient_deviation(

@@ -167,7 +167,7 @@ _STATISTICS: Final[Mapping[Statistic, Callable[[Floats], tuple[Floats, Floats, F
 
 
 def _applicable(predictions: Sequence[Prediction], cell: Cell, quantity: str) -> Prediction | None:
-    return next((item for item in predictions if item.quantity == quantity and item.applies(cell)), None)
+    return next((item for item in predictions if item.quantity == quantity and item.judges(cell)), None)
 
 
 def _judged(group: _Group, prediction: Prediction | None, measured: float) -> tuple[float, float, str]:

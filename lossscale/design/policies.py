@@ -41,6 +41,16 @@ class Policy:
             return f"everything {self.params}"
         return ", ".join(f"{role} {name}" for role, name in formats.items())
 
+    @property
+    def shifts_exactly(self) -> bool:
+        """Whether numbers times 2^k stay normal as they do in float32: every format has its exponents (bf16 does)."""
+        return "fp16" not in vars(self).values()
+
+    @property
+    def steps_in_fp32(self) -> bool:
+        """Whether the optimizer's step is float32's, from the gradients that it receives to what it stores."""
+        return self.params == self.grads == self.state == "fp32"
+
 
 POLICIES: Final[dict[str, Policy]] = {
     "fp32": Policy(),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from .arms import BASE, Member, get_arm
 from .grid import Grid, NetworkInits, OptimizerSpec
+
+AUTO: Final = "auto"
+"""An engine for every policy: the first that runs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +82,13 @@ class RunSpec:
     device: str
     backend: str
     measures: tuple[str, ...] = ()
+    engine: str = AUTO
 
     @classmethod
-    def of(cls, study: str, grid: Grid, *, seed: int, device: str, backend: str) -> RunSpec:
+    def of(cls, study: str, grid: Grid, *, seed: int, device: str, backend: str, engine: str = AUTO) -> RunSpec:
         """The spec of a study's whole grid."""
         shared = {field.name: getattr(grid, field.name) for field in dataclasses.fields(grid)}
-        return cls(study=study, seed=seed, device=device, backend=backend, **shared)
+        return cls(study=study, seed=seed, device=device, backend=backend, engine=engine, **shared)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> RunSpec:
@@ -97,6 +101,7 @@ class RunSpec:
         )
         values["against"] = tuple((arm, other) for arm, other in values["against"])
         values["measures"] = values.get("measures", ())
+        values["engine"] = values.get("engine", "batched")  # all that there was
         for name in ("scales", "arms", "policies", "checkpoints", "measures"):
             values[name] = tuple(values[name])
         return cls(**values)

@@ -39,6 +39,7 @@ class Prediction:
         applies: which cells it speaks about.
         moved: whether the cell counts only if its models moved (median distance from their initialisation > 0).
         why: one sentence for the page.
+        unjudged: of what, and why, there is no prediction in the policy of that name; empty where there is one.
         limits: what its judgement leaves open, for the page's limits; empty if nothing.
     """
 
@@ -49,7 +50,12 @@ class Prediction:
     why: str
     relative: bool = False
     moved: bool = False
+    unjudged: Callable[[str], str] = lambda policy: ""
     limits: str = ""
+
+    def judges(self, cell: Cell) -> bool:
+        """Whether it says anything about the cell."""
+        return self.applies(cell) and not self.unjudged(cell.policy)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,21 +11,29 @@ from kernels import DTYPES, Population
 
 from ..design.policies import Policy
 from ..design.spec import Cohort, RunSpec
-from ..models.networks import get_network
+from ..models.networks import NETWORKS, get_network
+from .arithmetic import TORCH
 from .observer import Snapshot
 from .start import starting_points
+from .threads import one_thread
 
 
 class Batched:
     """Hand-batched networks, stepped as one population."""
 
     name = "batched"
+    portable = False
+    arithmetic = TORCH
 
     def refusal(self, policy: Policy) -> str:
         """Its networks compute in float32, and what they are trained in is float32 too."""
         if policy == Policy():
             return ""
         return f"the {self.name} engine holds and computes everything in fp32, and this policy is {policy.text}"
+
+    def networks(self) -> tuple[str, ...]:
+        """All."""
+        return tuple(NETWORKS)
 
     def advance(self, spec: RunSpec, cohort: Cohort, policy: Policy, hyper: Sequence[Any]) -> Iterator[Snapshot]:
         """The cohort at each checkpoint in turn.
@@ -44,8 +51,8 @@ class Batched:
         family, device = spec.family, torch.device(spec.device)
         network = get_network(cohort.key.network)
         with one_thread():
-            drawn = network.initial(spec.seed, cohort.inits)
-            initial = starting_points(drawn, family, spec.seed, cohort.inits).to(device, DTYPES[policy.params].torch)
+            drawn = network.initial(spec.seed, cohort.inits).to(DTYPES[policy.params].torch)
+            initial = starting_points(drawn, family, spec.seed, cohort.inits).to(device)
             params, grads = initial.clone(), torch.empty_like(initial)
             scales = torch.tensor([member.loss_factor for member in family], dtype=torch.float32, device=device)
             scales = scales.repeat(cohort.size)
@@ -70,14 +77,3 @@ class Batched:
                     losses=losses,
                     state=population.state,
                 )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Runs torch on one thread: the cohorts are the parallel work, and a sum split over threads has other bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

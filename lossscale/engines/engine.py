@@ -12,43 +12,96 @@ from kernels import get_algorithm
 from ..design.grid import OptimizerSpec
 from ..design.measures import STANDARD
 from ..design.policies import POLICIES, Policy, get_policy
-from ..design.spec import Cohort, RunSpec
+from ..design.spec import AUTO, Cohort, RunSpec
 from ..models.networks import get_network
 from ..support.errors import InputError
+from .arithmetic import Arithmetic
 from .batched import Batched
 from .observer import Columns, Observer, Snapshot, join
+from .trainer import Trainer
 
 
 class Engine(Protocol):
     """Advances a cohort to its next checkpoint, under the policy it is given."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As it is typed."""
+
+    @property
+    def portable(self) -> bool:
+        """Whether its bits are the same on every machine, device and backend."""
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """How its snapshots are measured."""
 
     def refusal(self, policy: Policy) -> str:
         """Why it cannot run the policy; empty if it can."""
+
+    def networks(self) -> tuple[str, ...]:
+        """Those that it has."""
 
     def advance(self, spec: RunSpec, cohort: Cohort, policy: Policy, hyper: Sequence[Any]) -> Iterator[Snapshot]:
         """The cohort at each checkpoint in turn; a snapshot holds until the next is asked for."""
 
 
-ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (Batched(),)}
-"""Every engine, by name."""
+ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (Batched(), Trainer())}
+"""Every engine, by name; ``auto`` takes the first that runs a policy."""
 
 
-def choose_engine(spec: RunSpec) -> Engine:
-    """The engine that runs the spec.
+def engine_of(spec: RunSpec, policy: str) -> Engine:
+    """The engine that the spec has for the policy."""
+    if spec.engine != AUTO:
+        return ENGINES[spec.engine]
+    formats = get_policy(policy)
+    return next((engine for engine in ENGINES.values() if not engine.refusal(formats)), ENGINES[Batched.name])
+
+
+def is_portable(spec: RunSpec) -> bool:
+    """Whether the run has the same bits on every machine, so that another may go on with it."""
+    return all(engine_of(spec, policy).portable for policy in spec.policies)
+
+
+def choose_engine(spec: RunSpec, policy: str) -> Engine:
+    """The engine that runs the spec's cells of that policy.
 
     Raises:
-        InputError: if it cannot run a policy of the spec's cells or arms.
+        InputError: if it cannot run the policy, an arm's own one, or a network of the spec.
     """
-    engine = ENGINES[Batched.name]
-    own = [member.arm.policy for member in spec.family if member.arm.policy]
-    for name in dict.fromkeys((*spec.policies, *own)):
-        reason = engine.refusal(get_policy(name))
-        if reason:
-            able = [preset for preset, formats in POLICIES.items() if not engine.refusal(formats)]
-            raise InputError("--policy", name, f"{reason}; give {' or '.join(able)}")
+    engine = engine_of(spec, policy)
+    formats = get_policy(policy)
+    reason = engine.refusal(formats)
+    if reason:
+        able = [preset for preset, other in POLICIES.items() if not engine.refusal(other)]
+        able += [f"--engine {other.name}" for other in ENGINES.values() if not other.refusal(formats)]
+        raise InputError("--policy", policy, f"{reason}; give {' or '.join(able)}")
+    for arm in (member.arm for member in spec.family if member.arm.policy):
+        own = get_policy(arm.policy)
+        if own != formats:
+            remedy = (
+                f"is arm {arm.name}'s own ({own.text}) beside {policy}, and no engine runs two at once; leave it out"
+            )
+            raise InputError("--policy", arm.policy, remedy)
+    missing = [item.network for item in spec.networks if item.network not in engine.networks()]
+    if missing:
+        raise _lacking(spec, policy, engine, missing[0])
     return engine
+
+
+def _lacking(spec: RunSpec, policy: str, engine: Engine, network: str) -> InputError:
+    """Why a policy cannot be run on a network, and what can."""
+    remedies = [f"--network {item.network}" for item in spec.networks if item.network in engine.networks()]
+    having = [other for other in ENGINES.values() if network in other.networks()]
+    remedies += [f"--engine {other.name}" for other in having if not other.refusal(get_policy(policy))]
+    if spec.engine == AUTO:
+        able = (preset for preset, formats in POLICIES.items() if any(not other.refusal(formats) for other in having))
+        remedies += [f"--policy {preset}" for preset in able]
+    argument, value = ("--policy", policy) if spec.engine == AUTO else ("--engine", spec.engine)
+    remedy = f"runs on the {engine.name} engine" if spec.engine == AUTO else "is an engine"
+    return InputError(
+        argument, value, f"{remedy} without network {network}; give {' or '.join(remedies or ['--engine auto'])}"
+    )
 
 
 def run_cohort(spec: RunSpec, cohort: Cohort) -> Columns:
@@ -59,9 +112,9 @@ def run_cohort(spec: RunSpec, cohort: Cohort) -> Columns:
         pairs.
 
     Raises:
-        InputError: for a policy that the engine cannot run.
+        InputError: for a policy or a network that the engine cannot run.
     """
-    engine, policy = choose_engine(spec), get_policy(cohort.key.policy)
+    engine, policy = choose_engine(spec, cohort.key.policy), get_policy(cohort.key.policy)
     algorithm = get_algorithm(cohort.key.optimizer)
     base = base_hyperparameters(cohort.optimizer, spec.lr)
     hyper = [member.hyperparameters(algorithm, base) for member in spec.family]
@@ -73,6 +126,7 @@ def run_cohort(spec: RunSpec, cohort: Cohort) -> Columns:
         kept=cohort.kept,
         policy=policy,
         measures=(*STANDARD, *spec.measures),
+        arithmetic=engine.arithmetic,
     )
     observations = [
         {**_coordinates(spec, cohort, now.step), **observer.observe(now)}

@@ -53,6 +53,9 @@ class Observation:
         self._hyper = observer.hyperparameters
         self._family = observer.family
         self._kept = observer.kept
+        self._norm = observer.arithmetic.norm
+        self._closed_form_norm = observer.arithmetic.closed_form_norm
+        self._quantiles = observer.arithmetic.quantiles
         self._smallest_normal = DTYPES[observer.policy.state].smallest_normal
         self._arm = [pairing.arm for pairing in observer.pairings]
         self._against = [pairing.against for pairing in observer.pairings]
@@ -68,12 +71,12 @@ class Observation:
     @cached_property
     def update(self) -> Tensor:
         """[models]: length of this step."""
-        return _norm(self.snapshot.params.double() - self.snapshot.before.double())
+        return self._norm(self.snapshot.params.double() - self.snapshot.before.double())
 
     @cached_property
     def moved(self) -> Tensor:
         """[models]: distance from the initialisation."""
-        return _norm(self.snapshot.params.double() - self.snapshot.initial.double())
+        return self._norm(self.snapshot.params.double() - self.snapshot.initial.double())
 
     @cached_property
     def loss(self) -> Tensor:
@@ -106,8 +109,8 @@ class Observation:
     def rel_distance(self) -> Tensor:
         """Of pairs: |arm − against| / |against|."""
         arm, against = self._both
-        distance = _norm(arm.double() - against.double())
-        return torch.where(distance == 0, distance, distance / _norm(against.double()))
+        distance = self._norm(arm.double() - against.double())
+        return torch.where(distance == 0, distance, distance / self._norm(against.double()))
 
     def eps_over_r(self, level: float) -> Tensor:
         """Of pairs: a quantile of eps/r over v > 0 (a level of EPS_QUANTILES), of what the arm is compared with."""
@@ -142,7 +145,9 @@ class Observation:
             scaled, seen = (
                 self._by_family(tensor)[:, self._arm[index]] for tensor in (self.snapshot.params, self.snapshot.grads)
             )
-            predicted[:, index] = theory.predicted_update_norm_ratio(updates, root[:, 0], eps, scale, decay=decay)
+            predicted[:, index] = theory.predicted_update_norm_ratio(
+                updates, root[:, 0], eps, scale, decay=decay, norm=self._closed_form_norm
+            )
             bound[:, index] = theory.update_norm_ratio_tolerance(
                 updates,
                 base["p1"],
@@ -153,6 +158,7 @@ class Observation:
                 grads=base["grads"],
                 arm_grads=seen,
                 decay=decay,
+                norm=self._closed_form_norm,
             )
         return ClosedForm(ratio=predicted, tolerance=bound)
 
@@ -199,8 +205,7 @@ class Observation:
             nothing = torch.full((self._kept, len(place)), torch.nan, dtype=torch.float64)
             return [nothing] * len(EPS_QUANTILES), nothing
         ratio = torch.where(root > 0, self._hyperparameter("eps", needed, root) / root, torch.nan)
-        levels = torch.tensor(EPS_QUANTILES, dtype=root.dtype, device=root.device)
-        found = torch.nanquantile(ratio, levels, dim=2)
+        found = self._quantiles(ratio, EPS_QUANTILES)
         return [row[:, place] for row in found], (root == 0).double().mean(2)[:, place]
 
     def _root(self, members: Sequence[int]) -> Tensor | None:
@@ -243,9 +248,3 @@ class Observation:
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
     """[len(values), 1] float64."""
     return torch.tensor(values, dtype=torch.float64, device=like.device).unsqueeze(1)
-
-
-def _norm(rows: Tensor) -> Tensor:
-    """Euclidean norm over the last dimension."""
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1)
-    return norms

@@ -16,6 +16,7 @@ from ..design.arms import Member
 from ..design.measures import STANDARD, get_measure
 from ..design.policies import Policy
 from ..design.spec import Pairing
+from .arithmetic import TORCH, Arithmetic
 from .observation import Observation
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -56,6 +57,7 @@ class Observer:
         kept: how many families are measured; those after them are dropped.
         policy: the formats of the run.
         measures: names of what is measured.
+        arithmetic: how measures sum.
     """
 
     algorithm: Algorithm
@@ -65,6 +67,7 @@ class Observer:
     kept: int
     policy: Policy
     measures: Sequence[str] = STANDARD
+    arithmetic: Arithmetic = TORCH
 
     def observe(self, now: Snapshot) -> Columns:
         """One value per kept family and pair, families outermost, of every measure that is observed."""

@@ -13,7 +13,7 @@ from ..models.data import signs
 
 
 def starting_points(drawn: Tensor, family: Sequence[Member], seed: int, inits: Sequence[int]) -> Tensor:
-    """[models, n]: every initialisation [inits, n] once per member, as the member's arm begins."""
+    """[models, n]: every initialisation [inits, n] once per member, as the member's arm begins, in the same format."""
     models = drawn.repeat_interleave(len(family), 0)
     for index, member in enumerate(family):
         begin = _STARTS[member.arm.start]

@@ -46,8 +46,9 @@ class Neutral:
 
     def legend(self, run: Path) -> Sequence[str]:
         """What each row of the table predicts."""
-        rows = prediction_rows(self.study, read_summary(run))
-        return [f"{row['prediction']}: {row['why']}" for row in rows if row["why"]]
+        summary = read_summary(run)
+        rows = prediction_rows(self.study, summary)
+        return [*(f"{row['prediction']}: {row['why']}" for row in rows if row["why"]), *unjudged(self.study, summary)]
 
     def sections(self, run: Path) -> Iterable[tuple[str, str, str]]:
         """How the models of every series ended."""
@@ -62,6 +63,17 @@ class Neutral:
         """There is none."""
         del out
         raise InputError("RUN", run, f"the study {self.study.name} has no picture; give a run of a study that has one")
+
+
+def unjudged(study: Study, summary: pd.DataFrame) -> list[str]:
+    """One sentence for every reason why predictions are not judged in policies of the run."""
+    policies: dict[str, dict[str, None]] = {}
+    for prediction in study.predictions:
+        for policy in dict.fromkeys(summary["policy"]):
+            reason = prediction.unjudged(policy)
+            if reason:
+                policies.setdefault(reason, {})[policy] = None
+    return [f"No prediction in {', '.join(names)} of {reason}." for reason, names in policies.items()]
 
 
 def prediction_rows(study: Study, summary: pd.DataFrame) -> list[dict[str, Any]]:
@@ -97,7 +109,7 @@ def _owned(judged: pd.DataFrame, predictions: Sequence[Prediction]) -> list[pd.D
         index, *fields, quantity = values
         cell = Cell(**dict(zip(CELL, fields, strict=True)))
         for place, item in enumerate(predictions):
-            if item.quantity == quantity and item.applies(cell):
+            if item.quantity == quantity and item.judges(cell):
                 mine[place].append(index)
                 break
     return [judged.loc[lines] for lines in mine]

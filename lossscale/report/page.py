@@ -21,7 +21,7 @@ from . import parts
 from .finished import FinishedRun, read_finished
 from .labels import optimizer_label, raised_powers
 from .libraries import require
-from .neutral import prediction_rows
+from .neutral import prediction_rows, unjudged
 
 SHOWN_FAILURES: Final = 40
 
@@ -124,7 +124,8 @@ class _Run:
         )
 
     def _own_limits(self) -> list[str]:
-        return [prediction.limits for prediction in self.study.predictions if prediction.limits]
+        own = [prediction.limits for prediction in self.study.predictions if prediction.limits]
+        return [*own, *unjudged(self.study, self.summary)]
 
     def _predictions(self) -> str:
         rows = [

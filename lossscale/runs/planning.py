@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ..design.grid import Grid, OptimizerSpec
+from ..design.grid import Grid, NetworkInits, OptimizerSpec
 from ..design.options import check_finite, find_algorithm, make_record, parse_options
 from ..design.policies import POLICIES
 from ..design.scales import parse_scale
-from ..design.spec import RunSpec
+from ..design.spec import AUTO, RunSpec
 from ..design.study import Study
 from ..support.errors import InputError, check_choice, check_count, input_errors
 from .records import Manifest
@@ -24,6 +24,7 @@ class Choices:
     """The options of ``run``; empty or None where the study decides."""
 
     policies: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
     optimizers: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
     inits: int | None = None
@@ -31,6 +32,7 @@ class Choices:
     seed: int = 0
     device: str = "auto"
     backend: str = "auto"
+    engine: str = AUTO
     quick: bool = False
     resume: bool = False
     workers: int | None = None
@@ -39,15 +41,17 @@ class Choices:
         """The choices given that only a grid has, by option."""
         named = {
             "--policy": self.policies,
+            "--network": self.networks,
             "--optimizer": self.optimizers,
             "--scale": self.scales,
             "--inits": self.inits,
+            "--engine": None if self.engine == AUTO else self.engine,
         }
         return {name: value for name, value in named.items() if value not in ((), None)}
 
     def for_script(self) -> Choices:
         """The choices without those that only a grid has: what ``all`` gives to a study with a script."""
-        return dataclasses.replace(self, policies=(), optimizers=(), scales=(), inits=None)
+        return dataclasses.replace(self, policies=(), networks=(), optimizers=(), scales=(), inits=None, engine=AUTO)
 
 
 def planned_manifest(study: Study, choices: Choices) -> Manifest:
@@ -69,7 +73,7 @@ def planned_manifest(study: Study, choices: Choices) -> Manifest:
     policies = tuple(check_choice("--policy", name, POLICIES) for name in dict.fromkeys(choices.policies))
     optimizers = _optimizers(study.grid, choices.optimizers)
     device, backend = _resolve(choices)
-    spec = None
+    spec: RunSpec | None = None
     options: dict[str, Any] = {}
     if study.grid is None:
         for name, value in choices.grid_only().items():
@@ -83,9 +87,9 @@ def planned_manifest(study: Study, choices: Choices) -> Manifest:
             policies=policies or study.grid.policies,
             optimizers=tuple(_with_recipe(item, study.grid) for item in optimizers or study.grid.optimizers),
         )
-        whole = RunSpec.of(study.name, grid, seed=choices.seed, device=device, backend=backend)
+        whole = RunSpec.of(study.name, grid, seed=choices.seed, device=device, backend=backend, engine=choices.engine)
         _check(whole)
-        spec = whole.as_dict()
+        spec = _settled(whole)
     return _manifest(study, choices.seed, device, spec, options)
 
 
@@ -126,7 +130,7 @@ def _smaller(grid: Grid, choices: Choices) -> Grid:
     """The grid with the number of inits and steps that was asked for."""
     networks = tuple(
         dataclasses.replace(network, inits=choices.inits or (network.quick_inits if choices.quick else network.inits))
-        for network in grid.networks
+        for network in _networks(grid, choices.networks)
     )
     checkpoints = grid.checkpoints
     if choices.steps is not None:
@@ -135,6 +139,21 @@ def _smaller(grid: Grid, choices: Choices) -> Grid:
     elif choices.quick:
         checkpoints = tuple(step for step in checkpoints if step <= QUICK_STEPS) or checkpoints[:1]
     return dataclasses.replace(grid, networks=networks, checkpoints=checkpoints)
+
+
+def _networks(grid: Grid, names: tuple[str, ...]) -> tuple[NetworkInits, ...]:
+    """The study's networks, or those of them that were asked for."""
+    known = [network.network for network in grid.networks]
+    asked = {check_choice("--network", name, known) for name in names}
+    return tuple(network for network in grid.networks if not asked or network.network in asked)
+
+
+def _settled(spec: RunSpec) -> RunSpec:
+    """The spec with ``auto`` by the engine's name, where it is one for all policies."""
+    from ..engines.engine import engine_of
+
+    own = list(dict.fromkeys(engine_of(spec, policy).name for policy in spec.policies))
+    return dataclasses.replace(spec, engine=own[0]) if len(own) == 1 else spec
 
 
 QUICK_STEPS = 50
@@ -147,8 +166,10 @@ def _resolve(choices: Choices) -> tuple[str, str]:
 
     from kernels import available_backends, resolve_backend
 
+    from ..engines.engine import ENGINES
     from ..support.cli import resolve_device
 
+    check_choice("--engine", choices.engine, (AUTO, *ENGINES))
     check_choice("--backend", choices.backend, ("auto", *available_backends()))
     device = resolve_device(choices.device)
     if choices.backend == "interpreter" and device == "cpu":
@@ -163,7 +184,8 @@ def _check(spec: RunSpec) -> None:
 
     from ..engines.engine import choose_engine
 
-    choose_engine(spec)
+    for policy in spec.policies:
+        choose_engine(spec, policy)
     for optimizer in spec.optimizers:
         algorithm = get_algorithm(optimizer.algorithm)
         base = make_record(algorithm, {"lr": spec.lr, **dict(optimizer.options)}, "--optimizer", optimizer.typed)
@@ -173,15 +195,17 @@ def _check(spec: RunSpec) -> None:
                 check_finite(record, f"--optimizer {optimizer.typed} --scale", member.scale)
 
 
-def _manifest(study: Study, seed: int, device: str, spec: dict[str, Any] | None, options: dict[str, Any]) -> Manifest:
+def _manifest(study: Study, seed: int, device: str, spec: RunSpec | None, options: dict[str, Any]) -> Manifest:
+    from ..engines.engine import is_portable
     from ..support.provenance import collect
 
     provenance = collect(device)
+    portable = spec is not None and is_portable(spec)
     return Manifest(
         study=study.name,
         seed=seed,
-        spec=spec,
+        spec=None if spec is None else spec.as_dict(),
         options=options,
         provenance=provenance.as_dict(),
-        resume_key=provenance.resume_key(),
+        resume_key=provenance.resume_key(portable=portable),
     )

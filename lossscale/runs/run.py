@@ -136,13 +136,27 @@ def _refuse_other(run: Path, found: Manifest, asked: Manifest) -> None:
         for name, theirs, ours in (
             ("study", found.study, asked.study),
             ("seed", found.seed, asked.seed),
-            *_differences(found.spec or {}, asked.spec or {}),
+            *_differences(_decisive(found), _decisive(asked)),
             *_differences(found.options, asked.options),
         )
         if theirs != ours
     ]
     if differences:
         raise InputError("--out", run, f"holds another run ({'; '.join(differences[:3])}); give another --out")
+
+
+def _decisive(manifest: Manifest) -> dict[str, Any]:
+    """What decides the pairs of a run: where its bits are portable, not what computes them."""
+    from ..engines.engine import is_portable
+
+    spec = manifest.run_spec
+    if spec is None:
+        return {}
+    return {
+        name: value
+        for name, value in spec.as_dict().items()
+        if name not in ("device", "backend") or not is_portable(spec)
+    }
 
 
 def _differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -44,8 +44,10 @@ class Provenance:
         document: dict[str, Any] = plain(self)
         return document
 
-    def resume_key(self) -> dict[str, str]:
-        """What has to agree for a run to be resumed to the same bytes."""
+    def resume_key(self, *, portable: bool = False) -> dict[str, str]:
+        """What has to agree for a run to be resumed to the same bytes; little where its bits are portable."""
+        if portable:
+            return {"torch_build": self.torch_build}
         return {
             "cpu_capability": self.cpu_capability,
             "device": self.device,

@@ -160,8 +160,9 @@ def test_spec_survives_json() -> None:
 
 @pytest.mark.parametrize("name", ["fp99", *(name for name in POLICIES if name != "fp32")])
 def test_a_policy_that_the_engine_cannot_run_is_refused_by_the_engine(name: str) -> None:
-    spec = dataclasses.replace(spec_of("mlp-6-6-1", OptimizerSpec(algorithm="sgd")), policies=(name,))
-    for refuse in (lambda: choose_engine(spec), lambda: run(spec)):  # whoever let it through
+    spec = spec_of("mlp-6-6-1", OptimizerSpec(algorithm="sgd"))
+    spec = dataclasses.replace(spec, policies=(name,), engine="batched")
+    for refuse in (lambda: choose_engine(spec, name), lambda: run(spec)):  # whoever let it through
         with pytest.raises(InputError, match=rf"^--policy {name}: .*fp32") as caught:
             refuse()
         assert "\n" not in str(caught.value)
@@ -173,6 +174,9 @@ def test_policies_speak_of_formats_that_kernels_know() -> None:
         *(f"{kind}-{way}" for way in ("true", "mixed", "state") for kind in ("bf16", "fp16")),
     ]
     assert {name for policy in POLICIES.values() for name in vars(policy).values()} == set(kernels.DTYPES)
+    assert {name: vars(policy) for name, policy in POLICIES.items()} == {
+        name: vars(policy) for name, policy in kernels.POLICIES.items()
+    }
 
 
 def test_every_start_has_its_function() -> None:
@@ -196,7 +200,7 @@ def test_the_engine_looks_at_the_formats_of_a_policy_and_not_at_its_name(monkeyp
     spec = spec_of("mlp-6-6-1", OptimizerSpec(algorithm="sgd"))
     assert len(run(dataclasses.replace(spec, policies=("mine",)))) == len(run(spec))
     with pytest.raises(InputError, match="compute bf16"):
-        run(dataclasses.replace(spec, policies=("masters",)))
+        run(dataclasses.replace(spec, policies=("masters",), engine="batched"))
 
 
 def test_engine_leaves_threads_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...design.grid import Grid, NetworkInits, OptimizerSpec
+from ...design.policies import POLICIES
 from ...design.scales import is_power_of_two
 from ...design.study import Cell, Prediction, Presentation, Study
 
@@ -45,6 +46,18 @@ def _first_adaptive_step(cell: Cell) -> bool:
     return cell.optimizer in ADAPTIVE and (cell.arm, cell.against) == ("loss", "base") and cell.step == 1
 
 
+def _inexact(policy: str) -> str:
+    if POLICIES[policy].shifts_exactly:
+        return ""
+    return "equal bits at s = 2^k, for numbers × 2^k leave the range of float16 and its five exponent bits"
+
+
+def _unbounded(policy: str) -> str:
+    if POLICIES[policy].steps_in_fp32:
+        return ""
+    return "the first update, for the bound of its closed form is that of a step in float32"
+
+
 def _presentation(study: Study) -> Presentation:
     from .presentation import Answers
 
@@ -64,6 +77,7 @@ STUDY = Study(
             predicted=1.0,
             tolerance=0.0,
             applies=_mapped,
+            unjudged=_inexact,
             moved=True,
             why="Scaling by a power of two moves exponents only: with all hyperparameters mapped, no bit differs.",
         ),
@@ -80,6 +94,7 @@ STUDY = Study(
             predicted=1.0,
             tolerance=0.0,
             applies=_sgd_loss_is_lr,
+            unjudged=_inexact,
             moved=True,
             why="SGD without decay is linear in the gradient: loss × s and lr × s are one update, exact for s = 2^k.",
         ),
@@ -89,6 +104,7 @@ STUDY = Study(
             tolerance="update_norm_ratio_tolerance",
             relative=True,
             applies=_first_adaptive_step,
+            unjudged=_unbounded,
             why="eps left alone changes each element's first update by (1 + d)/(1 + d/s), d = eps/r; the norm follows.",
             limits="The update-norm ratio is judged pair by pair: an update is measured as the change of float32 "
             "parameters, so each pair’s tolerance is the bound that their rounding leaves, plus 5e-7 for the "

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...report.figures import to_html
 from ...report.labels import raised_powers
-from ...report.neutral import Neutral
+from ...report.neutral import Neutral, unjudged
 from ...report.parts import titled
 from ...runs.summary import read_summary
 from ...support.errors import input_errors
@@ -39,17 +39,18 @@ class Answers(Neutral):
     """The presentation of ``loss-vs-lr``."""
 
     def table(self, run: Path) -> list[dict[str, Any]]:
-        """Words and numbers, one row per network and optimizer."""
+        """Words and numbers, one row per network, optimizer and, if there are several, policy."""
         return wide_rows(read_summary(run))
 
     def sentences(self, run: Path) -> list[str]:
-        """One for each of the three questions."""
-        return sentences(answers(read_summary(run), from_pairs(run)))
+        """One for each of the three questions, policy by policy."""
+        pairs = from_pairs(run)
+        by_policy = _by_policy(read_summary(run))
+        return [f"{name}{line}" for name, summary in by_policy for line in sentences(answers(summary, pairs))]
 
     def legend(self, run: Path) -> Sequence[str]:
         """What the words of the table mean."""
-        del run
-        return [LEGEND]
+        return [LEGEND, *unjudged(self.study, read_summary(run))]
 
     def sections(self, run: Path) -> Iterable[tuple[str, str, str]]:
         """The table network by network, and the pictures."""
@@ -63,12 +64,23 @@ class Answers(Neutral):
             draw(read_summary(run), out)
 
     def _pictures(self, summary: pd.DataFrame) -> Iterator[tuple[str, str]]:
-        for place, network in enumerate(dict.fromkeys(summary["network"])):
+        for policy, lines in _by_policy(summary):
+            yield from self._pictures_of(lines, policy)
+
+    def _pictures_of(self, summary: pd.DataFrame, policy: str) -> Iterator[tuple[str, str]]:
+        for number, network in enumerate(dict.fromkeys(summary["network"])):
+            place = f"{policy.partition(':')[0]}-{number}" if policy else str(number)
             drawn = to_html(figures.distance_figure(summary, network), f"{self.study.name}-distance-{place}")
-            yield f"Distance against s: {network}", figure(drawn, figures.distance_caption(summary, network))
+            yield f"{policy}Distance against s: {network}", figure(drawn, figures.distance_caption(summary, network))
             if figures.has_ratios(summary, network):
                 drawn = to_html(figures.ratio_figure(summary, network), f"{self.study.name}-ratio-{place}")
-                yield f"The first update against s: {network}", figure(drawn, figures.ratio_caption(network))
+                yield f"{policy}The first update against s: {network}", figure(drawn, figures.ratio_caption(network))
+
+
+def _by_policy(summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Each policy's lines with its name and a colon in front; without a name where there is only one."""
+    policies = list(dict.fromkeys(summary["policy"]))
+    return [(f"{policy}: " if len(policies) > 1 else "", summary[summary["policy"] == policy]) for policy in policies]
 
 
 def _tables(summary: pd.DataFrame) -> Iterator[tuple[str, str]]:
