@@ -14,6 +14,7 @@ from ..design.spec import AUTO, RunSpec
 from ..design.study import Study
 from ..support.errors import InputError, check_choice, check_count, input_errors
 from .records import Manifest
+from .sources import SOURCES, digest
 
 LARGEST_INITS = 1_000_000
 """Per cell. The cohorts of a run are listed in memory."""
@@ -207,5 +208,5 @@ def _manifest(study: Study, seed: int, device: str, spec: RunSpec | None, option
         spec=None if spec is None else spec.as_dict(),
         options=options,
         provenance=provenance.as_dict(),
-        resume_key=provenance.resume_key(portable=portable),
+        resume_key={**provenance.resume_key(portable=portable), SOURCES: digest(study)},
     )

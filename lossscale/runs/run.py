@@ -21,6 +21,7 @@ from .executor import run_cohorts
 from .planning import Choices, planned_manifest
 from .progress import Progress
 from .records import Manifest
+from .sources import SOURCES
 
 REPORT: Final = "report.html"
 _SHOWN: Final = 40
@@ -75,6 +76,8 @@ def run_study(study: Study, choices: Choices, run: Path, output: Output, *, page
 def _complete(study: Study, manifest: Manifest, choices: Choices, run: Path, state: RunState, output: Output) -> bool:
     """Does what the directory lacks, and returns whether that was anything."""
     spec = manifest.run_spec
+    if state is RunState.FINISHED and not _same_sources(run, manifest):
+        output.note("made by an earlier version of this code; give another --out to run it again")
     if state in (RunState.FINISHED, RunState.UNCOUNTED) and spec is not None and not choices.resume:
         records.check_shards(run, spec.cohorts(), "--out")
         if state is RunState.UNCOUNTED:
@@ -86,7 +89,7 @@ def _complete(study: Study, manifest: Manifest, choices: Choices, run: Path, sta
         remove_leftovers(run)
         records.write_manifest(run, manifest)
     if spec is not None:
-        changed = _advance(run, spec, choices, output) or changed
+        changed = _advance(run, spec, manifest, choices, output) or changed
     elif changed:
         _execute(study, manifest, run, output)
     if changed:
@@ -122,7 +125,8 @@ def run_state(run: Path, manifest: Manifest, *, resume: bool) -> RunState:
 
 def _refuse_other_machine(run: Path, found: Manifest, asked: Manifest) -> None:
     for name, value in asked.resume_key.items():
-        if found.resume_key.get(name) != value:
+        # A finished run is shown whatever made it; what is redone of it is looked at in `_advance`.
+        if found.resume_key.get(name) != value and not (found.finished and name == SOURCES):
             there = found.resume_key.get(name) or "none"
             remedy = (
                 f"was begun with {name} {there}, here it is {value or 'none'}: the bits would mix; give another --out"
@@ -203,12 +207,13 @@ def _alone_in(run: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _advance(run: Path, spec: RunSpec, choices: Choices, output: Output) -> bool:
+def _advance(run: Path, spec: RunSpec, manifest: Manifest, choices: Choices, output: Output) -> bool:
     """Runs the cohorts whose shards are missing or damaged, and returns whether there were any."""
     checksums = records.read_checksums(run)
     left = [cohort for cohort in spec.cohorts() if not records.is_whole(run, cohort, checksums)]
     if not left:
         return False
+    _refuse_other_sources(run, manifest)
     make_directory(run / records.PAIRS)
     with (
         Progress(spec, left, output) as progress,
@@ -219,6 +224,18 @@ def _advance(run: Path, spec: RunSpec, choices: Choices, output: Output) -> bool
             records.write_checksums(run, checksums)
             progress.done(cohort)
     return True
+
+
+def _same_sources(run: Path, manifest: Manifest) -> bool:
+    made = records.read_manifest(run).resume_key.get(SOURCES)
+    return made == manifest.resume_key[SOURCES]
+
+
+def _refuse_other_sources(run: Path, manifest: Manifest) -> None:
+    """Cohorts of other code do not join those of a run."""
+    if not _same_sources(run, manifest):
+        remedy = "was made by another version of this code or study: the pairs would mix; give another --out"
+        raise InputError("--resume", run, remedy)
 
 
 def _execute(study: Study, manifest: Manifest, run: Path, output: Output) -> None:

@@ -199,6 +199,28 @@ def test_another_measure_is_another_run(
     assert "measures None instead of ['again']" in capsys.readouterr().err
 
 
+def test_a_changed_study_does_not_join_the_pairs_of_the_old(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An arm may mean something else now: shards of both would be one run."""
+    text = STUDY.format(grid='arms=("base", "loss"),', presentation="")
+    study_file.write_text(text)
+    out = tmp_path / "run"
+    assert run(out) == 0
+    # A comment changes nothing.
+    for change, code, said in (("# a word\n", 0, ""), ("HALF = 0.5\n", 0, "made by an earlier version of this code")):
+        study_file.write_text(text + change)
+        monkeypatch.delitem(sys.modules, "lossscale.studies.toy_study")
+        capsys.readouterr()
+        assert run(out, "--resume") == code
+        told = capsys.readouterr()
+        assert said in told.out + told.err and bool(said) == ("earlier version" in told.out + told.err)
+    next((out / "pairs").glob("*.parquet")).unlink()
+    monkeypatch.delitem(sys.modules, "lossscale.studies.toy_study")
+    assert run(out, "--resume") == 2
+    assert "the pairs would mix; give another --out" in capsys.readouterr().err
+
+
 def test_an_unknown_arm_names_the_known(study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study_file.write_text(STUDY.format(grid='arms=("base", "lose"),', presentation=""))
     assert run(tmp_path / "run") == 2

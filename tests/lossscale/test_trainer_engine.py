@@ -175,7 +175,7 @@ def test_a_run_is_resumed_on_another_machine(tmp_path: Path, capsys: pytest.Capt
     assert len(whole) == 2
     next((run / records.PAIRS).glob("*.parquet")).unlink()
     manifest = json.loads((run / records.MANIFEST).read_text())
-    assert manifest["spec"]["engine"] == "trainer" and set(manifest["resume_key"]) == {"torch_build"}
+    assert manifest["spec"]["engine"] == "trainer" and set(manifest["resume_key"]) == {"torch_build", "sources"}
     manifest["spec"].update(device="cuda", backend="triton")
     (run / records.MANIFEST).write_text(json.dumps({**manifest, "finished": False}))
     assert main([*command, "--resume", "--backend", "reference"]) == 0
