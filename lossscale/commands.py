@@ -10,7 +10,7 @@ import typer
 from . import studies
 from .design.study import Study
 from .support.cli import DeviceOption, JsonOption, OutOption, QuickOption
-from .support.errors import InputError, check_choice
+from .support.errors import InputError, choose
 from .support.output import Output
 
 ALL = "all"
@@ -178,7 +178,7 @@ def picture(run: RunArgument, out: OutOption = None, as_json: JsonOption = False
 def _studies(name: str) -> tuple[Study, ...]:
     if name == ALL:
         return studies.every()
-    return (studies.get(check_choice("STUDY", name, (*studies.names(), ALL))),)
+    return (studies.get(choose("STUDY", name, (*studies.names(), ALL))),)
 
 
 def _page(run: Path, output: Output) -> None:

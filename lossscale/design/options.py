@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..support.errors import InputError, check_choice
+from ..support.errors import InputError, check_choice, fold
 from .scales import Value
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def algorithm_name(text: str) -> str:
     """The name of the algorithm that is meant, by its name or class name in any case; other texts as they are."""
     from kernels import ALGORITHMS
 
-    spellings = {spelling.casefold(): name for name, its in ALGORITHMS.items() for spelling in (name, its.title)}
-    return spellings.get(text.casefold(), text)
+    spellings = {fold(spelling): name for name, its in ALGORITHMS.items() for spelling in (name, its.title)}
+    return spellings.get(fold(text), text)
 
 
 def parse_options(

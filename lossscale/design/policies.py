@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ..support.errors import check_choice
+from ..support.errors import check_choice, choose
 
 _FORMATS: Final = ("fp32", "bf16", "fp16")
 
@@ -70,4 +70,4 @@ def get_policy(name: str, argument: str = "--policy") -> Policy:
     Raises:
         InputError: for an unknown name.
     """
-    return POLICIES[check_choice(argument, name, POLICIES)]
+    return POLICIES[choose(argument, name, POLICIES)]

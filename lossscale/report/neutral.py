@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..design.measures import IDENTICAL, REL_DISTANCE
+from ..design.measures import IDENTICAL, MEASURES, REL_DISTANCE
 from ..design.study import Cell, Prediction, Presentation, Study
 from ..design.verdicts import CELL, FAILS, HOLDS, NO_PREDICTION, SERIES
 from ..runs.summary import read_summary
@@ -34,7 +34,12 @@ class Neutral:
         """One row per prediction; without predictions one per series and arm, as they ended."""
         summary = read_summary(run)
         rows = [{name: row[name] for name in row if name != "why"} for row in prediction_rows(self.study, summary)]
-        return rows or last_rows(summary)
+        return rows or last_rows(summary, self._measured())
+
+    def _measured(self) -> tuple[str, ...]:
+        """Quantities that the study records beyond the standard ones."""
+        names = self.study.grid.measures if self.study.grid is not None else ()
+        return tuple(MEASURES[name].quantity_name for name in names)
 
     def sentences(self, run: Path) -> Sequence[str]:
         """How many judged predictions hold."""
@@ -54,7 +59,7 @@ class Neutral:
         """How the models of every series ended."""
         from ..support.html import table
 
-        rows = last_rows(read_summary(run))
+        rows = last_rows(read_summary(run), self._measured())
         if rows:
             caption = "After the last step, over all scales: pairs that agree in every bit, and median distances."
             yield "Where it ended", "ended", table(rows, caption=caption)
@@ -115,7 +120,7 @@ def _owned(judged: pd.DataFrame, predictions: Sequence[Prediction]) -> list[pd.D
     return [judged.loc[lines] for lines in mine]
 
 
-def last_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
+def last_rows(summary: pd.DataFrame, more: Sequence[str] = ()) -> list[dict[str, Any]]:
     """One row per series, arm and what it is compared with: pairs and distances after the last step."""
     rows = []
     for key, lines in summary.groupby([*SERIES, "arm", "against"], sort=False):
@@ -124,6 +129,9 @@ def last_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
         apart = final[final["quantity"] == REL_DISTANCE.quantity_name]["measured"]
         if same.empty:
             continue
+        own: dict[str, Any] = {
+            f"largest_{name}": float(final[final["quantity"] == name]["measured"].max()) for name in more
+        }
         rows.append(
             {
                 **dict(zip((*SERIES, "arm", "against"), key, strict=True)),
@@ -133,6 +141,7 @@ def last_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
                 "identical_pairs": round(float((same["measured"] * same["pairs"]).sum())),
                 "smallest_distance": float(apart.min()),
                 "largest_distance": float(apart.max()),
+                **own,
             }
         )
     return rows

@@ -12,7 +12,7 @@ from ..design.policies import POLICIES
 from ..design.scales import parse_scale
 from ..design.spec import AUTO, RunSpec
 from ..design.study import Study
-from ..support.errors import InputError, check_choice, check_count, input_errors
+from ..support.errors import InputError, check_choice, check_count, choose, input_errors
 from .records import Manifest
 from .sources import SOURCES, digest
 
@@ -71,7 +71,7 @@ def planned_manifest(study: Study, choices: Choices) -> Manifest:
     if not 0 <= choices.seed < 2**63:
         raise InputError("--seed", choices.seed, "must lie between 0 and 2^63 - 1")
     scales = tuple(dict.fromkeys(parse_scale(text) for text in choices.scales))
-    policies = tuple(check_choice("--policy", name, POLICIES) for name in dict.fromkeys(choices.policies))
+    policies = tuple(dict.fromkeys(choose("--policy", name, POLICIES) for name in choices.policies))
     optimizers = _optimizers(study.grid, choices.optimizers)
     device, backend = _resolve(choices)
     spec: RunSpec | None = None
@@ -145,7 +145,7 @@ def _smaller(grid: Grid, choices: Choices) -> Grid:
 def _networks(grid: Grid, names: tuple[str, ...]) -> tuple[NetworkInits, ...]:
     """The study's networks, or those of them that were asked for."""
     known = [network.network for network in grid.networks]
-    asked = {check_choice("--network", name, known) for name in names}
+    asked = {choose("--network", name, known) for name in names}
     return tuple(network for network in grid.networks if not asked or network.network in asked)
 
 

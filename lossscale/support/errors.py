@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 _LONGEST_VALUE = 200
 
@@ -53,13 +54,35 @@ def input_errors(argument: str, value: object) -> Iterator[None]:
         raise InputError(argument, value, str(error)) from error
 
 
-def check_choice(argument: str, value: str, choices: Iterable[str]) -> str:
-    """Returns value if it is one of the choices; otherwise the error lists them and names the nearest in any case."""
+def fold(name: str) -> str:
+    """A name without what nobody remembers: case, hyphens and underscores."""
+    return name.casefold().replace("-", "").replace("_", "")
+
+
+def choose(argument: str, value: str, choices: Iterable[str]) -> str:
+    """The choice that a user means, in any case and with any separators: ``adam_atan2``, ``Adam-Atan2``.
+
+    Raises:
+        InputError: if there is none; it names the nearest and all of them.
+    """
     known = list(choices)
     if value in known:
         return value
-    folded = {name.casefold(): name for name in known}
-    nearest = difflib.get_close_matches(value.casefold(), folded, n=1)
+    folded: dict[str, str] = {}
+    for name in known:
+        folded.setdefault(fold(name), name)
+    return folded[fold(value)] if fold(value) in folded else _unknown(argument, value, known)
+
+
+def check_choice(argument: str, value: str, choices: Iterable[str]) -> str:
+    """Returns value if it is one of the choices as spelt; otherwise the error lists them and names the nearest."""
+    known = list(choices)
+    return value if value in known else _unknown(argument, value, known)
+
+
+def _unknown(argument: str, value: str, known: list[str]) -> NoReturn:
+    folded = {fold(name): name for name in reversed(known)}
+    nearest = difflib.get_close_matches(fold(value), folded, n=1)
     suggestion = f"did you mean {folded[nearest[0]]}? " if nearest else ""
     raise InputError(
         argument, value, f"unknown; {suggestion}choose from {', '.join(known) or 'nothing: none is available'}"

@@ -58,7 +58,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Failing:
         (("nothing",), ("STUDY nothing", "loss-vs-lr", "all")),
         (("loss-vs-lr", "--optimizer", "adm"), ("--optimizer adm", "did you mean adam?")),
         (("loss-vs-lr", "--optimizer", "ADM"), ("--optimizer ADM", "did you mean adam?")),
-        (("loss-vs-lr", "--optimizer", "Adam-Atan2"), ("did you mean adam_atan2?",)),
+        (("loss-vs-lr", "--optimizer", "Adam-Atan3"), ("did you mean adam_atan2?",)),
         (("loss-vs-lr", "--optimizer", "adam:epsilon=1"), ("adam:epsilon=1", "eps")),
         (("loss-vs-lr", "--optimizer", "adam:eps=-1"), ("adam:eps=-1",)),
         (("loss-vs-lr", "--optimizer", "adam:eps=small"), ("'small'",)),
