@@ -120,7 +120,7 @@ class Population:
             grads: [models, n], the parameters' dtype, contiguous.
 
         Raises:
-            ValueError: if the gradients do not match the parameters.
+            ValueError: if the gradients do not match the parameters, or a state was replaced by one that does not fit.
         """
         check_tensor(grads, "grads", "convert them")
         if grads.shape != self.params.shape or grads.dtype != self.params.dtype or not grads.is_contiguous():
@@ -128,6 +128,7 @@ class Population:
                 f"grads of shape {tuple(grads.shape)} and {grads.dtype}: give a contiguous tensor like the parameters, "
                 f"{tuple(self.params.shape)} and {self.params.dtype}"
             )
+        self._check_states()
         self.step_count += 1
         if not self.params.numel():
             return
@@ -137,6 +138,17 @@ class Population:
             self._step_tables(grads)
         else:
             self._step_kernel(grads)
+
+    def _check_states(self) -> None:
+        """Refuse a state that was replaced by one that the kernels would read otherwise than it lies."""
+        expected = self._dtypes[2]
+        for name, state in self.state.items():
+            check_tensor(state, f"state {name!r}", "convert it")
+            if state.shape != self.params.shape or state.dtype != expected or not state.is_contiguous():
+                raise ValueError(
+                    f"state {name!r} of shape {tuple(state.shape)} and {state.dtype}: give a contiguous one of shape "
+                    f"{tuple(self.params.shape)} and {expected}, or make the population with state_dtype="
+                )
 
     def _step_reference(self, grads: Tensor) -> None:
         models, width = self.params.shape

@@ -109,3 +109,14 @@ def test_lanes_follow_the_addresses_of_a_population(misplaced: str, other: str) 
             population.step(grads)
         results.append([params, *population.state.values()])
     _assert_equal(*results)
+
+
+@pytest.mark.parametrize("backend", ["reference", "simd"])
+def test_a_replaced_state_that_does_not_fit_is_refused(backend: str) -> None:
+    hyper = kernels.get_algorithm("adam").hyperparameters()
+    for wrong in (torch.zeros(2, 8, dtype=torch.bfloat16), torch.zeros(2, 4), torch.zeros(8, 2).t()):
+        population = kernels.Population("adam", [hyper], torch.ones(2, 8), backend=backend)
+        population.state["exp_avg"] = wrong
+        with pytest.raises(ValueError, match=r"state 'exp_avg' of shape .*: give a contiguous one of shape \(2, 8\)"):
+            population.step(torch.ones(2, 8))
+        assert population.step_count == 0 and torch.equal(population.params, torch.ones(2, 8))
