@@ -41,5 +41,7 @@ def golden_command(
             format.write(out, cases, arrays, recording.meta(on))
             output.note(f"{len(cases)} cases recorded into {out}, {len(refused)} refused by torch")
         output.table(rows, ("case", "optimizer", "recipe", "dtype", "path", "grad_scale", "outcome"))
+        if chosen != "cuda":
+            output.note("The recordings are of CUDA kernels: what differs here is torch's own arithmetic on a CPU.")
     # The recording is of CUDA kernels: only there is a difference a failure.
     return int(chosen == "cuda" and any(row["outcome"] is not Outcome.IDENTICAL for row in rows))
