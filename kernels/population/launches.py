@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from ..algorithm import Recipe
 from ..backends import interpreter
 from ..launch.rows import RowTable
 from ..rounding.dtypes import DTYPES
-from ..rounding.flags import REUSED, ZEROS
+from ..rounding.flags import REUSED
 from ..rounding.powers import power_table
 from . import train_kernel, train_simd
 from .network import Network
 from .placement import Placement
 from .policy import Policy
 
+_ZEROS = 1 << 9 if triton.__version__.startswith("3.6.") else 3 << 9
+"""How kernels step around zeros: in the form that spills nothing with this Triton (sm_90, scalars of a block)."""
 _CHUNK = 1 << 26
 """Bytes of host scalars, of laid out samples or of kept gradients in one launch: a run with more is split."""
 _DEVICE_CHUNK = 1 << 30
@@ -102,7 +105,7 @@ def training_constants(
         **network.constants(),
         "RULE": recipe.rule,
         # A model divides all of its parameters by the root of one bias correction; dead units bring zeros.
-        "FLAGS": flags | REUSED.value | ZEROS.value,
+        "FLAGS": flags | REUSED.value | _ZEROS,
         "STATES": states,
         # Lanes are those of a [models, n] tensor: rows of any length are torch's unaligned path.
         "LANES": ("unaligned" if numbers % 4 else "aligned") if recipe.lanes else "",

@@ -34,8 +34,11 @@ SCALED = Flag(1 << 7)
 """A grad_scale is given (fused recipes are contracted differently then)."""
 REUSED = Flag(1 << 8)
 """A program divides many elements by one number: quotients by its corrected reciprocal, to the same bits."""
-ZEROS = Flag(1 << 9)
-"""Zeros are common (dead units): roots and quotients keep off a GPU's slow path for them, to the same bits."""
+ZEROS = Flag(3 << 9)
+"""Zeros are common (dead units): roots and quotients keep off a GPU's slow path for them, to the same bits.
+
+Two bits: the first alone chooses between two results, both together multiply by 1 or 0 (`arithmetic.quotient`).
+"""
 
 NAMES = {
     "maximize": MAXIMIZE,
