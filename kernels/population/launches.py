@@ -104,8 +104,9 @@ def training_constants(
     return {
         **network.constants(),
         "RULE": recipe.rule,
-        # A model divides all of its parameters by the root of one bias correction; dead units bring zeros.
-        "FLAGS": flags | REUSED.value | _ZEROS,
+        # A model divides all of its parameters by the root of one bias correction; dead units bring zeros. Where 16-bit
+        # numbers are kept, no register is left to step around them.
+        "FLAGS": flags | REUSED.value | (_ZEROS if policy.params == policy.state == "fp32" else 0),
         "STATES": states,
         # Lanes are those of a [models, n] tensor: rows of any length are torch's unaligned path.
         "LANES": ("unaligned" if numbers % 4 else "aligned") if recipe.lanes else "",
