@@ -73,6 +73,7 @@ def population(place, make, late):
     hyper = kernels.get_algorithm("adam").hyperparameters()
     kernels.Population("adam", [hyper, hyper], given["param"], backend=sys.argv[1]).step(given["grad"])
 
+# How torch and the package's own checks refuse; torch has no operators for some kinds (NotImplementedError).
 expected = (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError)
 for entry in (optimizer, functions, population):
     for place in ("param", "grad", "state"):

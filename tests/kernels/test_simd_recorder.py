@@ -15,6 +15,9 @@ from kernels.backends import simd
 from kernels.backends.simd import Code, Recorder, RecordingError, lanes, record, uniforms
 from kernels.rounding import arithmetic as ops
 
+# Recording needs nothing of the machine; running what was recorded needs llvmlite and a CPU with AVX2.
+runs_code = pytest.mark.skipif(bool(simd.unavailable()), reason=f"no simd backend: {simd.unavailable()}")
+
 F32 = tl.float32
 NAMED = tl.constexpr(3)
 LEFT = tl.constexpr(1.5)
@@ -56,10 +59,9 @@ def _mixture(x, t, RULE: tl.constexpr, COUNT: tl.constexpr):
     return tl.where(exponent % 2 == 0, ops.round_to(chosen, tl.bfloat16), tl.abs(power) + exponent.to(tl.float32))
 
 
+@runs_code
 @pytest.mark.parametrize("width", [1, 4, 8, 16])
 def test_tuples_loops_bits_and_helpers(width: int) -> None:
-    if simd.unavailable():
-        pytest.skip(simd.unavailable())
     x = torch.cat([torch.randn(60) * 100, torch.tensor([0.0, -0.0, math.inf, math.nan])])
     y = torch.empty_like(x)
     build(_mixture, _helper, 3, width=width)(x, y, 0.5)
@@ -181,9 +183,8 @@ def test_memory_that_two_ways_would_disturb_is_refused() -> None:
         recorder.input("offset", F32)
 
 
+@runs_code
 def test_lanes_that_are_no_neighbours_are_gathered_and_not_stored_to() -> None:
-    if simd.unavailable():
-        pytest.skip(simd.unavailable())
     recorder = Recorder()
     offset, x, y = recorder.lanes("offset", tl.int64), recorder.pointer("x", F32), recorder.pointer("y", F32)
     recorder.store(y + offset, recorder.load(x + (offset * 3) % 16))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from tests.lossscale.summaries import PairMaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +19,6 @@ class CellKey:
     options: str = ""
     recipe: str = "foreach"
     policy: str = "fp32"
-
-
-PairMaker = Callable[..., pd.DataFrame]
 
 
 @pytest.fixture

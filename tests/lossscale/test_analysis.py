@@ -1,6 +1,5 @@
 """Verdicts, counts and words, from made-up pairs whose answers are known."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,29 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lossscale.analysis.summarize import summarize
 from lossscale.design.study import Prediction
 from lossscale.design.verdicts import COLUMNS
 from lossscale.runs.summary import failed_predictions, read_summary, summary_text
-from lossscale.studies.loss_vs_lr import STUDY
-
-PairMaker = Callable[..., pd.DataFrame]
-
-
-def _summary(key: Any, *frames: pd.DataFrame, predictions: tuple[Prediction, ...] = STUDY.predictions) -> pd.DataFrame:
-    return summarize([(key, pd.concat(frames, ignore_index=True))], "loss-vs-lr", predictions)
-
-
-def _line(summary: pd.DataFrame, quantity: str, arm: str | None = None, scale: float | None = None) -> pd.Series:
-    chosen = summary[summary["quantity"] == quantity]
-    chosen = chosen if arm is None else chosen[chosen["arm"] == arm]
-    chosen = chosen if scale is None else chosen[chosen["scale"] == scale]
-    assert len(chosen) == 1, chosen
-    return chosen.iloc[0]
+from tests.lossscale.summaries import PairMaker, line_of, summary_of
 
 
 def test_columns_and_names_of_the_summary(make_pairs: PairMaker, cell_key: Any) -> None:
-    summary = _summary(cell_key(options="eps=0.001"), make_pairs("mapped", "base", 2.0))
+    summary = summary_of(cell_key(options="eps=0.001"), make_pairs("mapped", "base", 2.0))
     assert tuple(summary.columns) == COLUMNS
     assert set(summary["quantity"]) >= {
         *("identical_share", "median_rel_distance", "median_differing_bits", "max_ulp", "update_norm_ratio", "moved"),
@@ -49,15 +33,15 @@ def test_columns_and_names_of_the_summary(make_pairs: PairMaker, cell_key: Any) 
 def test_a_mapped_share_of_one_holds_and_one_differing_pair_fails(make_pairs: PairMaker, cell_key: Any) -> None:
     good = make_pairs("mapped", "base", 4.0)
     bad = make_pairs("mapped", "base", 2.0, identical=[True] * 7 + [False], rel_distance=[0.0] * 7 + [1e-7])
-    summary = _summary(cell_key(), good, bad)
-    held, failed = _line(summary, "identical_share", scale=4.0), _line(summary, "identical_share", scale=2.0)
+    summary = summary_of(cell_key(), good, bad)
+    held, failed = line_of(summary, "identical_share", scale=4.0), line_of(summary, "identical_share", scale=2.0)
     assert (held["measured"], held["predicted"], held["verdict"]) == (1.0, 1.0, "holds")
     assert (failed["measured"], failed["verdict"]) == (0.875, "fails")
     assert (failed["lo"], failed["hi"]) == pytest.approx((0.473490, 0.996840), abs=1e-6)  # 7 of 8, exact
 
 
 def test_no_bits_are_predicted_for_other_scales_or_other_arms(make_pairs: PairMaker, cell_key: Any) -> None:
-    summary = _summary(
+    summary = summary_of(
         cell_key(), make_pairs("mapped", "base", 10.0, identical=False), make_pairs("ulp", "base", 1.0, identical=False)
     )
     assert set(summary["verdict"]) == {"no prediction"}
@@ -77,16 +61,18 @@ def test_no_bits_are_predicted_for_other_scales_or_other_arms(make_pairs: PairMa
 def test_loss_against_lr_is_predicted_for_sgd_without_decay(
     make_pairs: PairMaker, cell_key: Any, optimizer: str, options: str, scale: float, verdict: str
 ) -> None:
-    summary = _summary(cell_key(optimizer=optimizer, options=options), make_pairs("loss", "lr", scale, identical=False))
-    assert _line(summary, "identical_share")["verdict"] == verdict
+    summary = summary_of(
+        cell_key(optimizer=optimizer, options=options), make_pairs("loss", "lr", scale, identical=False)
+    )
+    assert line_of(summary, "identical_share")["verdict"] == verdict
 
 
 def test_a_null_pair_that_never_moved_proves_nothing(make_pairs: PairMaker, cell_key: Any) -> None:
-    still = _summary(cell_key(), make_pairs("null", "base", 1.0, moved=[0.0] * 5 + [0.1] * 3))
-    assert _line(still, "identical_share")["verdict"] == "no prediction"
-    assert _line(still, "identical_share")["predicted"] == 1.0
-    moved = _summary(cell_key(), make_pairs("null", "base", 1.0, moved=[0.0] * 3 + [0.1] * 5))
-    assert _line(moved, "identical_share")["verdict"] == "holds"
+    still = summary_of(cell_key(), make_pairs("null", "base", 1.0, moved=[0.0] * 5 + [0.1] * 3))
+    assert line_of(still, "identical_share")["verdict"] == "no prediction"
+    assert line_of(still, "identical_share")["predicted"] == 1.0
+    moved = summary_of(cell_key(), make_pairs("null", "base", 1.0, moved=[0.0] * 3 + [0.1] * 5))
+    assert line_of(moved, "identical_share")["verdict"] == "holds"
 
 
 def test_non_finite_pairs_are_counted_and_enter_no_number(make_pairs: PairMaker, cell_key: Any) -> None:
@@ -100,7 +86,7 @@ def test_non_finite_pairs_are_counted_and_enter_no_number(make_pairs: PairMaker,
         loss_arm=[1.0] * 6 + [np.nan, np.inf],
         update_norm_ratio=[1.0] * 6 + [1e30, np.nan],
     )
-    summary = _summary(cell_key(), pairs)
+    summary = summary_of(cell_key(), pairs)
     assert set(summary["nonfinite_pairs"]) == {2}
     assert set(summary["pairs"]) == {6}
     for quantity, expected in (
@@ -109,7 +95,7 @@ def test_non_finite_pairs_are_counted_and_enter_no_number(make_pairs: PairMaker,
         ("update_norm_ratio", 1.0),
         ("identical_share", 0.0),
     ):
-        assert _line(summary, quantity)["measured"] == expected
+        assert line_of(summary, quantity)["measured"] == expected
 
 
 def test_an_overflow_in_one_of_two_mapped_runs_fails_though_it_is_not_averaged(
@@ -117,15 +103,15 @@ def test_an_overflow_in_one_of_two_mapped_runs_fails_though_it_is_not_averaged(
 ) -> None:
     alike = make_pairs("mapped", "base", 2.0, nonfinite=[0] * 7 + [49])
     unlike = make_pairs("mapped", "base", 4.0, nonfinite=[0] * 7 + [49], identical=[True] * 7 + [False])
-    summary = _summary(cell_key(), alike, unlike)
-    assert _line(summary, "identical_share", scale=2.0)["verdict"] == "holds"
-    failed = _line(summary, "identical_share", scale=4.0)
+    summary = summary_of(cell_key(), alike, unlike)
+    assert line_of(summary, "identical_share", scale=2.0)["verdict"] == "holds"
+    failed = line_of(summary, "identical_share", scale=4.0)
     assert (failed["measured"], failed["verdict"]) == (1.0, "fails")
 
 
 def test_a_cell_without_a_finite_pair_stays_in_the_summary(make_pairs: PairMaker, cell_key: Any) -> None:
-    summary = _summary(cell_key(), make_pairs("loss", "base", 10.0, nonfinite=1, identical=False))
-    line = _line(summary, "identical_share")
+    summary = summary_of(cell_key(), make_pairs("loss", "base", 10.0, nonfinite=1, identical=False))
+    line = line_of(summary, "identical_share")
     assert (line["pairs"], line["nonfinite_pairs"], line["verdict"]) == (0, 8, "no prediction")
     assert np.isnan(line["measured"])
 
@@ -154,16 +140,16 @@ def test_each_pair_must_meet_the_closed_form_within_its_own_bound(
         predicted_update_norm_ratio=predicted,
         update_norm_ratio_tolerance=tolerance,
     )
-    summary = _summary(cell_key(), pairs)
-    line = _line(summary, "update_norm_ratio")
+    summary = summary_of(cell_key(), pairs)
+    line = line_of(summary, "update_norm_ratio")
     assert line["verdict"] == verdict
     assert line["predicted"] == pytest.approx(1.0)
-    assert _line(summary, "update_norm_ratio_error")["measured"] == pytest.approx(off, rel=1e-3)
+    assert line_of(summary, "update_norm_ratio_error")["measured"] == pytest.approx(off, rel=1e-3)
 
 
 def test_only_the_first_step_has_a_predicted_update_norm(make_pairs: PairMaker, cell_key: Any) -> None:
     columns = {"predicted_update_norm_ratio": 2.0, "update_norm_ratio_tolerance": 1e-6}
-    summary = _summary(
+    summary = summary_of(
         cell_key(), make_pairs("loss", "base", 10.0, **columns), make_pairs("loss", "base", 10.0, step=50, **columns)
     )
     verdicts = summary[summary["quantity"] == "update_norm_ratio"].set_index("step")["verdict"]
@@ -184,17 +170,17 @@ def test_a_single_tolerance_judges_the_median(make_pairs: PairMaker, cell_key: A
             quantity="update_norm_ratio", predicted="v_zero_share", tolerance=0.8, applies=lambda cell: True, why=""
         ),
     )
-    summary = _summary(
+    summary = summary_of(
         cell_key(), make_pairs("loss", "base", 2.0, loss_arm=[0.54] * 5 + [9.0] * 3), predictions=predictions
     )
-    assert _line(summary, "loss_arm")["verdict"] == "holds"
-    assert _line(summary, "update_norm_ratio")["verdict"] == "holds"  # |1 - 0.25| <= 0.8, absolute
-    worse = _summary(cell_key(), make_pairs("loss", "base", 2.0, loss_arm=0.56), predictions=predictions)
-    assert _line(worse, "loss_arm")["verdict"] == "fails"
+    assert line_of(summary, "loss_arm")["verdict"] == "holds"
+    assert line_of(summary, "update_norm_ratio")["verdict"] == "holds"  # |1 - 0.25| <= 0.8, absolute
+    worse = summary_of(cell_key(), make_pairs("loss", "base", 2.0, loss_arm=0.56), predictions=predictions)
+    assert line_of(worse, "loss_arm")["verdict"] == "fails"
 
 
 def test_summary_survives_the_file_and_counts_failures(make_pairs: PairMaker, cell_key: Any, tmp_path: Path) -> None:
-    summary = _summary(
+    summary = summary_of(
         cell_key(),
         make_pairs("mapped", "base", 2.0**-20),
         make_pairs("mapped", "base", 0.5, identical=False, rel_distance=1e-7),
@@ -219,4 +205,4 @@ def test_order_of_the_pairs_does_not_matter(make_pairs: PairMaker, cell_key: Any
         ignore_index=True,
     )
     shuffled = pairs.sample(frac=1.0, random_state=1).reset_index(drop=True)
-    assert summary_text(_summary(cell_key(), pairs)) == summary_text(_summary(cell_key(), shuffled))
+    assert summary_text(summary_of(cell_key(), pairs)) == summary_text(summary_of(cell_key(), shuffled))

@@ -24,10 +24,10 @@ from lossscale.runs.summary import read_summary, summary_text
 from lossscale.studies.loss_vs_lr import STUDY
 from lossscale.studies.loss_vs_lr.picture import draw
 from lossscale.support.errors import InputError
+from tests.lossscale.summaries import PairMaker
 
 write_report = functools.partial(report.write_report, find_study=studies.get)
 
-PairMaker = Callable[..., pd.DataFrame]
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
 
 

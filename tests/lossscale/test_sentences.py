@@ -2,32 +2,17 @@
 
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
 from lossscale.analysis.summarize import summarize
-from lossscale.design.study import Prediction
 from lossscale.design.verdicts import COLUMNS
 from lossscale.studies.loss_vs_lr import STUDY
 from lossscale.studies.loss_vs_lr.answers import FromPairs, answers, wide_rows
 from lossscale.studies.loss_vs_lr.pairs import of_pairs
 from lossscale.studies.loss_vs_lr.sentences import sentences
-
-PairMaker = Callable[..., pd.DataFrame]
-
-
-def _summary(key: Any, *frames: pd.DataFrame, predictions: tuple[Prediction, ...] = STUDY.predictions) -> pd.DataFrame:
-    return summarize([(key, pd.concat(frames, ignore_index=True))], "loss-vs-lr", predictions)
-
-
-def _line(summary: pd.DataFrame, quantity: str, arm: str | None = None, scale: float | None = None) -> pd.Series:
-    chosen = summary[summary["quantity"] == quantity]
-    chosen = chosen if arm is None else chosen[chosen["arm"] == arm]
-    chosen = chosen if scale is None else chosen[chosen["scale"] == scale]
-    assert len(chosen) == 1, chosen
-    return chosen.iloc[0]
+from tests.lossscale.summaries import PairMaker, line_of, summary_of
 
 
 def _study_like(make_pairs: PairMaker, cell_key: Any, *, mapped_identical: bool = True) -> pd.DataFrame:
@@ -97,7 +82,7 @@ def test_pairs_that_come_together_again_do_not_agree(make_pairs: PairMaker, cell
         make_pairs("loss", "lr", 0.1, step=2, identical=[True, False, True] + [False] * 5),
     ]
     found = of_pairs(pd.concat(frames))
-    (answer,) = answers(_summary(cell_key(), *frames), {("mlp-6-6-1", "adam", "", "foreach", "fp32"): found})
+    (answer,) = answers(summary_of(cell_key(), *frames), {("mlp-6-6-1", "adam", "", "foreach", "fp32"): found})
     assert (found.elsewhere, answer.elsewhere_pairs, answer.elsewhere_of) == (1, 1, 8)
 
 
@@ -106,7 +91,7 @@ def test_a_yes_to_the_last_bit_says_what_holds_at_other_scales(make_pairs: PairM
         make_pairs("loss", "lr", 2.0),
         make_pairs("loss", "lr", 0.1, identical=[True] + [False] * 7, rel_distance=1e-7),
     ]
-    (sgd,) = answers(_summary(cell_key(optimizer="sgd"), *frames))
+    (sgd,) = answers(summary_of(cell_key(optimizer="sgd"), *frames))
     assert (sgd.same_pairs, sgd.same_of, sgd.elsewhere_pairs, sgd.elsewhere_of) == (8, 8, 1, 8)
     assert (
         "8 of 8 pairs at s = 2^k" in sentences([sgd])[1]
@@ -128,26 +113,26 @@ def test_sentences_say_so_when_a_prediction_fails(make_pairs: PairMaker, cell_ke
 
 
 def test_mapped_pairs_that_never_moved_are_not_counted_as_identical(make_pairs: PairMaker, cell_key: Any) -> None:
-    (still,) = wide_rows(_summary(cell_key(), make_pairs("mapped", "base", 2.0, moved=0.0)))
+    (still,) = wide_rows(summary_of(cell_key(), make_pairs("mapped", "base", 2.0, moved=0.0)))
     assert still["mapped_identical"] == "not measured"
     frames = [
         make_pairs("mapped", "base", 2.0, moved=0.0),
         make_pairs("mapped", "base", 2.0, step=50, identical=[True] * 7 + [False]),
     ]
-    (later,) = wide_rows(_summary(cell_key(), *frames))
+    (later,) = wide_rows(summary_of(cell_key(), *frames))
     assert later["mapped_identical"] == "no 7/8"
 
 
 def test_an_arm_that_stood_still_while_base_trained_fails(make_pairs: PairMaker, cell_key: Any) -> None:
-    summary = _summary(cell_key(), make_pairs("mapped", "base", 2.0, moved=0.0, identical=False, rel_distance=0.1))
-    assert _line(summary, "identical_share")["verdict"] == "fails"
+    summary = summary_of(cell_key(), make_pairs("mapped", "base", 2.0, moved=0.0, identical=False, rel_distance=0.1))
+    assert line_of(summary, "identical_share")["verdict"] == "fails"
     assert wide_rows(summary)[0]["mapped_identical"] == "no 0/8"
 
 
 def test_sentences_leave_out_what_was_not_measured(make_pairs: PairMaker, cell_key: Any) -> None:
-    above = _summary(cell_key(), make_pairs("loss", "base", 2.0, identical=False, rel_distance=0.5))
+    above = summary_of(cell_key(), make_pairs("loss", "base", 2.0, identical=False, rel_distance=0.5))
     assert "Yes for s > 1 under Adam (s ≥ 2: 0.5)." in sentences(answers(above))[0]
-    neither = sentences(answers(_summary(cell_key(), make_pairs("null", "base", 1.0))))
+    neither = sentences(answers(summary_of(cell_key(), make_pairs("null", "base", 1.0))))
     assert "? Not measured under Adam." in neither[0] and "nan" not in " ".join(neither)
 
 
