@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..design.measures import IDENTICAL, MOVED, NONFINITE, REL_DISTANCE, Measure, Statistic, summarized
 from ..design.study import Cell, Prediction
-from ..design.verdicts import COLUMNS, FAILS, HOLDS, NO_PREDICTION, SERIES
+from ..design.verdicts import COLUMNS, FAILS, HOLDS, NO_PREDICTION, NOT_JUDGED, SERIES
 from .intervals import extreme, median_interval, share_interval
 
 Floats = npt.NDArray[np.float64]
@@ -84,7 +84,7 @@ def _summarize_key(key: Any, pairs: pd.DataFrame, study: str, predictions: Seque
             # Without any value a line says nothing; but every cell keeps the one that counts its pairs.
             if count == 0 and prediction is None and measure != IDENTICAL:
                 continue
-            predicted, tolerance, verdict = _judged(group, prediction, measured)
+            predicted, tolerance, reason, verdict = _judged(group, prediction, measured)
             rows.append(
                 {
                     "study": study,
@@ -98,6 +98,8 @@ def _summarize_key(key: Any, pairs: pd.DataFrame, study: str, predictions: Seque
                     "hi": hi,
                     "tolerance": tolerance,
                     "verdict": verdict,
+                    "prediction": prediction.id if prediction else "",
+                    "reason": reason,
                 }
             )
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -167,14 +169,19 @@ _STATISTICS: Final[Mapping[Statistic, Callable[[Floats], tuple[Floats, Floats, F
 
 
 def _applicable(predictions: Sequence[Prediction], cell: Cell, quantity: str) -> Prediction | None:
-    return next((item for item in predictions if item.quantity == quantity and item.judges(cell)), None)
+    about = [item for item in predictions if item.quantity == quantity and item.applies(cell)]
+    return next((item for item in about if item.judges(cell)), about[0] if about else None)
 
 
-def _judged(group: _Group, prediction: Prediction | None, measured: float) -> tuple[float, float, str]:
-    """(predicted, tolerance, verdict)."""
+def _judged(group: _Group, prediction: Prediction | None, measured: float) -> tuple[float, float, str, str]:
+    """(predicted, tolerance, why it is not judged, verdict)."""
     if prediction is None:
-        return float("nan"), float("nan"), NO_PREDICTION
+        return float("nan"), float("nan"), "", NO_PREDICTION
+    elsewhere = prediction.unjudged(group.cell.policy)
+    if elsewhere:
+        return float("nan"), float("nan"), f"no prediction in {group.cell.policy} of {elsewhere}", NOT_JUDGED
     holds: bool | None
+    reason = "no finite pair resolves what is predicted"
     if isinstance(prediction.predicted, str) or isinstance(prediction.tolerance, str):
         predicted, tolerance, holds = _judge_pairs(group, prediction)
     else:
@@ -183,11 +190,13 @@ def _judged(group: _Group, prediction: Prediction | None, measured: float) -> tu
         holds = None if np.isnan(measured) else abs(measured - predicted) <= allowed
     # Models that stayed where they were agree for no reason; a difference is one all the same.
     if prediction.moved and not group.moved and holds:
-        holds = None
+        holds, reason = None, "the median model never left its initialisation"
     # An overflow in one model of a pair that was to be identical is a difference, though it enters no average.
     if prediction.quantity == IDENTICAL.quantity_name and predicted == 1.0 and group.broken_pairs:
         holds = False
-    return predicted, tolerance, NO_PREDICTION if holds is None else HOLDS if holds else FAILS
+    if holds is None:
+        return predicted, tolerance, reason, NOT_JUDGED
+    return predicted, tolerance, "", HOLDS if holds else FAILS
 
 
 def _judge_pairs(group: _Group, prediction: Prediction) -> tuple[float, float, bool | None]:

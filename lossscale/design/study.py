@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from .claims import Claim
 from .grid import Grid
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,7 @@ class Prediction:
     """A falsifiable statement about one quantity of the summary.
 
     Attributes:
+        id: as a claim's, ``S<section>.<topic>.<number>``.
         quantity: name in summary.csv, such as ``identical_share`` or ``update_norm_ratio``.
         predicted: the number, or the name of the pairs column that predicts each pair's own value (the measured column
             is then ``quantity``; a cell is judged by the median of measured over predicted − 1).
@@ -43,6 +48,7 @@ class Prediction:
         limits: what its judgement leaves open, for the page's limits; empty if nothing.
     """
 
+    id: str
     quantity: str
     predicted: float | str
     tolerance: float | str
@@ -62,6 +68,7 @@ class Prediction:
 class StudyContext:
     """What a study with a script of its own is given."""
 
+    study: Study
     run: Path
     seed: int
     steps: int | None
@@ -104,8 +111,10 @@ class Study:
         shows: what one learns from it, one sentence.
         cost: a human's estimate of time and size on two cores.
         grid: the paired runs; None for a study with a script.
-        predictions: what the summary judges.
+        predictions: what the summary of a grid judges.
+        claims: what the script's lines judge, or the further ones.
         execute: the script: writes its result files, ``summary.csv`` among them, whole into ``context.run``.
+        further: lines that a grid's summary has beyond those of its pairs, read from the run's directory.
         presentation: given the study, imports and returns how it shows itself; by default a table of its predictions
             and verdicts.
     """
@@ -116,5 +125,15 @@ class Study:
     cost: str
     grid: Grid | None = None
     predictions: tuple[Prediction, ...] = ()
+    claims: tuple[Claim, ...] = ()
     execute: Callable[[StudyContext], None] | None = None
+    further: Callable[[Study, Path], pd.DataFrame] | None = None
     presentation: Callable[[Study], Presentation] | None = None
+
+    @property
+    def statements(self) -> dict[str, str]:
+        """Every prediction by its id, in words."""
+        return {
+            **{prediction.id: prediction.why for prediction in self.predictions},
+            **{claim.id: claim.says for claim in self.claims},
+        }

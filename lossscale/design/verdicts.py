@@ -4,7 +4,13 @@ from typing import Final
 
 HOLDS: Final = "holds"
 FAILS: Final = "fails"
+UNRESOLVED: Final = "unresolved"
+"""The measurement's interval reaches to both sides of the tolerance."""
+NOT_JUDGED: Final = "not judged"
+"""There is a prediction, and a reason why this line cannot judge it."""
 NO_PREDICTION: Final = "no prediction"
+
+VERDICTS: Final = (HOLDS, FAILS, UNRESOLVED, NOT_JUDGED, NO_PREDICTION)
 
 SERIES: Final = ("network", "optimizer", "options", "recipe", "policy")
 """What all pairs of one series of cohorts share."""
@@ -16,5 +22,6 @@ COLUMNS: Final = (
     "study",
     *CELL,
     *("pairs", "nonfinite_pairs", "quantity", "predicted", "measured", "lo", "hi", "tolerance", "verdict"),
+    *("prediction", "reason"),
 )
-"""The columns of summary.csv."""
+"""The columns of summary.csv. ``prediction`` is the id of what is judged, ``reason`` why it was not; else empty."""

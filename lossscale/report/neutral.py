@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from ..design.measures import IDENTICAL, MEASURES, REL_DISTANCE
-from ..design.study import Cell, Prediction, Presentation, Study
-from ..design.verdicts import CELL, FAILS, HOLDS, NO_PREDICTION, SERIES
+from ..design.study import Presentation, Study
+from ..design.verdicts import FAILS, HOLDS, NOT_JUDGED, SERIES, UNRESOLVED, VERDICTS
 from ..runs.summary import read_summary
 from ..support.errors import InputError
 
@@ -33,7 +33,10 @@ class Neutral:
     def table(self, run: Path) -> Sequence[dict[str, Any]]:
         """One row per prediction; without predictions one per series and arm, as they ended."""
         summary = read_summary(run)
-        rows = [{name: row[name] for name in row if name != "why"} for row in prediction_rows(self.study, summary)]
+        rows = [
+            {name: row[name] for name in row if name not in ("says", "reasons")}
+            for row in prediction_rows(self.study, summary)
+        ]
         return rows or last_rows(summary, self._measured())
 
     def _measured(self) -> tuple[str, ...]:
@@ -43,17 +46,16 @@ class Neutral:
 
     def sentences(self, run: Path) -> Sequence[str]:
         """How many judged predictions hold."""
-        verdicts = read_summary(run)["verdict"]
-        hold, fail = int((verdicts == HOLDS).sum()), int((verdicts == FAILS).sum())
-        if not hold + fail:
-            return ["Do the predictions hold? This study has none that could be judged."]
-        return [f"Do the predictions hold? {hold} of {hold + fail} judged cells do{f', {fail} fail' if fail else ''}."]
+        return [verdict_sentence(read_summary(run))]
 
     def legend(self, run: Path) -> Sequence[str]:
         """What each row of the table predicts."""
         summary = read_summary(run)
         rows = prediction_rows(self.study, summary)
-        return [*(f"{row['prediction']}: {row['why']}" for row in rows if row["why"]), *unjudged(self.study, summary)]
+        return [
+            *(f"{row['prediction']}: {row['says']}" for row in rows),
+            *(f"{row['prediction']} is not judged everywhere: {row['reasons']}." for row in rows if row["reasons"]),
+        ]
 
     def sections(self, run: Path) -> Iterable[tuple[str, str, str]]:
         """How the models of every series ended."""
@@ -70,6 +72,17 @@ class Neutral:
         raise InputError("RUN", run, f"the study {self.study.name} has no picture; give a run of a study that has one")
 
 
+def verdict_sentence(summary: pd.DataFrame) -> str:
+    """How many judged lines of a summary hold, fail or stay unresolved."""
+    verdicts = summary["verdict"]
+    hold, fail, open_ = (int((verdicts == verdict).sum()) for verdict in (HOLDS, FAILS, UNRESOLVED))
+    if not hold + fail + open_:
+        return "Do the predictions hold? This study has none that could be judged."
+    others = [f"{count} {word}" for count, word in ((fail, "fail"), (open_, "are unresolved")) if count]
+    counts = ", ".join((f"{hold} of {hold + fail + open_} judged cells do", *others))
+    return f"Do the predictions hold? {counts}."
+
+
 def unjudged(study: Study, summary: pd.DataFrame) -> list[str]:
     """One sentence for every reason why predictions are not judged in policies of the run."""
     policies: dict[str, dict[str, None]] = {}
@@ -82,42 +95,50 @@ def unjudged(study: Study, summary: pd.DataFrame) -> list[str]:
 
 
 def prediction_rows(study: Study, summary: pd.DataFrame) -> list[dict[str, Any]]:
-    """One row per prediction of the study; per judged quantity where the study (a script) judges for itself."""
-    judged = summary[summary["predicted"].notna()]
-    if study.predictions:
-        owned = _owned(judged, study.predictions)
-        return [
-            _row(item.quantity, place, item.why, lines)
-            for place, (item, lines) in enumerate(zip(study.predictions, owned, strict=True), 1)
-        ]
-    grouped = judged.groupby("quantity", sort=False)
-    return [_row(str(quantity), place, "", lines) for place, (quantity, lines) in enumerate(grouped, 1)]
+    """One row per prediction of the study, in its order: what was predicted and measured, and the verdicts.
+
+    A number is that of the one line that judges it, with its interval, or runs from the smallest to the largest of the
+    lines. A prediction without a line in this run (other optimizers were asked for, say) is not judged.
+    """
+    return [_row(name, says, summary[summary["prediction"] == name]) for name, says in study.statements.items()]
 
 
-def _row(quantity: str, place: int, why: str, lines: pd.DataFrame) -> dict[str, Any]:
-    held, failed = int((lines["verdict"] == HOLDS).sum()), int((lines["verdict"] == FAILS).sum())
+def _row(name: str, says: str, lines: pd.DataFrame) -> dict[str, Any]:
+    counts = {verdict: int((lines["verdict"] == verdict).sum()) for verdict in VERDICTS}
+    judged = lines[lines["verdict"].isin((HOLDS, FAILS, UNRESOLVED))]
+    shown = judged if len(judged) else lines
     return {
-        "prediction": place,
-        "quantity": quantity,
-        "why": why,
-        "cells that hold": held,
-        "cells that fail": failed,
-        "not judged": len(lines) - held - failed,
-        "verdict": FAILS if failed else HOLDS if held else NO_PREDICTION,
+        "prediction": name,
+        "quantity": ", ".join(dict.fromkeys(lines["quantity"])),
+        "says": says,
+        "predicted": _spread(shown["predicted"]),
+        "measured": _spread(shown["measured"], shown),
+        "tolerance": _spread(shown["tolerance"]),
+        "hold": counts[HOLDS],
+        "fail": counts[FAILS],
+        "unresolved": counts[UNRESOLVED],
+        "not judged": counts[NOT_JUDGED],
+        "verdict": _worst(counts),
+        "reasons": "; ".join(dict.fromkeys(reason for reason in lines["reason"] if reason))
+        or ("" if len(lines) else "this run has no line of it"),
     }
 
 
-def _owned(judged: pd.DataFrame, predictions: Sequence[Prediction]) -> list[pd.DataFrame]:
-    """The lines that each prediction is about: the first that applies to a cell and quantity has it."""
-    mine: list[list[Any]] = [[] for _ in predictions]
-    for values in judged[[*CELL, "quantity"]].itertuples():
-        index, *fields, quantity = values
-        cell = Cell(**dict(zip(CELL, fields, strict=True)))
-        for place, item in enumerate(predictions):
-            if item.quantity == quantity and item.judges(cell):
-                mine[place].append(index)
-                break
-    return [judged.loc[lines] for lines in mine]
+def _worst(counts: dict[str, int]) -> str:
+    """One verdict for all lines of a prediction: one that fails is the result."""
+    return next((verdict for verdict in (FAILS, UNRESOLVED, HOLDS) if counts[verdict]), NOT_JUDGED)
+
+
+def _spread(values: pd.Series, lines: pd.DataFrame | None = None) -> str:
+    known = values[values.notna()]
+    if known.empty:
+        return ""
+    if known.min() < known.max():
+        return f"{known.min():.4g} … {known.max():.4g}"
+    text = f"{known.iloc[0]:.5g}"
+    if lines is not None and len(lines) == 1 and lines[["lo", "hi"]].notna().all(axis=None):
+        text += f" [{lines['lo'].iloc[0]:.4g}, {lines['hi'].iloc[0]:.4g}]"
+    return text
 
 
 def last_rows(summary: pd.DataFrame, more: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -89,16 +89,15 @@ class _Run:
         self.paired = self.study.grid is not None and len(self.summary) > 0
 
     def lead(self) -> list[str]:
-        if not self.paired:
-            return [f"This study shows {self.study.shows}."]
-        return [*self.presentation.sentences(self.path), self._method()]
+        said = list(self.presentation.sentences(self.path)) or [f"This study shows {self.study.shows}."]
+        return [*said, self._method()] if self.paired else said
 
     def sections(self, *, prefix: str, anchor: str) -> Iterator[Section]:
         for title, own, body in self.presentation.sections(self.path):
             yield Section(title=prefix + title, body=body, anchor=f"{anchor}-{own}" if own else "")
+        if self.study.statements:
+            yield Section(title=f"{prefix}Predictions", body=self._predictions(), anchor=f"{anchor}-predictions")
         if self.paired:
-            if self.study.predictions:
-                yield Section(title=f"{prefix}Predictions", body=self._predictions(), anchor=f"{anchor}-predictions")
             controls = self._controls()
             if controls:
                 yield Section(title=f"{prefix}Controls", body=controls, anchor=f"{anchor}-controls")
@@ -130,17 +129,18 @@ class _Run:
     def _predictions(self) -> str:
         rows = [
             {
-                "quantity": row["quantity"],
-                "prediction": raised_powers(row["why"]),
-                **_without(row, "prediction", "quantity", "why"),
+                "id": row["prediction"],
+                "prediction": raised_powers(row["says"]),
+                **_without(row, "prediction", "says", "reasons"),
+                "why not judged": raised_powers(row["reasons"]),
             }
             for row in prediction_rows(self.study, self.summary)
         ]
         body = table(
             rows,
-            caption="Each prediction is judged in every cell (network, optimizer, options, scale, checkpoint) that it "
-            "speaks about. Not judged: the models did not move, no pair was finite, or the rounding of the parameters "
-            "hides the predicted size.",
+            caption="Each prediction is judged in every cell (network, optimizer, options, policy, scale, checkpoint) "
+            "that it speaks about; numbers run from the smallest to the largest of them, or have their "
+            "interval. Unresolved: the interval reaches to both sides of the tolerance, which was set before the run.",
         )
         failures = self.summary[self.summary["verdict"] == FAILS]
         if failures.empty:

@@ -243,6 +243,7 @@ def _execute(study: Study, manifest: Manifest, run: Path, output: Output) -> Non
     options = manifest.options
     study.execute(
         StudyContext(
+            study=study,
             run=run,
             seed=manifest.seed,
             steps=options["steps"],

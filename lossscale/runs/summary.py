@@ -9,10 +9,13 @@ from typing import Final
 import pandas as pd
 
 from ..design.study import Study
-from ..design.verdicts import COLUMNS, FAILS, HOLDS, NO_PREDICTION
+from ..design.verdicts import COLUMNS, FAILS, VERDICTS
 from ..support.files import write_text
 
-_TEXT: Final = ("study", "network", "optimizer", "options", "recipe", "policy", "arm", "against", "quantity", "verdict")
+_TEXT: Final = (
+    *("study", "network", "optimizer", "options", "recipe", "policy", "arm", "against", "quantity", "verdict"),
+    *("prediction", "reason"),
+)
 _NUMBERS: Final = ("predicted", "measured", "lo", "hi", "tolerance")
 
 
@@ -26,6 +29,17 @@ def write_summary(run: Path, study: Study) -> None:
     from .records import iter_cells
 
     summary = summarize(iter_cells(run), study.name, study.predictions)
+    if study.further is not None:
+        summary = pd.concat([summary, study.further(study, run)], ignore_index=True)
+    write_lines(run, summary)
+
+
+def write_lines(run: Path, summary: pd.DataFrame) -> None:
+    """Write these lines, columns `COLUMNS`, as the run's summary.csv, whole.
+
+    Raises:
+        InputError: for an unwritable folder.
+    """
     write_text(run / "summary.csv", summary_text(summary))
 
 
@@ -58,7 +72,7 @@ def is_readable(run: Path) -> bool:
     return (
         tuple(summary.columns) == COLUMNS
         and all(summary[name].dtype.kind in "if" for name in (*_NUMBERS, "scale", "step", "pairs"))
-        and bool(summary["verdict"].isin((HOLDS, FAILS, NO_PREDICTION)).all())
+        and bool(summary["verdict"].isin(VERDICTS).all())
     )
 
 

@@ -36,9 +36,9 @@ STUDY = Study(
     cost="nothing",
     grid=GRID,
     predictions=(
-        Prediction(quantity="identical_share", predicted=1.0, tolerance=0.0, moved=True, why="They undo each other.",
-                   applies=lambda cell: cell.arm not in ("loss", "lr", "ulp")),
-        Prediction(quantity="identical_share", predicted=1.0, tolerance=0.0, why="A wrong one.",
+        Prediction(id="T.1", quantity="identical_share", predicted=1.0, tolerance=0.0, moved=True,
+                   why="They undo each other.", applies=lambda cell: cell.arm not in ("loss", "lr", "ulp")),
+        Prediction(id="T.2", quantity="identical_share", predicted=1.0, tolerance=0.0, why="A wrong one.",
                    applies=lambda cell: cell.arm == "loss"),
     ),
     {presentation}
@@ -84,11 +84,11 @@ def test_a_study_is_one_file_and_prints_its_own_verdicts(
     assert run(out) == 0
     printed = capsys.readouterr().out
     assert "Do the predictions hold? 4 of 8 judged cells do, 4 fail." in printed
-    assert "1: They undo each other." in printed and "learning rate" not in printed
+    assert "T.1: They undo each other." in printed and "learning rate" not in printed
     assert run(out, "--json") == 0
     first, second = json.loads(capsys.readouterr().out)["rows"]
-    assert (first["quantity"], first["cells that hold"], first["verdict"]) == ("identical_share", 4, "holds")
-    assert (second["cells that fail"], second["verdict"]) == (4, "fails")
+    assert (first["quantity"], first["hold"], first["verdict"]) == ("identical_share", 4, "holds")
+    assert (second["fail"], second["verdict"]) == (4, "fails")
     page = (out / "report.html").read_text()
     assert "Where it ended" in page and "A wrong one." in page and "mapped, s = 2ᵏ" in page
     assert "changes_training" not in page and "one ulp" not in page and "update-norm" not in page

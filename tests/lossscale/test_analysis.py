@@ -69,7 +69,7 @@ def test_loss_against_lr_is_predicted_for_sgd_without_decay(
 
 def test_a_null_pair_that_never_moved_proves_nothing(make_pairs: PairMaker, cell_key: Any) -> None:
     still = summary_of(cell_key(), make_pairs("null", "base", 1.0, moved=[0.0] * 5 + [0.1] * 3))
-    assert line_of(still, "identical_share")["verdict"] == "no prediction"
+    assert line_of(still, "identical_share")["verdict"] == "not judged"
     assert line_of(still, "identical_share")["predicted"] == 1.0
     moved = summary_of(cell_key(), make_pairs("null", "base", 1.0, moved=[0.0] * 3 + [0.1] * 5))
     assert line_of(moved, "identical_share")["verdict"] == "holds"
@@ -121,8 +121,8 @@ def test_a_cell_without_a_finite_pair_stays_in_the_summary(make_pairs: PairMaker
     [
         (1e-6, 1e-5, "holds"),
         (1e-4, 1e-5, "fails"),
-        (1e-4, 0.5, "no prediction"),  # resolves nothing
-        (1e-4, np.nan, "no prediction"),
+        (1e-4, 0.5, "not judged"),  # resolves nothing
+        (1e-4, np.nan, "not judged"),
     ],
 )
 def test_each_pair_must_meet_the_closed_form_within_its_own_bound(
@@ -158,8 +158,17 @@ def test_only_the_first_step_has_a_predicted_update_norm(make_pairs: PairMaker, 
 
 def test_a_single_tolerance_judges_the_median(make_pairs: PairMaker, cell_key: Any) -> None:
     predictions = (
-        Prediction(quantity="loss_arm", predicted=0.5, tolerance=0.1, relative=True, applies=lambda cell: True, why=""),
         Prediction(
+            id="T.1",
+            quantity="loss_arm",
+            predicted=0.5,
+            tolerance=0.1,
+            relative=True,
+            applies=lambda cell: True,
+            why="",
+        ),
+        Prediction(
+            id="T.2",
             quantity="loss_arm",
             predicted=9.0,
             tolerance=0.0,
@@ -167,7 +176,12 @@ def test_a_single_tolerance_judges_the_median(make_pairs: PairMaker, cell_key: A
             why="never reached: the first counts",
         ),
         Prediction(
-            quantity="update_norm_ratio", predicted="v_zero_share", tolerance=0.8, applies=lambda cell: True, why=""
+            id="T.2",
+            quantity="update_norm_ratio",
+            predicted="v_zero_share",
+            tolerance=0.8,
+            applies=lambda cell: True,
+            why="",
         ),
     )
     summary = summary_of(

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from lossscale.analysis.judging import Lines
 from lossscale.design.study import StudyContext
 from lossscale.design.verdicts import COLUMNS
 from lossscale.report.neutral import presentation_of
 from lossscale.runs.summary import failed_predictions, read_summary
 from lossscale.studies import get
-from lossscale.studies.origin import article, script
+from lossscale.studies.origin import EXACT, article
 
 PRESENTED = presentation_of(get("origin"))
 BY_NAME = {experiment.name: experiment for experiment in article.EXPERIMENTS}
@@ -80,7 +81,9 @@ def test_powers_of_two_give_the_same_bits_with_both_libraries() -> None:
 def test_the_study_writes_its_files_and_says_what_happened(tmp_path: Path) -> None:
     study = get("origin")
     assert study.grid is None and study.execute is not None
-    study.execute(StudyContext(run=tmp_path, seed=0, steps=None, quick=False, device="cpu", backend="auto"))
+    study.execute(
+        StudyContext(study=study, run=tmp_path, seed=0, steps=None, quick=False, device="cpu", backend="auto")
+    )
     summary = read_summary(tmp_path)
     assert list(summary.columns) == list(COLUMNS)
     key = ["network", "optimizer", "options", "recipe", "policy", "arm", "against", "scale", "step", "quantity"]
@@ -109,6 +112,4 @@ def test_a_prediction_that_fails_is_recorded_as_failing() -> None:
     one, other = article.train(BY_NAME["sgd"], article.TORCH)
     found = article.compare(other.params, one.params)
     assert not found["identical"] and found["differing_elements"] > 0 and found["max_ulp"] > 0
-    result = {"network": "mlp-6-6-1", "optimizer": "sgd", "scale": 1e4, "steps": 20}
-    line = script._line(result, {"recipe": "foreach", "arm": "loss", "against": "lr"}, "identical_share", 0.0, 1.0)
-    assert line["verdict"] == "fails"
+    assert Lines(get("origin")).add("identical_share", float(found["identical"]), EXACT, arm="loss") == "fails"

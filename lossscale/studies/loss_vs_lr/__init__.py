@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...design.claims import NULL
 from ...design.grid import Grid, NetworkInits, OptimizerSpec
 from ...design.policies import POLICIES
 from ...design.scales import is_power_of_two
@@ -73,6 +74,7 @@ STUDY = Study(
     grid=GRID,
     predictions=(
         Prediction(
+            id="S2.map.1",
             quantity="identical_share",
             predicted=1.0,
             tolerance=0.0,
@@ -82,6 +84,7 @@ STUDY = Study(
             why="Scaling by a power of two moves exponents only: with all hyperparameters mapped, no bit differs.",
         ),
         Prediction(
+            id=NULL.id,
             quantity="identical_share",
             predicted=1.0,
             tolerance=0.0,
@@ -90,6 +93,7 @@ STUDY = Study(
             why="A loss multiplied by 1 is the same computation; a difference would be a fault of the engine.",
         ),
         Prediction(
+            id="S1.sgd.1",
             quantity="identical_share",
             predicted=1.0,
             tolerance=0.0,
@@ -99,6 +103,7 @@ STUDY = Study(
             why="SGD without decay is linear in the gradient: loss × s and lr × s are one update, exact for s = 2^k.",
         ),
         Prediction(
+            id="S3.ratio.1",
             quantity="update_norm_ratio",
             predicted="predicted_update_norm_ratio",
             tolerance="update_norm_ratio_tolerance",

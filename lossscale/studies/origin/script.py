@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import pandas as pd
-
+from ...analysis.judging import Lines, Measured
+from ...design.claims import Claim
 from ...design.study import StudyContext
-from ...design.verdicts import COLUMNS, FAILS, HOLDS, NO_PREDICTION
-from ...runs.summary import summary_text
-from ...support.files import write_json, write_text
-from . import article
+from ...runs.summary import write_lines
+from ...support.files import write_json
+from . import AS_TORCH, CANCELS, EXACT, article
 from .article import Experiment, Trained
 
 RESULTS: Final = "origin.json"
@@ -38,10 +37,11 @@ def execute(context: StudyContext) -> None:
             for library in (article.TORCH, article.OURS)
         }
         results.append(_result(experiment, trained, recipes, steps))
-    lines = [line for result in results for line in _lines(result, context.device)]
-    summary = pd.DataFrame(lines, columns=list(COLUMNS)).drop_duplicates()
+    lines = Lines(context.study)
+    for result in results:
+        _add_lines(lines, result, context.device)
     write_json(context.run / RESULTS, results)
-    write_text(context.run / "summary.csv", summary_text(summary))
+    write_lines(context.run, lines.frame().drop_duplicates())
 
 
 def _result(
@@ -85,29 +85,34 @@ def _result(
     }
 
 
-def _lines(result: Mapping[str, Any], device: str) -> Iterator[dict[str, Any]]:
+def _add_lines(lines: Lines, result: Mapping[str, Any], device: str) -> None:
     """The experiment in the summary's long form. One pair has no interval: lo and hi stay empty."""
     one, other = result["arms"]
+    cell = {name: result[name] for name in ("network", "optimizer", "scale")} | {"step": result["steps"]}
     for run in result["runs"]:
         # torch's own runs carry the recipe's name with torch's in front, so that no line of ours is taken for torch's.
         recipe = run["recipe"] if run["library"] == "kernels" else f"torch-{run['recipe']}"
-        common = {"recipe": recipe, "arm": other, "against": one}
-        yield _line(
-            result, common, "identical_share", float(run["distance"]["identical"]), 1.0 if result["exact"] else None
-        )
-        yield _line(result, common, "median_rel_distance", run["distance"]["rel_distance"])
-        yield _line(result, common, "max_ulp", run["distance"]["max_ulp"])
-        yield _line(result, common, "first_layer_rel_distance", run["first_layer_distance"]["rel_distance"])
+        pair = {**cell, "recipe": recipe, "arm": other, "against": one}
+        same = float(run["distance"]["identical"])
+        _add(lines, "identical_share", same, EXACT if result["exact"] else None, pair)
+        _add(lines, "median_rel_distance", run["distance"]["rel_distance"], None, pair)
+        _add(lines, "max_ulp", run["distance"]["max_ulp"], None, pair)
+        _add(lines, "first_layer_rel_distance", run["first_layer_distance"]["rel_distance"], None, pair)
         for arm, moved in zip((one, other), run["moved"], strict=True):
-            still = 0.0 if _cancels(result, arm) else None
-            yield _line(result, {"recipe": recipe, "arm": arm, "against": "initial"}, "moved", moved, still)
+            still = CANCELS if _cancels(result, arm) else None
+            _add(lines, "moved", moved, still, {**cell, "recipe": recipe, "arm": arm, "against": "initial"})
     for comparison in result["against_torch"]:
         for arm, found in zip((one, other), comparison["sides"], strict=True):
-            common = {"recipe": comparison["recipe"], "arm": arm, "against": f"torch-{arm}"}
-            same = _reproduces_torch(result["optimizer"], comparison["recipe"], device)
-            yield _line(result, common, "identical_share", float(found["identical"]), 1.0 if same else None)
-            yield _line(result, common, "max_ulp", found["max_ulp"])
-            yield _line(result, common, "median_rel_distance", found["rel_distance"])
+            pair = {**cell, "recipe": comparison["recipe"], "arm": arm, "against": f"torch-{arm}"}
+            same_bits = _reproduces_torch(result["optimizer"], comparison["recipe"], device)
+            _add(lines, "identical_share", float(found["identical"]), AS_TORCH if same_bits else None, pair)
+            _add(lines, "max_ulp", found["max_ulp"], None, pair)
+            _add(lines, "median_rel_distance", found["rel_distance"], None, pair)
+
+
+def _add(lines: Lines, quantity: str, value: float, claim: Claim | None, cell: Mapping[str, Any]) -> None:
+    finite = int(math.isfinite(value))
+    lines.add(quantity, Measured(value=float(value), count=finite), claim, nonfinite=1 - finite, **cell)
 
 
 def _reproduces_torch(optimizer: str, recipe: str, device: str) -> bool:
@@ -118,29 +123,3 @@ def _reproduces_torch(optimizer: str, recipe: str, device: str) -> bool:
 def _cancels(result: Mapping[str, Any], arm: str) -> bool:
     """The second script's equal weights: loss1 + loss2 = (label - out) + (label + out), in which out cancels."""
     return bool(result["name"] == "multi-task" and arm == result["arms"][0])
-
-
-def _line(
-    result: Mapping[str, Any], common: Mapping[str, str], quantity: str, measured: float, predicted: float | None = None
-) -> dict[str, Any]:
-    nothing = float("nan")
-    verdict = NO_PREDICTION if predicted is None else HOLDS if measured == predicted else FAILS
-    return {
-        "study": "origin",
-        "network": result["network"],
-        "optimizer": result["optimizer"],
-        "options": "",
-        "policy": "fp32",
-        **common,
-        "scale": result["scale"],
-        "step": result["steps"],
-        "pairs": int(math.isfinite(measured)),
-        "nonfinite_pairs": int(not math.isfinite(measured)),
-        "quantity": quantity,
-        "predicted": nothing if predicted is None else predicted,
-        "measured": float(measured),
-        "lo": nothing,
-        "hi": nothing,
-        "tolerance": nothing if predicted is None else 0.0,
-        "verdict": verdict,
-    }

@@ -1,0 +1,160 @@
+"""Verdicts on claims, and the lines of a study's script: one way from a measured number to a row of summary.csv."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from ..design.claims import Claim
+from ..design.study import Study
+from ..design.verdicts import CELL, COLUMNS, FAILS, HOLDS, NO_PREDICTION, NOT_JUDGED, UNRESOLVED
+from .intervals import median_interval, share_interval
+
+_TEXTS: Final = ("network", "optimizer", "options", "recipe", "policy", "arm", "against")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A number with its exact 95 % interval (NaN where it has none) and how many pairs or elements it is of."""
+
+    value: float
+    lo: float = math.nan
+    hi: float = math.nan
+    count: int = 1
+
+    @classmethod
+    def median(cls, values: Sequence[float] | np.typing.NDArray[Any]) -> Measured:
+        """The median of finite values; NaN of none."""
+        sample = np.sort(np.asarray(values, dtype=np.float64).ravel())
+        sample = sample[np.isfinite(sample)]
+        if not len(sample):
+            return cls(value=math.nan, count=0)
+        middle, lo, hi = median_interval(sample[None])
+        return cls(value=float(middle[0]), lo=float(lo[0]), hi=float(hi[0]), count=len(sample))
+
+    @classmethod
+    def share(cls, hits: int, of: int) -> Measured:
+        """``hits`` of ``of``; NaN of none."""
+        if not of:
+            return cls(value=math.nan, count=0)
+        value, lo, hi = share_interval(np.array([hits / of]), of)
+        return cls(value=float(value[0]), lo=float(lo[0]), hi=float(hi[0]), count=of)
+
+
+def judge(claim: Claim, measured: Measured, predicted: float, tolerance: float) -> str:
+    """Holds, fails or unresolved.
+
+    Equality with tolerance 0, and numbers without an interval, are judged by the number. Else the whole interval must
+    lie in the band for the claim to hold and outside it for it to fail: an interval that crosses the edge resolves
+    nothing. A number that is not finite fails what predicts a finite one.
+    """
+    low, high = claim.band(predicted, tolerance)
+    if not math.isfinite(measured.value):
+        return HOLDS if measured.value == predicted else FAILS
+    exact = low == high or math.isnan(measured.lo) or math.isnan(measured.hi)
+    lo, hi = (measured.value, measured.value) if exact else (measured.lo, measured.hi)
+    if low <= lo and hi <= high:
+        return HOLDS
+    return FAILS if hi < low or lo > high else UNRESOLVED
+
+
+class Lines:
+    """The lines of a script's summary, judged as they come.
+
+    Args:
+        study: whose claims they may judge.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._claims = {claim.id: claim for claim in study.claims}
+        self._rows: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        quantity: str,
+        measured: Measured | float,
+        claim: Claim | None = None,
+        *,
+        predicted: float | None = None,
+        tolerance: float | None = None,
+        reason: str = "",
+        nonfinite: int = 0,
+        **cell: Any,
+    ) -> str:
+        """One line; returns its verdict.
+
+        Args:
+            quantity: what was measured, a name such as ``identical_share``.
+            measured: the number; a plain one has no interval.
+            claim: what is judged, one of the study's; None for a number of which nothing is predicted.
+            predicted: where the claim leaves it to the line.
+            tolerance: likewise.
+            reason: why this line cannot judge the claim; empty if it can.
+            nonfinite: pairs that were left out because they were not finite.
+            cell: network, optimizer, options, recipe, policy, arm, against, scale and step, as far as they apply.
+
+        Raises:
+            ValueError: for a claim that is not the study's, one without a number, or an unknown column.
+        """
+        value = measured if isinstance(measured, Measured) else Measured(value=float(measured))
+        unknown = set(cell) - set(CELL)
+        if unknown:
+            raise ValueError(f"{', '.join(sorted(unknown))}: no column of a summary; use {', '.join(CELL)}")
+        expected, allowed, verdict = self._judged(claim, value, predicted, tolerance, reason)
+        defaults: Mapping[str, Any] = {**dict.fromkeys(_TEXTS, ""), "policy": "fp32", "scale": 1.0, "step": 0}
+        self._rows.append(
+            {
+                "study": self._study.name,
+                **defaults,
+                **cell,
+                "pairs": value.count,
+                "nonfinite_pairs": nonfinite,
+                "quantity": quantity,
+                "predicted": expected,
+                "measured": value.value,
+                "lo": value.lo,
+                "hi": value.hi,
+                "tolerance": allowed,
+                "verdict": verdict,
+                "prediction": claim.id if claim else "",
+                "reason": reason,
+            }
+        )
+        return verdict
+
+    def frame(self) -> pd.DataFrame:
+        """All lines, columns `COLUMNS` of `design.verdicts`.
+
+        Raises:
+            ValueError: if a claim of the study has no line: none is dropped in silence.
+        """
+        judged = {row["prediction"] for row in self._rows}
+        dropped = [name for name in self._claims if name not in judged]
+        if dropped:
+            raise ValueError(f"study {self._study.name}: no line judges {', '.join(dropped)}; add one, with a reason")
+        return pd.DataFrame(self._rows, columns=list(COLUMNS))
+
+    def _judged(
+        self, claim: Claim | None, value: Measured, predicted: float | None, tolerance: float | None, reason: str
+    ) -> tuple[float, float, str]:
+        if claim is None:
+            return (math.nan if predicted is None else predicted), math.nan, NO_PREDICTION
+        if self._claims.get(claim.id) != claim:
+            raise ValueError(f"claim {claim.id}: not among the claims of study {self._study.name}; name it there")
+        expected = claim.predicted if predicted is None else predicted
+        allowed = claim.tolerance if tolerance is None else tolerance
+        if reason:
+            return (
+                math.nan if expected is None else expected,
+                math.nan if allowed is None else allowed,
+                NOT_JUDGED,
+            )
+        if expected is None or allowed is None:
+            raise ValueError(f"claim {claim.id}: give predicted and tolerance, for the claim leaves them to its lines")
+        return expected, allowed, judge(claim, value, expected, allowed)
