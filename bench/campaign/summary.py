@@ -129,9 +129,13 @@ def _timing(found: dict[str, Any]) -> list[str]:
     if not rows:
         return []
     text = ["## Step timings (GB/s counted from the fewest bytes; share of a copy of as many bytes)", ""]
-    copies = found.get("copy_gb_per_s", {})
-    if copies:
-        text.append("Copy: " + ", ".join(f"{int(k) / 2**20:.0f} MiB {v:.0f} GB/s" for k, v in copies.items()))
+    rates = (
+        f"{one['bytes'] / 2**20:.0f} MiB {one['copy_gb_per_s']:.0f} / {one['read_gb_per_s']:.0f} / "
+        f"{one['write_gb_per_s']:.0f} GB/s"
+        for one in found.get("ceilings", [])
+    )
+    if line := ", ".join(rates):
+        text.append(f"Copying / reading / writing: {line}")
     cells: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
         key = (row["optimizer"], row["dtype"], row["tensors"], row["elements"])

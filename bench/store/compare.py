@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -96,13 +97,14 @@ def _ratio(key: tuple[str, ...], measure: str, a: Sequence[int], b: Sequence[int
 
 def median_interval(samples: Sequence[int], level: float = _LEVEL) -> tuple[float, float] | None:
     """The two order statistics that hold the median at least so often; None where there are too few samples."""
+    ordered, rank = np.sort(np.asarray(samples, dtype=float)), _rank(len(samples), level)
+    return None if rank < 0 else (float(ordered[rank]), float(ordered[len(samples) - 1 - rank]))
+
+
+@cache
+def _rank(count: int, level: float) -> int:
+    """The largest k such that fewer than k samples lie below the median with at most half of what is left over."""
     from scipy.stats import binom
 
-    ordered, count = np.sort(np.asarray(samples, dtype=float)), len(samples)
-    # The largest k such that fewer than k samples lie below the median with at most half of what is left over.
     rank = int(binom.ppf((1 - level) / 2, count, 0.5))
-    if binom.cdf(rank, count, 0.5) > (1 - level) / 2:
-        rank -= 1
-    if rank < 0:
-        return None
-    return float(ordered[rank]), float(ordered[count - 1 - rank])
+    return rank - int(binom.cdf(rank, count, 0.5) > (1 - level) / 2)

@@ -39,7 +39,13 @@ class StepRow:
         table_upkeep_ns, table_upkeep_moved_ns: of ours on a CPU, the host's share of a launch, and with new gradients.
         gb_per_s: of the fewest bytes, by the kernel's time (on a CPU the step's).
         copy_gb_per_s, share_of_copy: of a copy of as many bytes in the same run.
+        state_bytes: of the optimizer's states; peak_bytes: what a step allocates at most while it runs.
         rounds: how often each provider was timed.
+        kernel_relative_error, step_relative_error: half the 95 % interval of the median, over the median.
+        stopped_by: why there were no more rounds: "relative error", "rounds" or "time".
+        throttled: whether the device was held back in so many rounds that the times are those of a slowed one.
+        throttled_by: what held it back. throttled_ns: samples taken then, by measure; they are in no median unless
+            `throttled`, and were taken again.
         differing_elements: from the provider's reference; None where the provider claims none.
         warm_up_s: the first step, compiling included.
         samples_kernel_ns, samples_step_ns, samples_queued_ns: every sample.
@@ -67,7 +73,15 @@ class StepRow:
     gb_per_s: float | None = None
     copy_gb_per_s: float | None = None
     share_of_copy: float | None = None
+    state_bytes: int | None = None
+    peak_bytes: int | None = None
     rounds: int = 0
+    kernel_relative_error: float | None = None
+    step_relative_error: float | None = None
+    stopped_by: str = ""
+    throttled: bool = False
+    throttled_by: list[str] = field(default_factory=list)
+    throttled_ns: dict[str, list[int]] = field(default_factory=dict)
     differing_elements: int | None = None
     warm_up_s: float = 0.0
     samples_kernel_ns: list[int] = field(default_factory=list)

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from .sensors import Reading, Sensors, cuda_sensors
+
 Work = Callable[[], Any]
 
 
@@ -32,8 +34,20 @@ class Clock(Protocol):
     def copy_gb_per_s(self, bytes_moved: int) -> float:
         """Median rate of a copy that reads and writes `bytes_moved` in all: the ceiling."""
 
+    def rates(self, bytes_moved: int) -> dict[str, float]:
+        """Median GB/s of copying, reading and writing so many bytes: the machine's limits."""
+
+    def launch_ns(self) -> float:
+        """Median time of the smallest piece of work there is: one operation on sixteen numbers."""
+
+    def peak_bytes(self, work: Work) -> int | None:
+        """Memory that `work` allocates at most while it runs; None, the work not done, where nobody counts."""
+
     def free_bytes(self) -> int:
         """Memory that can be had."""
+
+    def reading(self) -> Reading | None:
+        """Clocks, power and temperature now; None where they cannot be read."""
 
 
 class HostClock:
@@ -67,6 +81,23 @@ class HostClock:
         """Median rate of a copy in memory."""
         return _copy_rate(self.device, bytes_moved, lambda work: self.step(work)[0])
 
+    def rates(self, bytes_moved: int) -> dict[str, float]:
+        """Of memory, by one operation of torch each."""
+        return _rates(self.device, bytes_moved, lambda work: self.step(work)[0])
+
+    def launch_ns(self) -> float:
+        """One call of torch."""
+        return _launch_ns(self.device, lambda work: self.step(work)[0])
+
+    def peak_bytes(self, work: Work) -> int | None:
+        """None: nobody counts."""
+        del work
+        return None
+
+    def reading(self) -> Reading | None:
+        """None."""
+        return None
+
     def free_bytes(self) -> int:
         """What the system says is available."""
         try:
@@ -80,10 +111,11 @@ class HostClock:
 class DeviceClock:
     """A CUDA device's: a flushed L2, and a sleep on the device that outlasts the enqueueing."""
 
-    def __init__(self) -> None:
+    def __init__(self, sensors: Sensors | None = None) -> None:
         import triton
 
         self.device = torch.device("cuda")
+        self._sensors = sensors or cuda_sensors()
         self._cache = triton.runtime.driver.active.get_empty_cache_for_benchmark()
         self._cycles_per_s = self._calibrate()
 
@@ -137,6 +169,27 @@ class DeviceClock:
         """Median rate of a copy from device to device, on a cold cache."""
         return _copy_rate(self.device, bytes_moved, lambda work: self.kernel(work, 2e-4)[0] or 1)
 
+    def rates(self, bytes_moved: int) -> dict[str, float]:
+        """Of device memory, on a cold cache."""
+        return _rates(self.device, bytes_moved, lambda work: self.kernel(work, 2e-4)[0] or 1)
+
+    def launch_ns(self) -> float:
+        """One kernel of torch, the host hidden."""
+        return _launch_ns(self.device, lambda work: self.kernel(work, 2e-4)[0] or 1)
+
+    def peak_bytes(self, work: Work) -> int | None:
+        """By torch's allocator, above what was allocated before."""
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+
+    def reading(self) -> Reading | None:
+        """By the driver's library, if it can be asked."""
+        return self._sensors.read()
+
     def free_bytes(self) -> int:
         """Free on the device, torch's own cache included."""
         held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
@@ -148,13 +201,37 @@ def make_clock(device: str) -> Clock:
     return DeviceClock() if device == "cuda" else HostClock()
 
 
-def _copy_rate(device: torch.device, bytes_moved: int, timed: Callable[[Work], int], rounds: int = 15) -> float:
-    # More than this tells nothing more, and would need the memory that is timed.
-    half = max(1, min(bytes_moved, 1 << 32) // 2)
-    source = torch.randint(0, 255, (half,), dtype=torch.uint8, device=device)
+_RATE_ROUNDS = 15
+# More than this tells nothing more, and would need the memory that is timed.
+_MOST_MOVED = 1 << 32
+
+
+def _numbers(device: torch.device, bytes_held: int) -> torch.Tensor:
+    """So many bytes of memory, not all alike: equal bytes can be moved with less power."""
+    return torch.empty(max(1, bytes_held // 8), dtype=torch.int64, device=device).random_()
+
+
+def _rate(work: Work, bytes_moved: int, timed: Callable[[Work], int]) -> float:
+    return bytes_moved / max(1.0, float(np.median([timed(work) for _ in range(_RATE_ROUNDS)])))
+
+
+def _copy_rate(device: torch.device, bytes_moved: int, timed: Callable[[Work], int]) -> float:
+    source = _numbers(device, min(bytes_moved, _MOST_MOVED) // 2)
     target = torch.empty_like(source)
-    times = [timed(lambda: target.copy_(source)) for _ in range(rounds)]
-    return 2 * half / max(1.0, float(np.median(times)))
+    return _rate(lambda: target.copy_(source), 2 * source.nbytes, timed)
+
+
+def _rates(device: torch.device, bytes_moved: int, timed: Callable[[Work], int]) -> dict[str, float]:
+    copy = _copy_rate(device, bytes_moved, timed)
+    numbers = _numbers(device, min(bytes_moved, _MOST_MOVED)).view(torch.float32)
+    write = _rate(lambda: numbers.fill_(1.0), numbers.nbytes, timed)
+    read = _rate(lambda: numbers.sum(), numbers.nbytes, timed)
+    return {"copy_gb_per_s": copy, "read_gb_per_s": read, "write_gb_per_s": write}
+
+
+def _launch_ns(device: torch.device, timed: Callable[[Work], int]) -> float:
+    numbers = torch.zeros(16, device=device)
+    return float(np.median([timed(lambda: numbers.add_(1.0)) for _ in range(_RATE_ROUNDS)]))
 
 
 def _sleep(cycles: int) -> None:

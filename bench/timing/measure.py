@@ -4,12 +4,13 @@ Kernel time is what the device needs when it never waits for the host: the step 
 that outlasts the enqueueing, between two events. Step time is what a user's clock sees: synchronise, step, synchronise.
 Where the launch queue is too short for that (thousands of launches a step) the row says so, and kernel time comes
 from the profiler. Bits are compared before and after timing (`gate.py`).
+Rounds end when every median is known well enough (`stopping.py`). What was measured while the device was held back
+(`sensors.py`) is set aside and taken again.
 """
 
 from __future__ import annotations
 
 import gc
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,31 +25,38 @@ from ..store.schema import StepRow
 from . import gate
 from .clock import Clock
 from .rows import bytes_moved, row_of
+from .sensors import Reading
+from .stopping import FEWEST, Rounds
 from .timed import Timed, measure_once, prepare, profile_once
 from .workloads import StepWorkload
 
-_MAX_ROUNDS = 30
-_MIN_ROUNDS = 5
 # torch's foreach makes lists of intermediate results.
 _ROOM = 0.7
 _CATCH_UP_S = 3.0
 
 
 def time_workload(
-    workload: StepWorkload, providers: Sequence[Provider], clock: Clock, budget_s: float
+    workload: StepWorkload,
+    providers: Sequence[Provider],
+    clock: Clock,
+    budget_s: float,
+    seen: list[Reading] | None = None,
 ) -> tuple[list[StepRow], list[str]]:
     """Time every provider over a workload, rounds interleaved, within about `budget_s`.
+
+    Readings of the device's sensors are appended to `seen`.
 
     Returns:
         One row per provider, and a line for each that does not offer the optimizer.
     """
     rows: list[StepRow] = []
     lacking: list[str] = []
+    seen = [] if seen is None else seen
     moved = bytes_moved(workload)
     before = clock.copy_gb_per_s(moved)
     groups = _fitting(workload, providers, clock)
     for group in groups:
-        timed, rounds = _time_group(workload, group, clock, budget_s / len(groups))
+        timed, rounds = _time_group(workload, group, clock, budget_s / len(groups), seen)
         lacking += [f"{one.provider.name}: {one.unsupported}" for one in timed if one.unsupported]
         for one in timed:
             one.parameters, one.optimizer = [], None
@@ -73,23 +81,30 @@ def _fitting(workload: StepWorkload, providers: Sequence[Provider], clock: Clock
 
 
 def _time_group(
-    workload: StepWorkload, providers: Sequence[Provider], clock: Clock, budget_s: float
-) -> tuple[list[Timed], int]:
+    workload: StepWorkload, providers: Sequence[Provider], clock: Clock, budget_s: float, seen: list[Reading]
+) -> tuple[list[Timed], Rounds]:
     gradients = workload.gradients(clock.device)
     timed = _with_references(providers, clock.device)
     for one in timed:
         _guard(one, lambda v: prepare(v, workload, gradients, clock))
     _check(timed)
     live = [one for one in timed if not (one.error or one.unsupported or one.silent)]
-    began, rounds = time.monotonic(), 0
-    while live and rounds < _MAX_ROUNDS and (rounds < _MIN_ROUNDS or time.monotonic() - began < budget_s):
+    rounds = Rounds(limit_s=budget_s)
+    before = clock.reading()
+    while live and rounds.go_on(_sound(live), _measures(live)):
         # Each round starts with another provider, so that none always follows the same neighbour.
-        first = rounds % len(live)
+        first = (rounds.count - 1) % len(live)
         for one in live[first:] + live[:first]:
-            _guard(one, lambda v: measure_once(v, clock, queued=rounds % 3 == 0))  # noqa: B023 - called at once
-        rounds += 1
-        if rounds >= 3 and time.monotonic() - began > 3 * budget_s:
-            break
+            counts = {name: len(samples) for name, samples in one.samples.items()}
+            _guard(one, lambda v: measure_once(v, clock, queued=rounds.count % 3 == 1))
+            after = clock.reading()
+            # A device that was held back before or after was not itself in between.
+            if reasons := {name for now in (before, after) if now is not None for name in now.throttled_by}:
+                one.set_aside(counts, reasons)
+            seen += [after] if after is not None else []
+            before = after
+    for one in live:
+        one.settle(FEWEST)
     _check(timed)
     for one in live:
         if one.host_bound and not one.error and float(np.median(one.step_ns)) < 3e8:
@@ -97,6 +112,17 @@ def _time_group(
             with suppress(Exception):
                 profile_once(one)
     return timed, rounds
+
+
+def _sound(live: Sequence[Timed]) -> int:
+    """Rounds of which everyone who is still there has sound samples."""
+    return min((len(one.step_ns) for one in live if not one.error), default=FEWEST)
+
+
+def _measures(live: Sequence[Timed]) -> list[list[int]]:
+    """What the rounds are for: whole steps, and kernels where events can time them."""
+    sound = [one for one in live if not one.error]
+    return [one.step_ns for one in sound] + [one.kernel_ns for one in sound if one.kernel_ns and not one.host_bound]
 
 
 def _with_references(providers: Sequence[Provider], device: torch.device) -> list[Timed]:

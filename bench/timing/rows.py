@@ -11,6 +11,7 @@ import numpy as np
 from ..store.schema import StepRow
 from . import gate, roofline
 from .clock import Clock
+from .stopping import Rounds, relative_error
 from .workloads import StepWorkload
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def bytes_moved(workload: StepWorkload) -> int:
     return workload.tensors.elements * each
 
 
-def row_of(one: Timed, workload: StepWorkload, clock: Clock, rounds: int, ceiling: float) -> StepRow:
+def row_of(one: Timed, workload: StepWorkload, clock: Clock, rounds: Rounds, ceiling: float) -> StepRow:
     """The row of a provider: with its times, or with the reason why it has none; `ceiling` is a copy's GB/s."""
     error = one.error
     if not error and one.differing:
@@ -52,7 +53,10 @@ def row_of(one: Timed, workload: StepWorkload, clock: Clock, rounds: int, ceilin
         elements=workload.tensors.elements,
         bytes_moved=bytes_moved(workload),
         differing_elements=one.differing,
-        rounds=rounds,
+        state_bytes=one.state_bytes,
+        peak_bytes=one.peak_bytes,
+        rounds=rounds.count,
+        stopped_by=rounds.stopped_by,
         error=error,
     )
     return bare if error else _timed(bare, one, ceiling)
@@ -76,6 +80,11 @@ def _timed(row: StepRow, one: Timed, copy: float) -> StepRow:
         gb_per_s=gb_per_s,
         copy_gb_per_s=copy,
         share_of_copy=gb_per_s / copy if gb_per_s else None,
+        kernel_relative_error=relative_error(one.kernel_ns),
+        step_relative_error=relative_error(one.step_ns),
+        throttled=one.throttled,
+        throttled_by=sorted(one.throttled_by),
+        throttled_ns=one.aside,
         warm_up_s=one.warm_up_s,
         samples_kernel_ns=one.kernel_ns,
         samples_step_ns=one.step_ns,

@@ -17,6 +17,7 @@ from . import host_cost
 from .clock import Clock
 from .measure import time_workload
 from .rows import median
+from .sensors import Reading, spread
 from .workloads import StepWorkload
 
 Document = dict[str, Any]
@@ -51,14 +52,15 @@ def time_all(
             document["not_run"] = [w.label() for w in todo[position:]]
             break
         budget_s = max(_SHORTEST_S, min(longest_s, 0.5 * left / (len(todo) - position)))
+        seen: list[Reading] = []
         try:
-            rows, lacking = time_workload(workload, providers(workload), clock, budget_s)
+            rows, lacking = time_workload(workload, providers(workload), clock, budget_s, seen)
             document["rows"] += [{**row.as_dict(), **_upkeep(workload, row, clock)} for row in rows]
             document["not_offered"] += [f"{workload.optimizer}, {line}" for line in lacking]
         except Exception:
             document["rows"].append({**workload.label(), "error": traceback.format_exc()[-1500:]})
-        if clock.device.type == "cuda":
-            document["clocks"].append({**workload.label(), **_device_state()})
+        if seen:
+            document["clocks"].append({**workload.label(), **spread(seen)})
         write(document)
     document["not_offered"] = list(dict.fromkeys(document["not_offered"]))
     write(document)
@@ -71,26 +73,10 @@ def _header(clock: Clock) -> Document:
     except Exception:
         # Times without a machine's name are still times.
         found = {"header_error": traceback.format_exc()[-800:]}
-    if clock.device.type == "cuda":
-        found["copy_gb_per_s"] = {str(size): clock.copy_gb_per_s(size) for size in (1 << 26, 1 << 30, 1 << 32)}
+    sizes = (1 << 26, 1 << 30, 1 << 32) if clock.device.type == "cuda" else (1 << 28,)
+    found["ceilings"] = [{"bytes": size, **clock.rates(size)} for size in sizes]
+    found["launch_ns"] = clock.launch_ns()
     return found
-
-
-def _device_state() -> dict[str, Any]:
-    """Clocks, temperature and power of the device now; empty without nvidia-ml-py."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        device = pynvml.nvmlDeviceGetHandleByIndex(0)
-        return {
-            "sm_mhz": pynvml.nvmlDeviceGetClockInfo(device, pynvml.NVML_CLOCK_SM),
-            "memory_mhz": pynvml.nvmlDeviceGetClockInfo(device, pynvml.NVML_CLOCK_MEM),
-            "temperature_c": pynvml.nvmlDeviceGetTemperature(device, pynvml.NVML_TEMPERATURE_GPU),
-            "power_w": pynvml.nvmlDeviceGetPowerUsage(device) / 1000,
-        }
-    except Exception:
-        return {}
 
 
 def _upkeep(workload: StepWorkload, row: StepRow, clock: Clock) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,7 @@ from .clock import Clock
 from .workloads import StepWorkload
 
 _WARM_UP_STEPS = 3
+_WARM_UP_S = 0.01
 _WARM_UP_LIMIT_S = 0.5
 _LONGEST_SLEEP_S = 0.2
 _QUEUED_S = 0.02
@@ -41,6 +42,11 @@ class Timed:
     host_ns: list[int] = field(default_factory=list)
     queued_ns: list[int] = field(default_factory=list)
     profiled_ns: int | None = None
+    state_bytes: int | None = None
+    peak_bytes: int | None = None
+    aside: dict[str, list[int]] = field(default_factory=dict)
+    throttled_by: set[str] = field(default_factory=set)
+    throttled: bool = False
     differing: int | None = None
     error: str = ""
     unsupported: str = ""
@@ -50,6 +56,25 @@ class Timed:
         assert self.optimizer is not None
         self.optimizer.step()
         self.steps += 1
+
+    @property
+    def samples(self) -> dict[str, list[int]]:
+        """What was measured, by measure."""
+        return {"kernel": self.kernel_ns, "step": self.step_ns, "host": self.host_ns, "queued": self.queued_ns}
+
+    def set_aside(self, counts: Mapping[str, int], reasons: Iterable[str]) -> None:
+        """Mark samples as those of a device that was held back: all after the first `counts` of each measure."""
+        self.throttled_by.update(reasons)
+        for name, samples in self.samples.items():
+            self.aside.setdefault(name, []).extend(samples[counts[name] :])
+            del samples[counts[name] :]
+
+    def settle(self, fewest: int) -> None:
+        """Where fewer than `fewest` sound samples could be had, let the times be those of a device held back."""
+        if len(self.step_ns) < fewest and any(self.aside.values()):
+            self.throttled = True
+            for name, samples in self.samples.items():
+                samples += self.aside.get(name, [])
 
 
 def prepare(one: Timed, workload: StepWorkload, gradients: Sequence[torch.Tensor], clock: Clock) -> None:
@@ -63,12 +88,29 @@ def prepare(one: Timed, workload: StepWorkload, gradients: Sequence[torch.Tensor
     one.step()
     clock.synchronize()
     one.warm_up_s = time.perf_counter() - began
-    while one.steps <= _WARM_UP_STEPS and time.perf_counter() - began < one.warm_up_s + _WARM_UP_LIMIT_S:
+    one.state_bytes = _state_bytes(one.optimizer)
+    one.peak_bytes = clock.peak_bytes(one.step)
+    warm = time.perf_counter()
+    while (spent := time.perf_counter() - warm) < _WARM_UP_LIMIT_S:
+        if one.steps > _WARM_UP_STEPS and spent > _WARM_UP_S:
+            break
         enqueued = time.perf_counter()
         one.step()
         one.enqueue_s = time.perf_counter() - enqueued
         clock.synchronize()
         one.last_s = time.perf_counter() - enqueued
+
+
+def _state_bytes(optimizer: torch.optim.Optimizer) -> int | None:
+    """Of every tensor among the states, a storage that several share counted once; None where torch cannot see them."""
+    held = {
+        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
+        for entry in optimizer.state.values()
+        if isinstance(entry, dict)
+        for value in entry.values()
+        if isinstance(value, torch.Tensor)
+    }
+    return sum(held.values()) if held else None
 
 
 def measure_once(one: Timed, clock: Clock, *, queued: bool) -> None:
