@@ -106,6 +106,9 @@ class Algorithm:
         initial: hyperparameters that decide the initial state and nothing else.
         denominator: ``denominator(state, hyper, step)``: r, the root that divides the step with eps, from states in any
             precision; None for an algorithm without one.
+        update: ``update(state, grad, hyper, step)``: the parameters' change before it is rounded, decoupled decay
+            apart, from the states after the step and its gradient as the rule takes it up (``maximize`` and L2 decay in
+            it); None where it needs a gradient and there is none. ``step`` may be a tensor, here and above.
         stateful_step: whether torch keeps a ``step`` tensor per parameter.
         eager_state: whether torch creates the state when the optimizer is constructed.
         step_in_row: whether host scalars depend on the step.
@@ -121,7 +124,8 @@ class Algorithm:
     recipes: Mapping[str, Recipe]
     fill: Callable[[Any], float] = lambda hyper: 0.0
     initial: tuple[str, ...] = ()
-    denominator: Callable[[Mapping[str, Tensor], Any, float], Tensor] | None = None
+    denominator: Callable[[Mapping[str, Tensor], Any, Any], Tensor] | None = None
+    update: Callable[[Mapping[str, Tensor], Tensor | None, Any, Any], Tensor | None] | None = None
     stateful_step: bool = True
     eager_state: bool = False
     step_in_row: bool = True

@@ -199,11 +199,11 @@ def _scaled_updates(base: Tensor, r: Tensor, eps: Tensor, scale: Tensor, decay: 
 
 def _half_ulp(params: Tensor) -> Tensor:
     """[models, n], float64: half the spacing of float32 numbers at each parameter."""
-    import torch
+    from kernels import DTYPES
 
-    magnitude = params.float().abs()
-    above = torch.nextafter(magnitude, torch.full_like(magnitude, math.inf))
-    return (above.double() - magnitude.double()) / 2.0
+    from .diagnose.rounding import half_ulp
+
+    return half_ulp(params.double(), DTYPES["fp32"].significant_bits, DTYPES["fp32"].smallest)
 
 
 def _norm(rows: Tensor) -> Tensor:

@@ -27,10 +27,11 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     },
     "lossscale": {
         "support": set(),
-        "theory": set(),
+        "diagnose": {"support"},
+        "theory": {"diagnose"},
         "design": {"support"},
         "models": {"design", "support"},
-        "engines": {"design", "models", "theory", "support"},
+        "engines": {"design", "models", "diagnose", "theory", "support"},
         "analysis": {"design", "support"},
         "runs": {"design", "models", "engines", "analysis", "support"},
         "report": {"design", "runs", "support"},

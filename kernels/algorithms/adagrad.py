@@ -180,6 +180,14 @@ def _denominator(state: Mapping[str, Tensor], hyper: Any, step: float) -> Tensor
     return torch.sqrt(state["sum"])
 
 
+def _update(state: Mapping[str, Tensor], grad: Tensor | None, hyper: Any, step: Any) -> Tensor | None:
+    """Of the gradient over the root and eps, with the decayed learning rate."""
+    if grad is None:
+        return None
+    slowed: Tensor = grad / (1.0 + (step - 1.0) * hyper.lr_decay)
+    return -float(hyper.lr) * slowed / (_denominator(state, hyper, step) + float(hyper.eps))
+
+
 ADAGRAD = register(
     Algorithm(
         name="adagrad",
@@ -191,6 +199,7 @@ ADAGRAD = register(
         flags=_flags,
         initial=("initial_accumulator_value",),
         denominator=_denominator,
+        update=_update,
         fill=lambda hyper: float(hyper.initial_accumulator_value),
         eager_state=True,
         recipes={

@@ -436,6 +436,12 @@ def denominator(state: Mapping[str, Tensor], hyper: Any, step: float) -> Tensor:
     return torch.sqrt(moment / (1.0 - float(hyper.betas[1]) ** step))
 
 
+def _update(state: Mapping[str, Tensor], grad: Tensor | None, hyper: Any, step: Any) -> Tensor:
+    """Of the bias-corrected first moment, over the root and eps."""
+    moment: Tensor = state["exp_avg"] / (1.0 - float(hyper.betas[0]) ** step)
+    return -float(hyper.lr) * moment / (denominator(state, hyper, step) + float(hyper.eps))
+
+
 _DEGREES: Mapping[str, int | Callable[[Any], int]] = {"lr": 0, "betas": 0, "eps": 1, "weight_decay": _decay_degree}
 
 _STATES = (
@@ -454,6 +460,7 @@ ADAM = register(
         hyperparameter_degrees=_DEGREES,
         flags=_flags,
         denominator=denominator,
+        update=_update,
         recipes=_recipes("Adam"),
     )
 )
@@ -468,6 +475,7 @@ ADAMW = register(
         hyperparameter_degrees=_DEGREES,
         flags=_flags,
         denominator=denominator,
+        update=_update,
         recipes=_recipes("AdamW"),
     )
 )

@@ -4,7 +4,9 @@ The update is ``lr · atan2(m_hat, sqrt(v_hat))``. torch has no such optimizer, 
 chosen to be computable bit for bit everywhere: the arc tangent is a fixed polynomial in fused multiply-adds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -129,6 +131,12 @@ def _reference(p: Tensor, g: Tensor, m: Tensor, v: Tensor, s2: Tensor, at: ref.C
     return ref.fma(angle, minus_lr, p), m, v, s2
 
 
+def _update(state: Mapping[str, Tensor], grad: Tensor | None, hyper: Any, step: Any) -> Tensor:
+    """The angle between the bias-corrected first moment and the root."""
+    moment = state["exp_avg"] / (1.0 - float(hyper.betas[0]) ** step)
+    return -float(hyper.lr) * torch.atan2(moment, denominator(state, hyper, step))
+
+
 ADAM_ATAN2 = register(
     Algorithm(
         name="adam_atan2",
@@ -139,6 +147,7 @@ ADAM_ATAN2 = register(
         hyperparameter_degrees={"lr": 0, "betas": 0, "weight_decay": 0},
         flags=_flags,
         denominator=denominator,
+        update=_update,
         recipes={
             "native": Recipe(
                 name="native",

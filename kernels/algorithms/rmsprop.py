@@ -125,6 +125,14 @@ def _denominator(state: Mapping[str, Tensor], hyper: Any, step: float) -> Tensor
     return torch.sqrt(state["square_avg"] if mean is None else state["square_avg"] - mean.square())
 
 
+def _update(state: Mapping[str, Tensor], grad: Tensor | None, hyper: Any, step: Any) -> Tensor | None:
+    """Of the buffer, or of the gradient over the root and eps."""
+    rate = float(hyper.lr)
+    if hyper.momentum > 0:
+        return -rate * state["momentum_buffer"]
+    return None if grad is None else -rate * grad / (_denominator(state, hyper, step) + hyper.eps)
+
+
 RMSPROP = register(
     Algorithm(
         name="rmsprop",
@@ -140,6 +148,7 @@ RMSPROP = register(
         hyperparameter_degrees={"lr": 0, "alpha": 0, "eps": 1, "weight_decay": 1, "momentum": 0},
         flags=_flags,
         denominator=_denominator,
+        update=_update,
         step_in_row=False,
         recipes={
             "foreach": _recipe("foreach", "torch.optim.RMSprop(foreach=True) on CUDA"),

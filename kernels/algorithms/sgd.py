@@ -1,6 +1,8 @@
 """SGD with momentum, dampening, Nesterov and L2 decay."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -181,6 +183,16 @@ def _sgd_cpu_fused_reference(
     return ref.fma(g, minus_lr, p), buf, s1, s2
 
 
+def _update(state: Mapping[str, Tensor], grad: Tensor | None, hyper: Any, step: Any) -> Tensor | None:
+    """Of the buffer, of the gradient beside it with Nesterov momentum, or of the gradient alone."""
+    rate = float(hyper.lr)
+    if hyper.momentum != 0 and not hyper.nesterov:
+        return -rate * state["momentum_buffer"]
+    if grad is None or hyper.momentum == 0:
+        return None if grad is None else -rate * grad
+    return -rate * (grad + float(hyper.momentum) * state["momentum_buffer"])
+
+
 _EAGER_COLUMNS = ("weight_decay", "momentum", "1-dampening", "-lr", "first")
 
 
@@ -204,6 +216,7 @@ SGD = register(
         states=(State(name="momentum_buffer", degree=1, when=lambda hyper: hyper.momentum != 0),),
         hyperparameter_degrees={"lr": -1, "momentum": 0, "dampening": 0, "weight_decay": 1},
         flags=_flags,
+        update=_update,
         stateful_step=False,
         step_in_row=False,
         recipes={

@@ -18,6 +18,7 @@ from kernels import DTYPES, bits
 
 from .. import theory
 from ..design.measures import EPS_QUANTILES
+from ..diagnose import steps
 
 if TYPE_CHECKING:
     from .observer import Observer, Snapshot
@@ -204,21 +205,24 @@ class Observation:
         if root is None:
             nothing = torch.full((self._kept, len(place)), torch.nan, dtype=torch.float64)
             return [nothing] * len(EPS_QUANTILES), nothing
-        ratio = torch.where(root > 0, self._hyperparameter("eps", needed, root) / root, torch.nan)
+        ratio = steps.eps_over_r(root, self._hyperparameter("eps", needed, root))
         found = self._quantiles(ratio, EPS_QUANTILES)
         return [row[:, place] for row in found], (root == 0).double().mean(2)[:, place]
 
     def _root(self, members: Sequence[int]) -> Tensor | None:
         """[kept families, members, n] float64: r, the root of the second moment as it divides; None without one."""
-        denominator = self._algorithm.denominator
-        if denominator is None:
-            return None
-        state = {name: self._at(tensor, members).double() for name, tensor in self.snapshot.state.items()}
+        state = {name: self._at(tensor, members) for name, tensor in self.snapshot.state.items()}
         roots = [
-            denominator({name: tensor[:, k] for name, tensor in state.items()}, self._hyper[index], self.snapshot.step)
+            steps.root(
+                self._algorithm,
+                {name: tensor[:, k] for name, tensor in state.items()},
+                self._hyper[index],
+                self.snapshot.step,
+            )
             for k, index in enumerate(members)
         ]
-        return torch.stack(roots, 1)
+        found = [root for root in roots if root is not None]
+        return torch.stack(found, 1) if found else None
 
     def _hyperparameter(self, name: str, members: Sequence[int], like: Tensor) -> Tensor:
         """[members, 1] of a hyperparameter, NaN where the algorithm has none."""

@@ -1,0 +1,88 @@
+"""The numbers that probes, checkpoints and studies share: spacing, roots, updates and eps's share of them."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import kernels
+from lossscale.diagnose import rounding, steps
+
+
+@pytest.mark.parametrize("name", kernels.DTYPES)
+def test_half_an_ulp_is_half_the_way_to_the_next_number(name: str) -> None:
+    dtype = kernels.DTYPES[name]
+    drawn = torch.randn(2000, generator=torch.Generator().manual_seed(0)) * torch.logspace(-60, 30, 2000, base=2)
+    edges = torch.tensor([0.0, 1.0, 0.5, dtype.smallest, dtype.smallest_normal, 3 * dtype.smallest, -1.5])
+    values = torch.cat([drawn, edges]).to(dtype.torch)
+    values = values[values.isfinite()].abs()
+    above = torch.nextafter(values, torch.full_like(values, math.inf))
+    expected = (above.double() - values.double()) / 2
+    found = rounding.half_ulp(-values.double(), dtype.significant_bits, dtype.smallest)
+    assert torch.equal(found[above.isfinite()], expected[above.isfinite()])
+    assert rounding.half_ulp(torch.tensor([math.inf, math.nan]).double(), 24, 2.0**-149).isnan().all()
+
+
+UPDATES: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.1, "weight_decay": 0.5, "maximize": True}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.25, "weight_decay": 0.5}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    ("Adam", {"lr": 0.1, "eps": 0.1}),
+    ("Adam", {"lr": 0.1, "eps": 0.1, "amsgrad": True, "weight_decay": 0.5, "maximize": True}),
+    ("AdamW", {"lr": 0.1, "eps": 0.1, "weight_decay": 0.0}),
+    ("RMSprop", {"lr": 0.1, "eps": 0.1, "weight_decay": 0.5}),
+    ("RMSprop", {"lr": 0.1, "eps": 0.1, "centered": True, "momentum": 0.5}),
+    ("Adagrad", {"lr": 0.1, "eps": 0.1, "lr_decay": 0.5, "weight_decay": 0.5, "initial_accumulator_value": 0.1}),
+    ("AdamAtan2", {"lr": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("title", "options"), UPDATES, ids=lambda value: str(value))
+def test_the_update_is_what_the_parameters_moved(title: str, options: dict[str, Any]) -> None:
+    algorithm = next(a for a in kernels.ALGORITHMS.values() if a.title == title)
+    generator = torch.Generator().manual_seed(0)
+    p = torch.nn.Parameter(torch.randn(256, generator=generator))
+    optimizer = kernels.CLASSES[title]([p], backend="reference", **options)
+    for step in range(1, 4):
+        before, p.grad = p.detach().clone(), torch.randn(256, generator=generator)
+        optimizer.step()
+        hyper = optimizer.hyper_of(optimizer.param_groups[0])
+        states = {name: optimizer.state[p][name] for name in algorithm.state_names(hyper)}
+        found = steps.update(algorithm, states, hyper, step, grads=p.grad, params=before)
+        assert found is not None
+        moved = p.detach().double() - before.double()
+        # Both parameters are rounded to float32, and so is every operation of the step.
+        spacing = rounding.half_ulp(before.double(), 24, 2.0**-149) * 4
+        assert bool(((found - moved).abs() <= spacing + 2e-6 * moved.abs()).all()), step
+
+
+@pytest.mark.parametrize("title", [a.title for a in kernels.ALGORITHMS.values()])
+def test_what_an_update_needs_is_asked_for(title: str) -> None:
+    algorithm = next(a for a in kernels.ALGORITHMS.values() if a.title == title)
+    states = {state.name: torch.full((3,), 0.5) for state in algorithm.states}
+    found = steps.update(algorithm, states, algorithm.hyperparameters(), 3)
+    assert (found is None) == (title in ("SGD", "RMSprop", "Adagrad"))
+
+
+def test_the_share_of_eps_is_how_the_update_follows_the_loss_scale() -> None:
+    generator = torch.Generator().manual_seed(0)
+    moment, r = torch.randn(2000, generator=generator).double(), torch.rand(2000, generator=generator).double() ** 4
+    r[:10] = 0.0
+    eps = 1e-2
+
+    def length(s: float) -> float:
+        return float((s * moment / (s * r + eps)).abs().sum())
+
+    slope = (math.log(length(1 + 1e-5)) - math.log(length(1 - 1e-5))) / (math.log1p(1e-5) - math.log1p(-1e-5))
+    share = float(steps.eps_share(moment / (r + eps), r, eps))
+    assert share == pytest.approx(slope, rel=1e-6)
+    assert float(steps.eps_share(moment, r * 0, eps)) == 1.0
+    assert float(steps.eps_share(moment, r, 0.0)) == 0.0
+
+
+def test_memories() -> None:
+    assert steps.memory(kernels.get_algorithm("adam").hyperparameters()) == pytest.approx(1000)
+    assert steps.memory(kernels.get_algorithm("rmsprop").hyperparameters()) == pytest.approx(100)
+    assert steps.memory(kernels.get_algorithm("adagrad").hyperparameters()) == 0
