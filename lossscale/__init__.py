@@ -3,10 +3,27 @@
 Importing this package is cheap: torch is imported by what needs it.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from .support.neighbours import require_neighbour
 
 require_neighbour("kernels")
 
-__all__ = ["__version__", "support"]
+if TYPE_CHECKING:
+    from .clipping import clip_grad_norm_
+    from .conventions import convert_eps
+
+__all__ = ["__version__", "clip_grad_norm_", "convert_eps", "support"]
 
 __version__ = "0.1.0"
+
+_PLACES: Final = {"clip_grad_norm_": ".clipping", "convert_eps": ".conventions"}
+"""Public names that are imported when they are asked for, and where they are."""
+
+
+def __getattr__(name: str) -> Any:
+    """A public name of `_PLACES`."""
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

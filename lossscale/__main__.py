@@ -18,6 +18,7 @@ COMMANDS = (
         target="lossscale.rescale.command:command",
         help="What to set when the loss was multiplied by S.",
     ),
+    Command(name="convert-eps", target="lossscale.conventions:command", help="The same eps in another convention."),
 )
 
 

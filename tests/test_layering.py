@@ -37,6 +37,8 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "report": {"design", "runs", "support"},
         "studies": {"design", "models", "engines", "runs", "analysis", "report", "theory", "support"},
         "rescale": {"design", "support"},
+        "clipping": set(),
+        "conventions": {"support"},
         "commands": {"design", "runs", "report", "studies", "support"},
         "__main__": {"support"},
     },

@@ -23,7 +23,8 @@ def digest(study: Study) -> str:
     own = sys.modules.get(f"{package.name}.studies.{study.name.replace('-', '_')}")
     folders = [Path(found.origin).parent, *(package / room for room in ("design", "models", "engines"))]
     files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-    files += [package / "theory.py", *([Path(own.__file__)] if own is not None and own.__file__ else [])]
+    shared = (package / name for name in ("theory.py", "diagnose/rounding.py", "diagnose/steps.py"))
+    files += [*shared, *([Path(own.__file__)] if own is not None and own.__file__ else [])]
     hashed = hashlib.sha256()
     for path in files:
         hashed.update("\n".join(_code(path)).encode())

@@ -1,0 +1,122 @@
+"""Where eps sits, from one convention to another: as a function and as ``python -m lossscale convert-eps``."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Final
+
+import typer
+
+from .support.cli import JsonOption
+from .support.errors import InputError, choose
+from .support.output import Output
+
+CONVENTIONS: Final = {
+    "outside": "m_hat / (sqrt(v_hat) + eps)",
+    "inside": "m_hat / sqrt(v_hat + eps)",
+    "hat": "lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps)",
+}
+"""Outside the root (torch's optimizers, optax's eps), inside it (optax's eps_root, RMSprop of Keras and TensorFlow),
+and eps-hat of Kingma and Ba's section 2 (Adam of Keras and TensorFlow), whose moments are not corrected."""
+
+DEGREES: Final = {"outside": 1, "inside": 2, "hat": 1}
+"""How eps follows the loss scale s: it is to be multiplied by ``s**degree``."""
+
+
+def convert_eps(
+    eps: float, source: str, target: str, *, r: float = 0.0, beta2: float = 0.999, step: float | None = None
+) -> float:
+    """The eps of one convention that divides as another's does, at one value of the root and one step.
+
+    With r the root of the bias-corrected second moment: ``outside`` divides by r + eps, ``inside`` by sqrt(r² + eps),
+    ``hat`` at step t by r + eps / sqrt(1 - beta2**t). Outside and hat agree for every r; inside agrees with them at one
+    r only, as r + e = sqrt(r² + e²+ 2 r e). At r = 0, where eps counts most, the inner eps is the outer one's square.
+
+    Args:
+        eps: at least 0.
+        source: ``outside``, ``inside`` or ``hat``.
+        target: another of them.
+        r: where inside and outside shall agree, in units of the gradient.
+        beta2: of the second moment; read where ``hat`` takes part.
+        step: t, from 1 on, ``math.inf`` for long after the start; needed where ``hat`` takes part.
+
+    Raises:
+        ValueError: for an unknown convention, a number out of range, or a step that is missing.
+    """
+    for name, value, remedy in _problems(eps, source, target, r, beta2, step):
+        raise ValueError(f"{name} {value!r}: {remedy}")
+    outside = eps
+    correction = math.sqrt(-math.expm1(step * math.log(beta2)) if beta2 else 1.0) if step is not None else math.nan
+    if source == "hat":
+        outside = eps / correction
+    elif source == "inside":
+        outside = eps / (math.sqrt(r * r + eps) + r) if eps else 0.0
+    if source == target:
+        return eps
+    if target == "hat":
+        return outside * correction
+    return outside * (outside + 2.0 * r) if target == "inside" else outside
+
+
+def _problems(
+    eps: float, source: str, target: str, r: float, beta2: float, step: float | None
+) -> list[tuple[str, object, str]]:
+    """What is wrong with the arguments: name, value and remedy."""
+    found: list[tuple[str, object, str]] = []
+    for name, value in (("source", source), ("target", target)):
+        if value not in CONVENTIONS:
+            found.append((name, value, f"unknown; give one of {', '.join(CONVENTIONS)}"))
+    for name, number in (("eps", eps), ("r", r)):
+        if not (math.isfinite(number) and number >= 0):
+            found.append((name, number, "must be finite and at least 0"))
+    if "hat" in (source, target):
+        if not 0.0 <= beta2 < 1.0:
+            found.append(("beta2", beta2, "must be at least 0 and below 1"))
+        if step is None or not step >= 1:
+            found.append(
+                ("step", step, "eps-hat depends on the step; give one from 1 on, inf for long after the start")
+            )
+    return found
+
+
+EpsArgument = Annotated[float, typer.Argument(metavar="EPS", help="The value to convert.", show_default=False)]
+SourceOption = Annotated[str, typer.Option("--from", metavar="|".join(CONVENTIONS), help="Where EPS sits.")]
+TargetOption = Annotated[str, typer.Option("--to", metavar="|".join(CONVENTIONS), help="Where the new one shall sit.")]
+ROption = Annotated[
+    float, typer.Option("--r", metavar="R", help="The root of the second moment at which inside shall agree.")
+]
+Beta2Option = Annotated[float, typer.Option("--beta2", metavar="B", help="Of the second moment, for hat.")]
+StepOption = Annotated[
+    float | None, typer.Option("--step", metavar="T", help="The step at which hat shall agree; inf for late.")
+]
+
+
+def command(
+    eps: EpsArgument,
+    source: SourceOption = "outside",
+    target: TargetOption = "inside",
+    r: ROption = 0.0,
+    beta2: Beta2Option = 0.999,
+    step: StepOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The same eps in another convention.
+
+    outside: sqrt(v_hat) + eps, torch and optax's eps. inside: sqrt(v_hat + eps), optax's eps_root, RMSprop of Keras. hat:
+    eps beside a root that is not bias-corrected, Adam of Keras and TensorFlow.
+    """
+    source, target = choose("--from", source, CONVENTIONS), choose("--to", target, CONVENTIONS)
+    for name, value, remedy in _problems(eps, source, target, r, beta2, step):
+        raise InputError("EPS" if name == "eps" else f"--{name}", "" if value is None else value, remedy)
+    found = convert_eps(eps, source, target, r=r, beta2=beta2, step=step)
+    rows = [
+        {"convention": name, "divides": CONVENTIONS[name], "eps": value, "degree": DEGREES[name]}
+        for name, value in ((source, eps), (target, found))
+    ]
+    with Output(as_json) as output:
+        output.table(rows, eps=found, r=r, step=step)
+        if (source == "inside") != (target == "inside"):
+            output.note(f"They agree at r = {r:g}: for other roots of the second moment give --r.")
+        if "hat" in (source, target) and source != target:
+            output.note(f"They agree at step {step:g}: eps-hat weighs 1/sqrt(1 - {beta2:g}^t) times as much at step t.")
+        output.note("With the loss multiplied by s, eps is multiplied by s to the power of its degree.")
