@@ -30,7 +30,7 @@ def convert_eps(
 
     With r the root of the bias-corrected second moment: ``outside`` divides by r + eps, ``inside`` by sqrt(r² + eps),
     ``hat`` at step t by r + eps / sqrt(1 - beta2**t). Outside and hat agree for every r; inside agrees with them at one
-    r only, as r + e = sqrt(r² + e²+ 2 r e). At r = 0, where eps counts most, the inner eps is the outer one's square.
+    r only, as r + e = sqrt(r² + e² + 2 r e). At r = 0, where eps counts most, the inner eps is the outer one's square.
 
     Args:
         eps: at least 0.
@@ -102,8 +102,8 @@ def command(
 ) -> None:
     """The same eps in another convention.
 
-    outside: sqrt(v_hat) + eps, torch and optax's eps. inside: sqrt(v_hat + eps), optax's eps_root, RMSprop of Keras. hat:
-    eps beside a root that is not bias-corrected, Adam of Keras and TensorFlow.
+    outside: sqrt(v_hat) + eps, torch and optax's eps. inside: sqrt(v_hat + eps), optax's eps_root, RMSprop of Keras.
+    hat: eps beside a root that is not bias-corrected, Adam of Keras and TensorFlow.
     """
     source, target = choose("--from", source, CONVENTIONS), choose("--to", target, CONVENTIONS)
     for name, value, remedy in _problems(eps, source, target, r, beta2, step):

@@ -58,7 +58,7 @@ def test_what_comes_in() -> None:
     assert float(lossscale.clip_grad_norm_((p for p in [single]), 10.0)) == pytest.approx(1.0)
     assert float(lossscale.clip_grad_norm_([], 1.0)) == 0.0
     for eps in (-1e-6, math.nan, math.inf):
-        with pytest.raises(ValueError, match="eps .* give torch's 1e-6"):
+        with pytest.raises(ValueError, match=r"eps .* give torch's 1e-6"):
             lossscale.clip_grad_norm_(single, 1.0, eps=eps)
     single.grad = torch.tensor([math.inf, 1.0])
     with pytest.raises(RuntimeError, match="non-finite"):
