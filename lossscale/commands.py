@@ -57,6 +57,15 @@ EngineOption = Annotated[
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with a run that was killed, and redo damaged shards.")
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="i/N",
+        help="Run only every N-th cohort, from the i-th on, beside other processes in one --out.",
+        show_default=False,
+    ),
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 1 if a prediction fails.")]
 PairOption = Annotated[
     str,
@@ -93,6 +102,7 @@ def run(
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     resume: ResumeOption = False,
+    shard: ShardOption = None,
     strict: StrictOption = False,
     out: OutOption = None,
     quick: QuickOption = False,
@@ -103,10 +113,15 @@ def run(
     A finished run that is asked for again prints its table again. Without --out a run goes to runs/STUDY, or to
     runs/STUDY-quick with --quick; --out names the run's directory, and with 'all' the directory of the runs'
     directories.
+
+    N processes, on as many machines as share --out, each do one --shard i/N of a run. When they have ended, the same
+    command with --resume in place of --shard checks their shards, does what is missing and finishes the run.
     """
     chosen = _studies(study)
     from .runs.planning import Choices, planned_manifest
-    from .runs.run import default_directory, run_state, run_study
+    from .runs.run import default_directory, run_share, run_study
+    from .runs.share import Share
+    from .runs.state import run_state
 
     choices = Choices(
         policies=tuple(policy or ()),
@@ -121,6 +136,7 @@ def run(
         engine=engine,
         quick=quick,
         resume=resume,
+        share=None if shard is None else Share.parse(shard),
     )
     with Output(as_json) as output:
         asked = [
@@ -132,7 +148,16 @@ def run(
             for item in chosen
         ]
         for item, own, directory in asked[1:]:
-            run_state(directory, planned_manifest(item, own), resume=resume)  # before hours of work, not after
+            # Before hours of work, not after.
+            run_state(directory, planned_manifest(item, own), resume=resume or own.share is not None)
+        if choices.share is not None:
+            scripts = [item.name for item, own, _ in asked if own.share is None]
+            if scripts:
+                output.note(f"scripts have no shards and wait for --resume: {', '.join(scripts)}")
+            shares = [(item, own, directory) for item, own, directory in asked if own.share is not None]
+            rows = [run_share(item, own, directory, output) for item, own, directory in shares]
+            output.table(rows, runs=[str(directory) for _, _, directory in shares])
+            return 0
         for item, own, directory in asked:
             run_study(item, own, directory, output, page=_page)
         return _present([(item, directory) for item, _, directory in asked], output, strict=strict)

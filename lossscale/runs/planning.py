@@ -14,6 +14,7 @@ from ..design.spec import AUTO, RunSpec
 from ..design.study import Study
 from ..support.errors import InputError, check_choice, check_count, choose, input_errors
 from .records import Manifest
+from .share import Share
 from .sources import SOURCES, digest
 
 LARGEST_INITS = 1_000_000
@@ -37,6 +38,7 @@ class Choices:
     quick: bool = False
     resume: bool = False
     workers: int | None = None
+    share: Share | None = None
 
     def grid_only(self) -> dict[str, object]:
         """The choices given that only a grid has, by option."""
@@ -47,12 +49,15 @@ class Choices:
             "--scale": self.scales,
             "--inits": self.inits,
             "--engine": None if self.engine == AUTO else self.engine,
+            "--shard": self.share,
         }
         return {name: value for name, value in named.items() if value not in ((), None)}
 
     def for_script(self) -> Choices:
         """The choices without those that only a grid has: what ``all`` gives to a study with a script."""
-        return dataclasses.replace(self, policies=(), networks=(), optimizers=(), scales=(), inits=None, engine=AUTO)
+        return dataclasses.replace(
+            self, policies=(), networks=(), optimizers=(), scales=(), inits=None, engine=AUTO, share=None
+        )
 
 
 def planned_manifest(study: Study, choices: Choices) -> Manifest:

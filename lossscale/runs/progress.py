@@ -26,11 +26,12 @@ class Progress:
 
     Args:
         spec: the run's.
-        left: those that this process will do; the others are there from an earlier run.
+        cohorts: those that this process is to have done in the end.
+        left: those of them that it will do; the others are there from an earlier run.
         output: where lines go. The bar goes to standard error, if that is a terminal.
     """
 
-    def __init__(self, spec: RunSpec, left: Sequence[Cohort], output: Output) -> None:
+    def __init__(self, spec: RunSpec, cohorts: Sequence[Cohort], left: Sequence[Cohort], output: Output) -> None:
         self._each = len(spec.pairings)
         self._pairs = 0
         self._total_pairs = sum(map(self._pairs_of, left))
@@ -49,7 +50,7 @@ class Progress:
         )
         self._bar.add_task("", total=sum(map(work, left)), pairs=0, rate=0.0)
         (self._task,) = self._bar.tasks
-        there = spec.pairs - self._total_pairs
+        there = sum(map(self._pairs_of, cohorts)) - self._total_pairs
         earlier = f"; {there:,} pairs are there already" if there else ""
         output.note(f"{spec.study}: {self._total_pairs:,} pairs of {spec.steps} steps in {len(left)} cohorts{earlier}")
 

@@ -1,24 +1,28 @@
 """A run on disk: manifest, shards of pairs, and the checksums that tell a whole shard from a damaged one.
 
 ``manifest.json`` holds the spec, so the cohorts of a run (and the names of its shards) follow from it. A shard is
-written to a temporary file and renamed; its SHA-256 then goes into ``checksums.json``. A shard without a matching
-checksum, because a kill came between the two writes or because its bytes changed, counts as missing. No file holds a
-time, so equal runs are equal bytes.
+written to a temporary file and renamed; its SHA-256 then goes into the writer's own file (`writers`), and from there,
+when the run is finished, into ``checksums.json``. A shard without a matching checksum, because a kill came between the
+two writes or because its bytes changed, counts as missing. No file holds a time, so equal runs are equal bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..design.measures import STANDARD, get_measure
 from ..design.spec import CellKey, Cohort, RunSpec
 from ..support.errors import InputError
-from ..support.files import whole_file, write_json
+from ..support.files import create_text, whole_file, write_json
+from ..support.output import to_json
+from .writers import read_writers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,9 +55,10 @@ class Manifest:
         seed: random seed.
         spec: the grid that was run; None for a study with a script of its own.
         options: what else the user chose, of such a study.
-        provenance: versions, machine, CPU capability, git revision.
+        provenance: versions, machine, CPU capability, git revision, of the process that began the run.
         resume_key: what must agree for a resume.
         finished: whether everything was written.
+        nodes: the other provenances under which shards were written; filled when the run is finished.
         schema_version: of the files beside it.
     """
 
@@ -64,6 +69,7 @@ class Manifest:
     provenance: dict[str, Any]
     resume_key: dict[str, str]
     finished: bool = False
+    nodes: list[dict[str, Any]] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -71,10 +77,20 @@ class Manifest:
         """The spec as a record."""
         return None if self.spec is None else RunSpec.from_dict(self.spec)
 
+    def finish(self, provenances: Iterable[Mapping[str, Any]]) -> Manifest:
+        """The manifest of the finished run, with each further provenance among those of its writers."""
+        further = {to_json(dict(item)): dict(item) for item in (*self.nodes, *provenances) if item != self.provenance}
+        return dataclasses.replace(self, finished=True, nodes=[further[text] for text in sorted(further)])
+
 
 def write_manifest(run: Path, manifest: Manifest) -> None:
     """Writes the manifest whole."""
     write_json(run / MANIFEST, manifest)
+
+
+def create_manifest(run: Path, manifest: Manifest) -> bool:
+    """Writes the manifest whole if there is none, and returns whether there was none: one of several processes does."""
+    return create_text(run / MANIFEST, to_json(manifest) + "\n")
 
 
 def read_manifest(run: Path, argument: str = "RUN") -> Manifest:
@@ -139,40 +155,54 @@ def _table(study: str, key: CellKey, columns: Columns) -> pa.Table:
     return pa.table(dict(zip(kinds, arrays, strict=True)))
 
 
-def read_checksums(run: Path) -> dict[str, str]:
-    """SHA-256 of every shard that was written, by cohort name; empty when the file is missing or damaged."""
+def read_checksums(run: Path) -> dict[str, set[str]]:
+    """SHA-256 of every shard that was written, by cohort name; empty when the files are missing or damaged.
+
+    Processes with other versions of pyarrow write the same pairs as other bytes, so a shard may have several.
+    """
     try:
         document = json.loads((run / CHECKSUMS).read_text())
     except (OSError, ValueError):
-        return {}
-    return {str(name): str(value) for name, value in document.items()} if isinstance(document, dict) else {}
+        document = None
+    known = [document] if isinstance(document, dict) else []
+    checksums: dict[str, set[str]] = {}
+    for each in (*known, *(written.checksums for written in read_writers(run))):
+        for name, value in each.items():
+            checksums.setdefault(str(name), set()).add(str(value))
+    return checksums
 
 
 def write_checksums(run: Path, checksums: Mapping[str, str]) -> None:
-    """Writes the checksums whole, in the order of their names."""
+    """Writes the checksums of a run whole, in the order of their names."""
     write_json(run / CHECKSUMS, dict(sorted(checksums.items())))
 
 
-def is_whole(run: Path, cohort: Cohort, checksums: Mapping[str, str]) -> bool:
-    """Whether the cohort's shard is there and is what was written."""
-    try:
-        return _digest(shard_path(run, cohort)) == checksums.get(cohort.name)
-    except OSError:
-        return False
+def whole_shards(run: Path, cohorts: Iterable[Cohort]) -> dict[str, str]:
+    """SHA-256 of those cohorts' shards that are there and are what was written, by cohort name."""
+    checksums = read_checksums(run)
+    whole = {}
+    for cohort in cohorts:
+        if cohort.name in checksums:
+            with contextlib.suppress(OSError):
+                digest = _digest(shard_path(run, cohort))
+                if digest in checksums[cohort.name]:
+                    whole[cohort.name] = digest
+    return whole
 
 
-def check_shards(run: Path, cohorts: Iterable[Cohort], argument: str = "RUN") -> None:
-    """Compares every cohort's shard with its checksum.
+def check_shards(run: Path, cohorts: Sequence[Cohort], argument: str = "RUN") -> dict[str, str]:
+    """Compares every cohort's shard with its checksum, and returns the checksums by cohort name.
 
     Raises:
         InputError: for the first shard that is missing or damaged.
     """
-    checksums = read_checksums(run)
+    whole = whole_shards(run, cohorts)
     for cohort in cohorts:
-        if not is_whole(run, cohort, checksums):
+        if cohort.name not in whole:
             path = shard_path(run, cohort)
             state = "is damaged" if path.exists() else "is missing"
             raise InputError(argument, path, f"{state}; run the study again with --resume to redo this shard")
+    return whole
 
 
 def _digest(path: Path) -> str:

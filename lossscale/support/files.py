@@ -14,6 +14,7 @@ from .output import to_json
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @contextmanager
@@ -26,13 +27,8 @@ def whole_file(path: Path, *, argument: str = "--out") -> Iterator[Path]:
     Raises:
         InputError: the place cannot be written, or its disk is full; ``argument`` names where the path came from.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with _named(argument, path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Made here and not by the body: an unwritable place shows before any work, and the mode follows the umask.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        temporary = _temporary(path)
     try:
         try:
             yield temporary
@@ -64,6 +60,38 @@ def write_json(path: Path, document: Any, *, argument: str = "--out") -> None:
     write_text(path, to_json(document) + "\n", argument=argument)
 
 
+def create_text(path: Path, text: str, *, argument: str = "--out") -> bool:
+    """Writes a whole file in UTF-8 if there is none yet: of several processes, on several machines too, one does.
+
+    Returns:
+        Whether it was this one; otherwise the file is another's, and whole.
+
+    Raises:
+        InputError: as `whole_file`, and for a file system that has no hard links, which this takes.
+    """
+    with _named(argument, path):
+        temporary = _temporary(path)
+    try:
+        with _named(argument, path):
+            temporary.write_bytes(text.encode())
+            _sync(temporary)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                # Over NFS the answer to a link that was made may be lost, and the question asked again.
+                if temporary.stat().st_nlink < 2:
+                    return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                remedy = "lies on a file system without hard links, which several processes need; give another place"
+                raise InputError(argument, path, remedy) from error
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
 def make_directory(path: Path, *, argument: str = "--out") -> Path:
     """Creates the directory with its parents, tries a write in it, and returns it. Errors as `whole_file`."""
     with _named(argument, path):
@@ -83,6 +111,16 @@ def remove_leftovers(directory: Path) -> int:
     for path in leftovers:
         path.unlink()
     return len(leftovers)
+
+
+def _temporary(path: Path) -> Path:
+    """Makes an empty file beside ``path`` before any work, so that an unwritable place shows; its mode is umask's."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return temporary
 
 
 @contextmanager

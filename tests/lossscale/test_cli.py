@@ -1,6 +1,5 @@
 """The commands: what they print, and every bad input as one line and exit code 2 with nothing written."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ import torch
 from lossscale import studies
 from lossscale.__main__ import main
 from lossscale.runs import records
+from lossscale.runs.lock import locked
 from lossscale.runs.planning import Choices, parse_optimizer
 from lossscale.runs.run import run_study
 from lossscale.support.output import Output
@@ -180,12 +180,11 @@ def test_an_unfinished_run_is_not_taken_for_a_new_one(fails: Failing, copy: Path
 
 
 def test_two_processes_do_not_share_a_run(fails: Failing, finished: Path) -> None:
-    descriptor = os.open(finished, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with locked(finished):
+        for more in ((), ("--shard", "1/2")):
+            assert "another process" in fails("run", "loss-vs-lr", *SMALL, *more, "--out", finished)
+    with locked(finished, shared=True):
         assert "another process" in fails("run", "loss-vs-lr", *SMALL, "--out", finished)
-    finally:
-        os.close(descriptor)
 
 
 def test_a_finished_run_prints_its_table_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def test_equal_pairs_are_equal_bytes(run: Path, spec: RunSpec, tmp_path: Path) -
     before = records.shard_path(run, cohort).read_bytes()
     digest = records.write_shard(tmp_path / "again", spec.study, cohort, run_cohort(spec, cohort))
     assert records.shard_path(tmp_path / "again", cohort).read_bytes() == before
-    assert records.read_checksums(run)[cohort.name] == digest
+    assert records.read_checksums(run)[cohort.name] == {digest}
 
 
 def test_cells_come_back_as_they_were_written(run: Path, spec: RunSpec) -> None:
@@ -81,7 +81,7 @@ def test_a_damaged_shard_is_found(run: Path, spec: RunSpec, damage: str) -> None
     else:
         whole[len(whole) // 2] ^= 1
         path.write_bytes({"flip": bytes(whole), "cut": bytes(whole[:-9]), "empty": b""}[damage])
-    assert not records.is_whole(run, cohort, records.read_checksums(run))
+    assert cohort.name not in records.whole_shards(run, spec.cohorts())
     with pytest.raises(InputError, match="--resume") as caught:
         list(records.iter_cells(run))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
@@ -90,7 +90,7 @@ def test_a_damaged_shard_is_found(run: Path, spec: RunSpec, damage: str) -> None
 def test_a_shard_without_checksum_counts_as_missing(run: Path, spec: RunSpec) -> None:
     (run / records.CHECKSUMS).write_text("{")
     assert records.read_checksums(run) == {}
-    assert not records.is_whole(run, first(spec), {})
+    assert records.whole_shards(run, spec.cohorts()) == {}
 
 
 def test_manifest_round_trip(run: Path, manifest: Manifest) -> None:

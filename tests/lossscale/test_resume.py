@@ -14,7 +14,8 @@ import pytest
 from lossscale import studies
 from lossscale.runs import records
 from lossscale.runs.planning import Choices, planned_manifest
-from lossscale.runs.run import RunState, run_state, run_study
+from lossscale.runs.run import run_study
+from lossscale.runs.state import RunState, run_state
 from lossscale.support.errors import InputError
 from lossscale.support.output import Output
 
