@@ -94,6 +94,11 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Failing:
         (("loss-vs-lr", "--network", "mlp-6-6"), ("--network mlp-6-6", "did you mean mlp-6-6-1?")),
         (("origin", "--network", "mlp-6-6-1"), ("--network mlp-6-6-1", "script")),
         (("origin", "--engine", "trainer"), ("--engine trainer", "script")),
+        (("origin", "--shard", "1/2"), ("--shard 1/2", "script")),
+        *(
+            (("loss-vs-lr", "--shard", shard), (f"--shard {shard or repr('')}: is no share", "such as 1/4"))
+            for shard in ("5/4", "0/4", "0/0", "1/0", "-1/4", "1", "1/4/2", "a/b", "1.5/4", "")
+        ),
         *(
             (("loss-vs-lr", "--scale", scale), (f"--scale {scale}",))
             for scale in ("0", "-1", "inf", "nan", "1e999", "x")
