@@ -93,10 +93,9 @@ def run_share(study: Study, choices: Choices, run: Path, output: Output) -> dict
         spec = manifest.run_spec
         assert spec is not None, f"study {study.name} has no grid"
         cohorts = list(share.of(spec.cohorts()))
-        finished = records.read_manifest(run).finished
-        if not finished:
-            _advance(run, spec, manifest, cohorts, choices, output)
-        hint = "the run is finished" if finished else "when all shards are there, --resume in place of --shard finishes"
+        _advance(run, spec, manifest, cohorts, choices, output)
+        hint = "when all shards are there, --resume in place of --shard finishes the run"
+        hint = "the run is finished" if state is RunState.FINISHED else hint
         output.note(f"{study.name}: shard {share} is written to {run}; {hint}")
     pairs = sum(cohort.kept for cohort in cohorts) * len(spec.pairings)
     return {"study": study.name, "shard": str(share), "cohorts": len(cohorts), "pairs": pairs}
