@@ -11,7 +11,7 @@ from lossscale.support import cli, errors, files
 from lossscale.support.output import Output
 
 Names = list[str] | None
-_EXTRA = ("queued_us", "host_moved_us", "differing_elements")
+_EXTRA = ("queued_us", "host_moved_us", "predicted_us", "model_error", "differing_elements")
 
 
 def time_step_command(

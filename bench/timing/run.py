@@ -15,6 +15,7 @@ from ..store import freshness
 from ..store.schema import StepRow
 from . import host_cost
 from .clock import Clock
+from .cost_model import predictions
 from .measure import time_workload
 from .rows import median
 from .sensors import Reading, spread
@@ -55,7 +56,13 @@ def time_all(
         seen: list[Reading] = []
         try:
             rows, lacking = time_workload(workload, providers(workload), clock, budget_s, seen)
-            document["rows"] += [{**row.as_dict(), **_upkeep(workload, row, clock)} for row in rows]
+            _, told = predictions(document, rows)
+            model = {
+                one.row.provider: {"predicted_us": one.predicted_ns / 1e3, "model_error": one.error} for one in told
+            }
+            document["rows"] += [
+                {**row.as_dict(), **_upkeep(workload, row, clock), **model.get(row.provider, {})} for row in rows
+            ]
             document["not_offered"] += [f"{workload.optimizer}, {line}" for line in lacking]
         except Exception:
             document["rows"].append({**workload.label(), "error": traceback.format_exc()[-1500:]})
