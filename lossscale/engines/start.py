@@ -22,7 +22,8 @@ def starting_points(drawn: Tensor, family: Sequence[Member], seed: int, inits: S
     return models
 
 
-def _one_ulp(drawn: Tensor, seed: int, inits: Sequence[int]) -> Tensor:
+def one_ulp(drawn: Tensor, seed: int, inits: Sequence[int]) -> Tensor:
+    """[inits, n]: every number moved to a neighbour in its format, up or down by a fair coin."""
     up = torch.from_numpy(signs(seed, "ulp", inits, drawn.shape[1]))
     away = torch.where(up, torch.full_like(drawn, torch.inf), torch.full_like(drawn, -torch.inf))
     return torch.nextafter(drawn, away)
@@ -30,5 +31,5 @@ def _one_ulp(drawn: Tensor, seed: int, inits: Sequence[int]) -> Tensor:
 
 _STARTS: Final[Mapping[Start, Callable[[Tensor, int, Sequence[int]], Tensor] | None]] = {
     Start.DRAWN: None,
-    Start.ONE_ULP: _one_ulp,
+    Start.ONE_ULP: one_ulp,
 }

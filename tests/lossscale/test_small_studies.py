@@ -1,0 +1,90 @@
+"""mid-run, clip and multi-task: their parts against torch and against exact arithmetic, and their quick runs whole."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lossscale import studies
+from lossscale.design.study import StudyContext
+from lossscale.models.data import UniformStream
+from lossscale.models.networks import get_network
+from lossscale.report.neutral import presentation_of
+from lossscale.runs.summary import read_summary
+from lossscale.studies.clip.script import TORCH_EPS, clipped, parts_of, torch_clipped
+from lossscale.studies.mid_run.script import LIMIT, Jump, closed_form, responses, rounding_bound, under_half
+from lossscale.studies.multi_task.network import FIRST, SECOND, TRUNK, TwoLosses
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("jump", "peak", "at"),
+    [(Jump(beta2=0.999, factor=LIMIT), 6.57, 12), (Jump(beta2=0.95, factor=8.0), 1.11, 17)],
+)
+def test_a_warm_adam_answers_a_jump_as_its_closed_form_does(jump: Jump, peak: float, at: int) -> None:
+    (response,) = responses([jump], device=CPU, backend="auto", seed=3, steps=60)
+    form = closed_form(jump.beta2, jump.factor, 60)
+    assert np.abs(response / form[:, None] - 1).max() <= rounding_bound(jump.beta2)
+    assert abs(response.max() - peak) < 0.005
+    assert set(np.unique(response.argmax(axis=0) + 1)) == {form.argmax() + 1} and abs(form.argmax() + 1 - at) <= 1
+
+
+def test_where_a_response_lies_under_a_half() -> None:
+    response = np.array([[0.9, 0.4, 0.3, 0.45, 0.6, 0.7], [0.4, 0.4, 0.6, 0.6, 0.6, 0.49]]).T
+    first, last = under_half(response)
+    assert first.tolist() == [2, 1] and last.tolist() == [4, 6]
+
+
+def test_batched_clipping_has_the_bits_of_torch() -> None:
+    network = get_network("mlp-6-6-1")
+    grads = torch.randn(64, network.parameters, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.randint(
+        -4, 3, (64, 1), generator=torch.Generator().manual_seed(1)
+    )
+    for limit in (0.3, 2.0**-8, 7.0):
+        ones = torch.ones(64)
+        ours = clipped(grads, parts_of(network), limit * ones, TORCH_EPS * ones)
+        assert torch.equal(ours, torch_clipped(grads, parts_of(network), limit))
+    assert (ours == grads).all(1).any() and (ours != grads).any(), "some are clipped and some are not"
+
+
+@pytest.mark.parametrize("network", [TwoLosses(), TwoLosses(frozen=True), TwoLosses(one_output=True)])
+def test_gradients_of_two_losses_are_those_of_autograd(network: TwoLosses) -> None:
+    inits, weights = range(5), torch.tensor([[1.0, 1.0], [0.5, 4.0]]).repeat(5, 1)
+    params = network.initial(7, inits).repeat_interleave(2, 0)
+    batch = UniformStream(features=6, seed=7, inits=inits, device=CPU).batch(3)
+    found = torch.empty_like(params)
+    network.gradients(params, batch, weights, found)
+    leaf = params.double().requires_grad_()
+    squared = batch.inputs.squeeze(2).double().repeat_interleave(2, 0) ** 2
+    hidden = ((leaf[:, :36].view(-1, 6, 6) * squared[:, None]).sum(2) + leaf[:, 36 : TRUNK.stop]).relu()
+    outputs = [
+        torch.sigmoid((leaf[:, head.start : head.stop - 1] * hidden).sum(1) + leaf[:, head.stop - 1]).exp()
+        for head in (FIRST, FIRST if network.one_output else SECOND)
+    ]
+    (weights[:, 0] * (1 - outputs[0]) + weights[:, 1] * (1 + outputs[1])).sum().backward()
+    assert leaf.grad is not None
+    wanted = leaf.grad.clone()
+    if network.frozen:
+        wanted[:, TRUNK] = 0.0
+    # float32 rounds each of a handful of operations by at most 2^-24 of terms no larger than 4.
+    assert (found.double() - wanted).abs().max() < 64 * 2.0**-24
+    if network.one_output:
+        assert (found[0::2] == 0).all() and (found[1::2, TRUNK] != 0).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "fails"), [("mid-run", {"S5.mid-run.4"}), ("clip", {"S5.clip.1"}), ("multi-task", set())]
+)
+def test_a_quick_run_judges_every_claim(name: str, fails: set[str], tmp_path: Path) -> None:
+    study = studies.get(name)
+    assert study.execute is not None
+    study.execute(StudyContext(study=study, run=tmp_path, seed=0, steps=None, quick=True, device="cpu", backend="auto"))
+    summary = read_summary(tmp_path)
+    assert set(summary["prediction"]) - {""} == set(study.statements)
+    assert set(summary.loc[summary["verdict"] == "fails", "prediction"]) == fails
+    assert not summary["verdict"].isin(("unresolved", "not judged")).any()
+    shown = presentation_of(study)
+    (said, _), sections = shown.sentences(tmp_path), list(shown.sections(tmp_path))
+    assert "? " in said and "nan" not in said and sections
