@@ -32,11 +32,14 @@ class State:
     Attributes:
         name: torch's name for it, such as ``exp_avg``.
         degree: how it scales with the loss: ``state(s·L) = s**degree · state(L)``.
+        like: whose dtype it is made with, by torch's rule: ``param``, or ``grad`` where it begins as a copy of the
+            gradient, after L2 decay has added the parameter to it.
         when: whether these hyperparameters keep it.
     """
 
     name: str
     degree: int
+    like: str = "param"
     when: Callable[[Any], bool] = _always
 
     @property
@@ -52,8 +55,9 @@ class Recipe:
     Attributes:
         name: ``foreach``, ``for-loop``, ``fused``, ``cpu-fused``, ``native`` or a capturable variant.
         equals: what it is bit-identical to, in words.
-        rule: the Triton function ``rule(p, g, s0, s1, s2, row, step, powers, lane, FLAGS, DTYPE)``, returning the new
-            ``(p, s0, s1, s2)`` in float32.
+        rule: the Triton function ``rule(p, g, s0, s1, s2, row, step, powers, lane, FLAGS, DTYPE, GRAD, STATE)``,
+            returning the new ``(p, s0, s1, s2)`` in float32. The dtypes are the parameter's, and those to which lines
+            of eager recipes round where they make a gradient or a state (`kernels.launch.dtypes.line_dtypes`).
         reference: the same in tensor operations, with the same arguments and result.
         row: ``row(hyper, step, first, powers)``: the host scalars, in double; ``first`` before the first update.
         mixed_row: the same where float32 parameters keep bfloat16 or float16 states, if they are others there.
@@ -63,6 +67,7 @@ class Recipe:
         lanes: whether rounding depends on the element's position in the unrolled loop of torch's kernel.
         device_step: whether the rule reads the step from the device (then a step needs nothing new from the host).
         double: whether the rule computes in float64.
+        in_place: whether torch adds into a list of gradients that it has made, as foreach does: their dtype then stays.
     """
 
     name: str
@@ -75,6 +80,7 @@ class Recipe:
     lanes: bool = False
     device_step: bool = False
     double: bool = False
+    in_place: bool = False
     mixed_row: Callable[[Any, float, bool, PowerTable], Row] | None = None
 
     def row_for(self, dtypes: tuple[torch.dtype | None, ...]) -> Callable[[Any, float, bool, PowerTable], Row]:

@@ -13,6 +13,7 @@ import triton.language as tl
 
 from .algorithm import get_algorithm
 from .launch import step_kernel
+from .launch.dtypes import line_dtypes
 from .rounding import arithmetic, flags
 
 
@@ -45,7 +46,8 @@ def fingerprint(algorithm: str) -> str:
     """
     rules = sys.modules[next(iter(get_algorithm(algorithm).recipes.values())).rule.fn.__module__]
     sources = [code for module in (rules, arithmetic, flags, step_kernel) for code in _triton_code(module)]
-    sources += [inspect.getsource(function) for function in (step_kernel.kernel_constants, step_kernel.launch_options)]
+    specialised = (step_kernel.kernel_constants, step_kernel.launch_options, line_dtypes)
+    sources += [inspect.getsource(function) for function in specialised]
     sources.append(f"{step_kernel.BLOCK} {step_kernel.LAUNCH_OPTIONS}")
     digest = hashlib.sha256()
     for source in sources:

@@ -83,7 +83,7 @@ def _unlike_recipe(variant: Variant, found: Mapping[str, int], elements: int) ->
     if wanted is None:
         return []
     broken = []
-    for name in sorted({*found, *wanted.element} - {"round"}):
+    for name in sorted({*found, *wanted.element} - {"round", "round_state"}):
         each, once = wanted.element.get(name, 0), wanted.scalar.get(name, 0)
         # The compiler may move what is the same for all elements out of the body.
         if not elements * each <= found.get(name, 0) <= elements * each + once:
@@ -98,7 +98,7 @@ def _wrong_roundings(
     dtype = variant.dtypes
     low_param, low_state = dtype.param != "fp32", dtype.state != "fp32"
     stored = (1 + variant.scaled) * low_param + variant.states.bit_count() * low_state + bool(dtype.copy)
-    at_operations = element.get("round", 0) if low_param else 0
+    at_operations = element.get("round", 0) * low_param + element.get("round_state", 0) * low_state
     # A value that was rounded by its last operation needs no second rounding at its store, but may get one.
     least = max(at_operations, stored) * elements
     most = (at_operations + stored) * elements + (scalar.get("round", 0) if low_param else 0)

@@ -4,14 +4,14 @@ A recipe is a list of lines, each a building block or plain operations, under th
 of a branch that is taken at run time (lerp's nearer end, addcmul's value 1, the lanes of torch's fused kernels) are in
 the machine code and are counted. `scalar` operations happen once a thread, on values that are the same for every
 element. Names: fma, mul, add (subtractions too), div, sqrt in float32, with 64 appended in float64; `round` is a
-narrowing to the dtype.
+narrowing to the parameter's dtype, `round_state` to the states'.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kernels import flags as bits
 
@@ -75,27 +75,33 @@ def _block(name: str, when: int = 0, unless: int = 0) -> Line:
     return Line(ops=BLOCKS[name], scalar={"add": 1} if name == "lerp" else {}, when=when, unless=unless)
 
 
+def _of_state(name: str, when: int = 0) -> Line:
+    """A block that makes a state, or what has a state's dtype."""
+    line = _block(name, when)
+    return replace(line, ops={"round_state" if each == "round" else each: count for each, count in line.ops.items()})
+
+
 _L2 = _block("add_scaled", DECAY, DECOUPLED)
 _FUSED_L2 = Line(ops={"fma": 1}, when=DECAY, unless=DECOUPLED)
 _MOMENTS = (_L2, _block("mul", DECOUPLED), _block("lerp"), _block("mul"), _block("addcmul"), _block("sqrt"))
-_ADAGRAD = (_L2, _block("addcmul, value 1"), _block("sqrt"), _block("add_scalar"))
+_ADAGRAD = (_L2, _of_state("addcmul, value 1"), _of_state("sqrt"), _of_state("add_scalar"))
 _SGD_EAGER = (
     _L2,
-    _block("mul", MOMENTUM),
-    _block("add_scaled", MOMENTUM),
+    _of_state("mul", MOMENTUM),
+    _of_state("add_scaled", MOMENTUM),
     _block("add_scaled", NESTEROV),
     _block("add_scaled"),
 )
 _RMSPROP = (
     _L2,
-    _block("mul"),
-    _block("addcmul"),
-    _block("lerp", CENTERED),
-    _block("addcmul, value -1", CENTERED),
-    _block("sqrt"),
-    _block("add_scalar"),
-    _block("mul", MOMENTUM),
-    _block("addcdiv, value 1", MOMENTUM),
+    _of_state("mul"),
+    _of_state("addcmul"),
+    _of_state("lerp", CENTERED),
+    _of_state("addcmul, value -1", CENTERED),
+    _of_state("sqrt"),
+    _of_state("add_scalar"),
+    _of_state("mul", MOMENTUM),
+    _of_state("addcdiv, value 1", MOMENTUM),
     _block("add_scaled", MOMENTUM),
     _block("addcdiv", 0, MOMENTUM),
 )

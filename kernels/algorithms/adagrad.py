@@ -52,27 +52,55 @@ def _eager_row(hyper: AdagradHyperparameters, step: float, first: bool, powers: 
 
 
 @triton.jit
-def _adagrad_denominator(p, g, total, row, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _adagrad_denominator(p, g, total, row, FLAGS: tl.constexpr, GRAD: tl.constexpr, STATE: tl.constexpr):
     if FLAGS & MAXIMIZE:
         g = ops.negate(g)
     if FLAGS & DECAY:
-        g = ops.add_scaled(g, p, ops.scalar(row, 0), DTYPE)
-    total = ops.addcmul(total, g, g, 1.0, DTYPE)
-    d = ops.add_scalar(ops.sqrt(total, DTYPE, FLAGS & ZEROS), ops.scalar(row, 1), DTYPE)
+        g = ops.add_scaled(g, p, ops.scalar(row, 0), GRAD)
+    total = ops.addcmul(total, g, g, 1.0, STATE)
+    d = ops.add_scalar(ops.sqrt(total, STATE, FLAGS & ZEROS), ops.scalar(row, 1), STATE)
     return g, total, d
 
 
 @triton.jit
-def _adagrad_for_loop(p, g, total, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
-    g, total, d = _adagrad_denominator(p, g, total, row, FLAGS, DTYPE)
+def _adagrad_for_loop(
+    p,
+    g,
+    total,
+    s1,
+    s2,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
+    g, total, d = _adagrad_denominator(p, g, total, row, FLAGS, GRAD, STATE)
     return ops.addcdiv(p, g, d, ops.scalar(row, 2), DTYPE), total, s1, s2
 
 
 @triton.jit
-def _adagrad_foreach(p, g, total, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
-    g, total, d = _adagrad_denominator(p, g, total, row, FLAGS, DTYPE)
+def _adagrad_foreach(
+    p,
+    g,
+    total,
+    s1,
+    s2,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
+    g, total, d = _adagrad_denominator(p, g, total, row, FLAGS, GRAD, STATE)
     # The step size enters the numerator, rounded, before the division.
-    return ops.addcdiv(p, ops.mul(g, ops.scalar(row, 2), DTYPE), d, 1.0, DTYPE, FLAGS & ZEROS), total, s1, s2
+    return ops.addcdiv(p, ops.mul(g, ops.scalar(row, 2), GRAD), d, 1.0, DTYPE, FLAGS & ZEROS), total, s1, s2
 
 
 def _denominator_reference(
@@ -81,9 +109,9 @@ def _denominator_reference(
     if at.has(MAXIMIZE):
         g = ref.negate(g)
     if at.has(DECAY):
-        g = ref.add_scaled(g, p, weight_decay, at.dtype)
-    total = ref.addcmul(total, g, g, torch.ones_like(eps), at.dtype)
-    return g, total, ref.add_scalar(ref.sqrt(total, at.dtype), eps, at.dtype)
+        g = ref.add_scaled(g, p, weight_decay, at.grad)
+    total = ref.addcmul(total, g, g, torch.ones_like(eps), at.state)
+    return g, total, ref.add_scalar(ref.sqrt(total, at.state), eps, at.state)
 
 
 def _for_loop_reference(
@@ -99,7 +127,7 @@ def _foreach_reference(
 ) -> tuple[Tensor, ...]:
     weight_decay, eps, minus_clr = ref.narrow(at.row)
     g, total, d = _denominator_reference(p, g, total, weight_decay, eps, at)
-    return ref.addcdiv(p, ref.mul(g, minus_clr, at.dtype), d, torch.ones_like(eps), at.dtype), total, s1, s2
+    return ref.addcdiv(p, ref.mul(g, minus_clr, at.grad), d, torch.ones_like(eps), at.dtype), total, s1, s2
 
 
 # torch's fused CUDA kernel computes in double. row: lr, lr_decay, weight_decay, eps
@@ -110,7 +138,21 @@ def _fused_row(hyper: AdagradHyperparameters, step: float, first: bool, powers: 
 
 
 @triton.jit
-def _adagrad_fused(p, g, total, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _adagrad_fused(
+    p,
+    g,
+    total,
+    s1,
+    s2,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     lr = ops.scalar64(row, 0)
     lr_decay = ops.scalar64(row, 1)
     weight_decay = ops.scalar64(row, 2)
@@ -149,7 +191,21 @@ def _cpu_fused_row(hyper: AdagradHyperparameters, step: float, first: bool, powe
 
 
 @triton.jit
-def _adagrad_cpu_fused(p, g, total, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _adagrad_cpu_fused(
+    p,
+    g,
+    total,
+    s1,
+    s2,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     if FLAGS & MAXIMIZE:
         g = ops.negate(g)
     if FLAGS & DECAY:
@@ -210,6 +266,7 @@ ADAGRAD = register(
                 reference=_foreach_reference,
                 row=_eager_row,
                 columns=_EAGER_COLUMNS,
+                in_place=True,
             ),
             "for-loop": Recipe(
                 name="for-loop",

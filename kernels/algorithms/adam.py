@@ -107,7 +107,21 @@ def _adam_moments(p, g, m, v, vmax, row, FLAGS: tl.constexpr, DTYPE: tl.constexp
 
 
 @triton.jit
-def _adam_foreach(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _adam_foreach(
+    p,
+    g,
+    m,
+    v,
+    vmax,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
     d = ops.round_to(ops.div_by_scalar(d, ops.scalar(row, 5), (FLAGS & REUSED) or tl.float32 != DTYPE), DTYPE)
     d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE)
@@ -115,14 +129,42 @@ def _adam_foreach(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr
 
 
 @triton.jit
-def _adam_for_loop(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _adam_for_loop(
+    p,
+    g,
+    m,
+    v,
+    vmax,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
     d = ops.add_scalar(ops.mul(d, ops.scalar(row, 5), DTYPE), ops.scalar(row, 4), DTYPE)
     return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & ZEROS), m, v, vmax
 
 
 @triton.jit
-def _adam_foreach_capturable(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _adam_foreach_capturable(
+    p,
+    g,
+    m,
+    v,
+    vmax,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
     bc1 = ops.negate(ops.bias_correction(powers, row, 7, step))
     minus_step_size = tl.div_rn(tl.full((), 1.0, tl.float32), bc1 * ops.scalar(row, 5))
@@ -135,7 +177,21 @@ def _adam_foreach_capturable(p, g, m, v, vmax, row, step, powers, lane, FLAGS: t
 
 
 @triton.jit
-def _adam_for_loop_capturable(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _adam_for_loop_capturable(
+    p,
+    g,
+    m,
+    v,
+    vmax,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
     bc1 = ops.bias_correction(powers, row, 7, step)
     one = tl.full((), 1.0, tl.float32)
@@ -241,7 +297,21 @@ def _ema_fused(average, x, beta):
 
 
 @triton.jit
-def _adam_fused(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _adam_fused(
+    p,
+    g,
+    m,
+    v,
+    vmax,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     lr = ops.scalar(row, 0)
     beta1 = ops.scalar(row, 1)
     beta2 = ops.scalar(row, 2)
@@ -314,7 +384,21 @@ def _lerp_cpu(x, end, weight):
 
 
 @triton.jit
-def _adam_cpu_fused(p, g, m, v, vmax, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _adam_cpu_fused(
+    p,
+    g,
+    m,
+    v,
+    vmax,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     decay = ops.scalar(row, 0)
     if FLAGS & MAXIMIZE:
         g = ops.negate(g)

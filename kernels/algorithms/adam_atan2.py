@@ -94,7 +94,21 @@ def _atan2(y, x):
 
 
 @triton.jit
-def _adam_atan2(p, g, m, v, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _adam_atan2(
+    p,
+    g,
+    m,
+    v,
+    s2,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     if FLAGS & MAXIMIZE:
         g = ops.negate(g)
     if FLAGS & DECAY:

@@ -58,7 +58,21 @@ def _row(hyper: RMSpropHyperparameters, step: float, first: bool, powers: PowerT
 
 
 @triton.jit
-def _rmsprop(p, g, v, buf, mean, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _rmsprop(
+    p,
+    g,
+    v,
+    buf,
+    mean,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     weight_decay = ops.scalar(row, 0)
     alpha = ops.scalar(row, 1)
     one_minus_alpha = ops.scalar(row, 2)
@@ -68,17 +82,17 @@ def _rmsprop(p, g, v, buf, mean, row, step, powers, lane, FLAGS: tl.constexpr, D
     if FLAGS & MAXIMIZE:
         g = ops.negate(g)
     if FLAGS & DECAY:
-        g = ops.add_scaled(g, p, weight_decay, DTYPE)
-    v = ops.addcmul(ops.mul(v, alpha, DTYPE), g, g, one_minus_alpha, DTYPE)
+        g = ops.add_scaled(g, p, weight_decay, GRAD)
+    v = ops.addcmul(ops.mul(v, alpha, STATE), g, g, one_minus_alpha, STATE)
     if FLAGS & CENTERED:
-        mean = ops.lerp(mean, g, one_minus_alpha, DTYPE)
+        mean = ops.lerp(mean, g, one_minus_alpha, STATE)
         # Can round negative; torch takes the root all the same, and so NaN.
-        d = ops.sqrt(ops.addcmul(v, mean, mean, -1.0, DTYPE), DTYPE)
+        d = ops.sqrt(ops.addcmul(v, mean, mean, -1.0, STATE), STATE)
     else:
-        d = ops.sqrt(v, DTYPE, FLAGS & ZEROS)
-    d = ops.add_scalar(d, eps, DTYPE)
+        d = ops.sqrt(v, STATE, FLAGS & ZEROS)
+    d = ops.add_scalar(d, eps, STATE)
     if FLAGS & MOMENTUM:
-        buf = ops.addcdiv(ops.mul(buf, momentum, DTYPE), g, d, 1.0, DTYPE)
+        buf = ops.addcdiv(ops.mul(buf, momentum, STATE), g, d, 1.0, STATE)
         p = ops.add_scaled(p, buf, minus_lr, DTYPE)
     else:
         p = ops.addcdiv(p, g, d, minus_lr, DTYPE, FLAGS & ZEROS)
@@ -92,16 +106,16 @@ def _rmsprop_reference(
     if at.has(MAXIMIZE):
         g = ref.negate(g)
     if at.has(DECAY):
-        g = ref.add_scaled(g, p, weight_decay, at.dtype)
-    v = ref.addcmul(ref.mul(v, alpha, at.dtype), g, g, one_minus_alpha, at.dtype)
+        g = ref.add_scaled(g, p, weight_decay, at.grad)
+    v = ref.addcmul(ref.mul(v, alpha, at.state), g, g, one_minus_alpha, at.state)
     if at.has(CENTERED):
-        mean = ref.lerp(mean, g, one_minus_alpha, at.dtype)
-        d = ref.sqrt(ref.addcmul(v, mean, mean, -torch.ones_like(eps), at.dtype), at.dtype)
+        mean = ref.lerp(mean, g, one_minus_alpha, at.state)
+        d = ref.sqrt(ref.addcmul(v, mean, mean, -torch.ones_like(eps), at.state), at.state)
     else:
-        d = ref.sqrt(v, at.dtype)
-    d = ref.add_scalar(d, eps, at.dtype)
+        d = ref.sqrt(v, at.state)
+    d = ref.add_scalar(d, eps, at.state)
     if at.has(MOMENTUM):
-        buf = ref.addcdiv(ref.mul(buf, momentum, at.dtype), g, d, torch.ones_like(eps), at.dtype)
+        buf = ref.addcdiv(ref.mul(buf, momentum, at.state), g, d, torch.ones_like(eps), at.state)
         p = ref.add_scaled(p, buf, minus_lr, at.dtype)
     else:
         p = ref.addcdiv(p, g, d, minus_lr, at.dtype)
@@ -116,6 +130,7 @@ def _recipe(name: str, equals: str) -> Recipe:
         reference=_rmsprop_reference,
         row=_row,
         columns=("weight_decay", "alpha", "1-alpha", "eps", "momentum", "-lr"),
+        in_place=name == "foreach",
     )
 
 

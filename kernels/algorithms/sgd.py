@@ -44,7 +44,8 @@ def _flags(hyper: SGDHyperparameters) -> int:
     )
 
 
-# Eager torch (for-loop and foreach agree): every line is one ATen operation and rounds to the parameter's dtype.
+# Eager torch (for-loop and foreach agree): every line is one ATen operation and rounds to its result's dtype. Gradients
+# of another dtype than the parameter's may be promoted where they meet it (GRAD), and the buffer begins as their copy.
 # row: weight_decay, momentum, 1 - dampening, -lr, first
 
 
@@ -53,7 +54,21 @@ def _eager_row(hyper: SGDHyperparameters, step: float, first: bool, powers: Powe
 
 
 @triton.jit
-def _sgd_eager(p, g, buf, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _sgd_eager(
+    p,
+    g,
+    buf,
+    s1,
+    s2,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     weight_decay = ops.scalar(row, 0)
     momentum = ops.scalar(row, 1)
     one_minus_dampening = ops.scalar(row, 2)
@@ -62,12 +77,12 @@ def _sgd_eager(p, g, buf, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, 
     if FLAGS & MAXIMIZE:
         g = ops.negate(g)
     if FLAGS & DECAY:
-        g = ops.add_scaled(g, p, weight_decay, DTYPE)
+        g = ops.add_scaled(g, p, weight_decay, GRAD)
     if FLAGS & MOMENTUM:
         # Two roundings, and the first step copies the gradient: dampening does not touch it.
-        buf = tl.where(first, g, ops.add_scaled(ops.mul(buf, momentum, DTYPE), g, one_minus_dampening, DTYPE))
+        buf = tl.where(first, g, ops.add_scaled(ops.mul(buf, momentum, STATE), g, one_minus_dampening, STATE))
         if FLAGS & NESTEROV:
-            g = ops.add_scaled(g, buf, momentum, DTYPE)
+            g = ops.add_scaled(g, buf, momentum, GRAD)
         else:
             g = buf
     return ops.add_scaled(p, g, minus_lr, DTYPE), buf, s1, s2
@@ -80,11 +95,11 @@ def _sgd_eager_reference(
     if at.has(MAXIMIZE):
         g = ref.negate(g)
     if at.has(DECAY):
-        g = ref.add_scaled(g, p, weight_decay, at.dtype)
+        g = ref.add_scaled(g, p, weight_decay, at.grad)
     if at.has(MOMENTUM):
-        later = ref.add_scaled(ref.mul(buf, momentum, at.dtype), g, one_minus_dampening, at.dtype)
+        later = ref.add_scaled(ref.mul(buf, momentum, at.state), g, one_minus_dampening, at.state)
         buf = torch.where(first != 0, g, later)
-        g = ref.add_scaled(g, buf, momentum, at.dtype) if at.has(NESTEROV) else buf
+        g = ref.add_scaled(g, buf, momentum, at.grad) if at.has(NESTEROV) else buf
     return ref.add_scaled(p, g, minus_lr, at.dtype), buf, s1, s2
 
 
@@ -97,7 +112,21 @@ def _fused_row(hyper: SGDHyperparameters, step: float, first: bool, powers: Powe
 
 
 @triton.jit
-def _sgd_fused(p, g, buf, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _sgd_fused(
+    p,
+    g,
+    buf,
+    s1,
+    s2,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     weight_decay = ops.scalar(row, 0)
     momentum = ops.scalar(row, 1)
     one_minus_dampening = 1.0 - ops.scalar(row, 2)
@@ -150,7 +179,21 @@ def _sgd_fused_reference(
 
 
 @triton.jit
-def _sgd_cpu_fused(p, g, buf, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _sgd_cpu_fused(
+    p,
+    g,
+    buf,
+    s1,
+    s2,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     weight_decay = ops.scalar(row, 0)
     momentum = ops.scalar(row, 1)
     one_minus_dampening = ops.scalar(row, 2)
@@ -204,6 +247,7 @@ def _eager(name: str, equals: str) -> Recipe:
         reference=_sgd_eager_reference,
         row=_eager_row,
         columns=_EAGER_COLUMNS,
+        in_place=name == "foreach",
     )
 
 
@@ -213,7 +257,7 @@ SGD = register(
         title="SGD",
         hyperparameters=SGDHyperparameters,
         positional=("lr", "momentum", "dampening", "weight_decay", "nesterov"),
-        states=(State(name="momentum_buffer", degree=1, when=lambda hyper: hyper.momentum != 0),),
+        states=(State(name="momentum_buffer", degree=1, like="grad", when=lambda hyper: hyper.momentum != 0),),
         hyperparameter_degrees={"lr": -1, "momentum": 0, "dampening": 0, "weight_decay": 1},
         flags=_flags,
         update=_update,

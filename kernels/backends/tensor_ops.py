@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..algorithm import Recipe
 from ..launch.buckets import Bucket
+from ..launch.dtypes import line_dtypes
 from ..rounding.reference import Context
 
 
@@ -35,17 +36,26 @@ def step_tensor(
     grad_scale: Tensor | None,
 ) -> None:
     """Step one tensor in pieces that stay in cache."""
-    dtype = bucket.params[index].dtype
     p, g = flatten(bucket.params[index]), flatten(bucket.grads[index])
     states = [None if state is None else flatten(state[index]) for state in bucket.states]
     copy = None if bucket.copies is None else flatten(bucket.copies[index])
+    line_grad, line_state = line_dtypes(recipe, flags, bucket.dtypes)
     aligned_by = [p, g, *(state for state in states if state is not None)]
     for begin in range(0, p.numel(), _PIECE):
         piece = slice(begin, begin + _PIECE)
         lane = torch.zeros((), dtype=torch.int64, device=p.device)
         if recipe.lanes:
             lane = lanes(aligned_by, torch.arange(begin, min(begin + _PIECE, p.numel()), device=p.device))
-        context = Context(row=row, step=step, powers=powers, lane=lane, flags=flags, dtype=dtype)
+        context = Context(
+            row=row,
+            step=step,
+            powers=powers,
+            lane=lane,
+            flags=flags,
+            dtype=p.dtype,
+            grad=line_grad,
+            state=line_state,
+        )
         parts = [None if state is None else state[piece] for state in states]
         reference_update(recipe, context, p[piece], g[piece], parts, grad_scale, None if copy is None else copy[piece])
 

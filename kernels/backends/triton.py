@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..algorithm import Recipe
 from ..launch import step_kernel
-from ..launch.step_kernel import Dtypes, kernel_constants
+from ..launch.dtypes import Dtypes
+from ..launch.step_kernel import kernel_constants
 from ..launch.tables import Tables
 from . import interpreter
 

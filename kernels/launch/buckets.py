@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .checks import is_dense, same_order, separate
-from .step_kernel import Dtypes
+from .dtypes import Dtypes
 
 
 @dataclass(kw_only=True)

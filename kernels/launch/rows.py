@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..algorithm import Recipe, Row
 from ..rounding.powers import PowerTable
-from .step_kernel import Dtypes
+from .dtypes import Dtypes
 
 _FEW = 64
 """Records up to which a device's rows are formed on the host and sent."""

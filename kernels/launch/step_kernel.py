@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 
 from ..algorithm import Recipe
 from ..rounding.arithmetic import round_to
 from ..rounding.dtypes import BY_TORCH
+from .dtypes import Dtypes, line_dtypes
 
 BLOCK = 1024
 """Elements per program on a GPU: 8 per thread at 4 warps, two 16-byte accesses a tensor in float32 and one in bf16.
@@ -32,10 +32,6 @@ def launch_options(states: int, *, scaled: bool) -> dict[str, Any]:
     exceeds, and spills an address. A bound far above what they need makes it count again: 40 to 72 registers, no spill.
     """
     return {**LAUNCH_OPTIONS, "maxnreg": 128} if scaled and not states else LAUNCH_OPTIONS
-
-
-Dtypes = tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype | None]
-"""Of parameters, gradients, states, and the low-precision copy if there is one."""
 
 
 @triton.jit
@@ -69,6 +65,8 @@ def _update(
     GRAD: tl.constexpr,
     STATE: tl.constexpr,
     COPY: tl.constexpr,
+    LINE_GRAD: tl.constexpr,
+    LINE_STATE: tl.constexpr,
 ):
     """Load one block, apply the rule, store it; ``mask`` None is the main body with 16-byte accesses."""
     p = tl.load(p_ptr + offset, mask=mask).to(tl.float32)
@@ -100,7 +98,7 @@ def _update(
     if LANES:
         # Position in the four-fold unrolled loop of torch's kernels; 4-7 on the path for unaligned tensors.
         lane = tl.where(lane_path == 0, position % 4, 4 + position // 512 % 4)
-    p, s0, s1, s2 = RULE(p, g, s0, s1, s2, row, step, powers_ptr, lane, FLAGS, PARAM)
+    p, s0, s1, s2 = RULE(p, g, s0, s1, s2, row, step, powers_ptr, lane, FLAGS, PARAM, LINE_GRAD, LINE_STATE)
     tl.store(p_ptr + offset, p.to(PARAM), mask=mask)
     if STATES & 1:
         tl.store(s0_ptr + offset, s0.to(STATE), mask=mask)
@@ -133,6 +131,8 @@ def step_kernel(
     GRAD: tl.constexpr,
     STATE: tl.constexpr,
     COPY: tl.constexpr,
+    LINE_GRAD: tl.constexpr,
+    LINE_STATE: tl.constexpr,
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -221,6 +221,8 @@ def step_kernel(
                 GRAD,
                 STATE,
                 COPY,
+                LINE_GRAD,
+                LINE_STATE,
             )
         else:
             _update(
@@ -248,6 +250,8 @@ def step_kernel(
                 GRAD,
                 STATE,
                 COPY,
+                LINE_GRAD,
+                LINE_STATE,
             )
 
 
@@ -263,6 +267,7 @@ def kernel_constants(
 ) -> dict[str, object]:
     """The compile-time arguments of `step_kernel`, in its order; ``states`` has bit k set where state k is kept."""
     param, grad, state, copy = dtypes
+    line_grad, line_state = line_dtypes(recipe, flags, dtypes)
     return {
         "RULE": recipe.rule,
         "FLAGS": flags,
@@ -275,6 +280,8 @@ def kernel_constants(
         "GRAD": BY_TORCH[grad].triton,
         "STATE": BY_TORCH[state].triton,
         "COPY": BY_TORCH[copy].triton if copy is not None else None,
+        "LINE_GRAD": BY_TORCH[line_grad].triton,
+        "LINE_STATE": BY_TORCH[line_state].triton,
         "COLUMNS": len(recipe.columns),
         "BLOCK": block,
     }

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..launch.buckets import Member
 from ..launch.checks import IncompleteState, check_state, same_order
+from ..launch.dtypes import line_dtypes
+from ..rounding.flags import NESTEROV
 from .counters import Chunk, is_counter
 
 if TYPE_CHECKING:
@@ -79,10 +81,19 @@ class States:
             if entry.get(name) is None:
                 # The constructor's hyperparameters decide initial states, in torch too.
                 fill = self._algorithm.fill(optimizer.hyper_of(optimizer.defaults))
-                entry[name] = torch.full_like(target, fill, memory_format=torch.preserve_format)
+                dtype = self._dtype(name, p, target, hyper)
+                entry[name] = torch.full_like(target, fill, dtype=dtype, memory_format=torch.preserve_format)
                 self._new.append((p, name))
             self._fit(p, name, entry)
         return first
+
+    def _dtype(self, name: str, p: Tensor, target: Tensor, hyper: Any) -> torch.dtype:
+        """The dtype of a new state: by the algorithm's rule, the parameter's or the gradient's (`State.like`)."""
+        like = next(state.like for state in self._algorithm.states if state.name == name)
+        if like == "param" or target is not p or p.grad is None:
+            return target.dtype
+        dtypes = (p.dtype, p.grad.dtype, p.grad.dtype, None)
+        return line_dtypes(self._optimizer.recipe, self._algorithm.flags(hyper) & ~NESTEROV.value, dtypes)[0]
 
     def _count(self, p: Tensor, entry: dict[str, Any]) -> None:
         device, step = self.step_device(p), entry.get(_STEP)

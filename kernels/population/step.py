@@ -162,8 +162,16 @@ class Population:
         for begin in range(0, models, stride):
             piece = slice(begin, begin + stride)
             row = rows[piece].t().unsqueeze(-1)
+            dtype = self.params.dtype
             context = Context(
-                row=row, step=step, powers=self._powers.values, lane=lane, flags=self.flags, dtype=self.params.dtype
+                row=row,
+                step=step,
+                powers=self._powers.values,
+                lane=lane,
+                flags=self.flags,
+                dtype=dtype,
+                grad=dtype,
+                state=dtype,
             )
             states = [None if slot is None else slot[piece] for slot in slots]
             reference_update(self.recipe, context, self.params[piece], grads[piece], states)

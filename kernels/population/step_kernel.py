@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..algorithm import Recipe
 from ..backends import interpreter
-from ..launch.step_kernel import BLOCK, LAUNCH_OPTIONS, Dtypes, _update, kernel_constants
+from ..launch.dtypes import Dtypes
+from ..launch.step_kernel import BLOCK, LAUNCH_OPTIONS, _update, kernel_constants
 from ..launch.tables import INTERPRETER_BLOCK
 
 
@@ -86,6 +87,8 @@ def population_kernel(
             GRAD,
             STATE,
             None,
+            PARAM,
+            PARAM,
         )
     else:
         _update(
@@ -113,6 +116,8 @@ def population_kernel(
             GRAD,
             STATE,
             None,
+            PARAM,
+            PARAM,
         )
 
 
@@ -153,7 +158,7 @@ def launch_population(
         dtypes=dtypes,
         block=INTERPRETER_BLOCK if interpreter.ACTIVE else BLOCK,
     )
-    for name in ("UNSCALE", "FOUND_INF", "COPY"):
+    for name in ("UNSCALE", "FOUND_INF", "COPY", "LINE_GRAD", "LINE_STATE"):
         del constants[name]
     constants["ONE_ROW"] = len(rows) == 1
     arguments = (

@@ -77,7 +77,7 @@ def train_step(
                 lane = (STARTS[layer] + place) % 4
             if LANES == "unaligned":
                 lane = 4 + (STARTS[layer] + place) // 512 % 4
-            w, a0, a1, a2 = RULE(w, grad, a0, a1, a2, row, step, powers, lane, FLAGS, PARAM)
+            w, a0, a1, a2 = RULE(w, grad, a0, a1, a2, row, step, powers, lane, FLAGS, PARAM, PARAM, PARAM)
             g = g + (grad,)
             q = q + (ops.round_to(w, PARAM),)
             if STATES & 1:

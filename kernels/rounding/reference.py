@@ -27,7 +27,9 @@ class Context:
         powers: float32 bias-correction tables (`kernels.rounding.powers`).
         lane: position in the unrolled loop of torch's fused kernels, 0-3 on its aligned path and 4-7 on the other.
         flags: bit mask of `kernels.rounding.flags`.
-        dtype: the parameter's dtype, to which eager recipes round after every operation.
+        dtype: the parameter's dtype. Eager recipes round after every operation, to its result's dtype: this one, or
+        grad: that of lines that make a gradient (see `kernels.launch.dtypes.line_dtypes`), or
+        state: that of lines that make a state.
     """
 
     row: Tensor
@@ -36,10 +38,17 @@ class Context:
     lane: Tensor
     flags: int
     dtype: torch.dtype
+    grad: torch.dtype
+    state: torch.dtype
 
     def has(self, flag: tl.constexpr) -> bool:
         """Whether an option of `kernels.rounding.flags` is on."""
         return bool(self.flags & flag.value)
+
+
+def promoted(a: torch.dtype, b: torch.dtype) -> torch.dtype:
+    """The dtype of an operation on tensors of two dtypes: of float32, bfloat16 and float16, any two give float32."""
+    return a if a == b else torch.float32
 
 
 def _fma_by_round_to_odd(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -102,12 +102,40 @@ def test_static_a_lost_pointer_alignment_breaks_the_limit(tmp_path: Path) -> Non
 
 
 @triton.jit
-def _plain_division(p, g, m, v, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _plain_division(
+    p,
+    g,
+    m,
+    v,
+    s2,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     return p - g / (tl.sqrt(v) + 1.0), m, v, s2
 
 
 @triton.jit
-def _one_contraction_more(p, g, m, v, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _one_contraction_more(
+    p,
+    g,
+    m,
+    v,
+    s2,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     return tl.fma(g, -0.5, p), m, tl.fma(g, g, v), s2
 
 

@@ -28,7 +28,21 @@ class LionHyperparameters:
 
 
 @triton.jit
-def _lion(p, g, m, s1, s2, row, step, powers, lane, FLAGS: tl.constexpr, DTYPE: tl.constexpr):
+def _lion(
+    p,
+    g,
+    m,
+    s1,
+    s2,
+    row,
+    step,
+    powers,
+    lane,
+    FLAGS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    GRAD: tl.constexpr,
+    STATE: tl.constexpr,
+):
     if FLAGS & MAXIMIZE:
         g = ops.negate(g)
     if FLAGS & DECAY:

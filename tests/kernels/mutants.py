@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+_DTYPES = ("at.dtype", "at.grad", "at.state", "dtype")
+"""How rules and blocks name the dtypes to which they round."""
+
 
 def f32(x: float) -> float:
     """A double narrowed to float32."""
@@ -204,7 +207,7 @@ class _Rules:
             name
             and name != "round_to"
             and id(node) not in self.stored
-            and ast.unparse(args[-1]) in ("at.dtype", "dtype", "torch.float32")
+            and ast.unparse(args[-1]) in (*_DTYPES, "torch.float32")
         ):
             other = "torch.float32" if ast.unparse(args[-1]) != "torch.float32" else self.dtype
             yield ast.Call(node.func, [*args[:-1], _expression(other)], [])
@@ -306,7 +309,7 @@ def _rounded_assignments(node: ast.Assign, tree: ast.FunctionDef, kind: _Rules) 
     """A value kept in float32 is rounded to the parameter's dtype."""
     (target,) = node.targets
     name, args = kind.block_of(node.value)
-    rounded = name and ast.unparse(args[-1]) == kind.dtype
+    rounded = name and ast.unparse(args[-1]) in _DTYPES
     has_context = any(argument.arg == "at" for argument in tree.args.args)
     if isinstance(target, ast.Name) and target.id in _VALUES and has_context and not rounded:
         yield ast.Assign([target], kind.make("{ref}round_to({x}, {dtype})", x=node.value))

@@ -75,8 +75,8 @@ ARITHMETIC: tuple[Mutant, ...] = (
         "decay-before-maximize",
         "the sign is flipped after L2 decay was added",
         "if FLAGS & MAXIMIZE:\n        g = ops.negate(g)\n    if FLAGS & DECAY:\n"
-        "        g = ops.add_scaled(g, p, weight_decay, DTYPE)\n",
-        "if FLAGS & DECAY:\n        g = ops.add_scaled(g, p, weight_decay, DTYPE)\n"
+        "        g = ops.add_scaled(g, p, weight_decay, GRAD)\n",
+        "if FLAGS & DECAY:\n        g = ops.add_scaled(g, p, weight_decay, GRAD)\n"
         "    if FLAGS & MAXIMIZE:\n        g = ops.negate(g)\n",
     ),
     _adam(
@@ -145,20 +145,20 @@ ARITHMETIC: tuple[Mutant, ...] = (
     _sgd(
         "nesterov-off",
         "nesterov has no effect",
-        "if FLAGS & NESTEROV:\n            g = ops.add_scaled(g, buf, momentum, DTYPE)",
+        "if FLAGS & NESTEROV:\n            g = ops.add_scaled(g, buf, momentum, GRAD)",
         "if FLAGS & NESTEROV:\n            g = buf",
     ),
     _sgd(
         "dampened-first-step",
         "dampening is applied to the first momentum buffer too",
-        "tl.where(first, g, ops.add_scaled(ops.mul(buf, momentum, DTYPE), g, one_minus_dampening, DTYPE))",
-        "ops.add_scaled(ops.mul(buf, momentum, DTYPE), g, one_minus_dampening, DTYPE)",
+        "tl.where(first, g, ops.add_scaled(ops.mul(buf, momentum, STATE), g, one_minus_dampening, STATE))",
+        "ops.add_scaled(ops.mul(buf, momentum, STATE), g, one_minus_dampening, STATE)",
     ),
     _sgd(
         "momentum-contracted",
         "buf·momentum is not rounded before the gradient is added",
-        "ops.add_scaled(ops.mul(buf, momentum, DTYPE), g, one_minus_dampening, DTYPE)",
-        "ops.add_scaled(g * one_minus_dampening, buf, momentum, DTYPE)",
+        "ops.add_scaled(ops.mul(buf, momentum, STATE), g, one_minus_dampening, STATE)",
+        "ops.add_scaled(g * one_minus_dampening, buf, momentum, STATE)",
     ),
     _sgd(
         "dampening-in-double",
@@ -336,8 +336,8 @@ ARITHMETIC: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 inside="rmsprop._rmsprop",
-                old="d = ops.sqrt(v, DTYPE, FLAGS & ZEROS)",
-                new="d = ops.sqrt(ops.add_scalar(v, eps, DTYPE), DTYPE)",
+                old="d = ops.sqrt(v, STATE, FLAGS & ZEROS)",
+                new="d = ops.sqrt(ops.add_scalar(v, eps, STATE), STATE)",
             ),
         ),
     ),
@@ -348,8 +348,8 @@ ARITHMETIC: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 inside="rmsprop._rmsprop",
-                old="ops.addcmul(v, mean, mean, -1.0, DTYPE)",
-                new="ops.addcmul(v, mean, ops.negate(mean), 1.0, DTYPE)",
+                old="ops.addcmul(v, mean, mean, -1.0, STATE)",
+                new="ops.addcmul(v, mean, ops.negate(mean), 1.0, STATE)",
             ),
         ),
     ),

@@ -11,7 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ...algorithm import Recipe
-from ...launch.step_kernel import Dtypes, _update, kernel_constants
+from ...launch.dtypes import Dtypes
+from ...launch.step_kernel import _update, kernel_constants
 from ...launch.tables import Tables
 from ...rounding.flags import SCALED
 from . import threads
@@ -48,7 +49,8 @@ def record_update(constants: dict[str, Any], *, states: int) -> Recording:
     param, state, copy = constants["PARAM"], constants["STATE"], constants["COPY"]
     p = recorder.pointer("p", param)
     kept = [recorder.pointer(f"s{k}", state) if states >> k & 1 else p for k in range(3)]
-    names = ("RULE", "FLAGS", "UNSCALE", "LANES", "DEVICE_STEP", "STATES", "PARAM", "GRAD", "STATE", "COPY")
+    options = ("RULE", "FLAGS", "UNSCALE", "LANES", "DEVICE_STEP", "STATES")
+    dtypes = ("PARAM", "GRAD", "STATE", "COPY", "LINE_GRAD", "LINE_STATE")
     record(
         recorder,
         _update,
@@ -64,7 +66,7 @@ def record_update(constants: dict[str, Any], *, states: int) -> Recording:
         recorder.input("step", tl.float32),
         recorder.pointer("powers", tl.float32),
         recorder.pointer("scale", tl.float32),
-        *(constants[name] for name in names),
+        *(constants[name] for name in (*options, *dtypes)),
     )
     return recorder.finish()
 
