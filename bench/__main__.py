@@ -33,6 +33,16 @@ COMMANDS: tuple[Command, ...] = (
         help="Record the bits of torch.optim's CUDA kernels, and its powf tables.",
     ),
     Command(
+        name="export",
+        target="bench.store.export_cli:export_command",
+        help="A timing result as records of the PyTorch benchmark database, or as CSV with a line a sample.",
+    ),
+    Command(
+        name="report",
+        target="bench.report.cli:report_command",
+        help="One page of timing results; --check-fresh says whether a GPU's match today's kernels.",
+    ),
+    Command(
         name="time step",
         target="bench.timing.cli:time_step_command",
         help="Time optimizer steps, ours and torch's, interleaved.",

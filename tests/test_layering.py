@@ -53,6 +53,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "machine_code": {"choices", "optimizers", "pairwise", "workers"},
         "golden": {"conformance", "optimizers"},
         "timing": {"choices", "conformance", "optimizers", "providers", "store"},
+        "report": {"store", "timing"},
         "campaign": {"choices", "conformance", "golden", "providers", "store", "timing", "workers"},
         "listing": {"providers", "store", "timing"},
         "__main__": set(),

@@ -14,6 +14,11 @@ def kept_results() -> list[str]:
     return sorted(str(path.relative_to(RESULTS)) for path in RESULTS.glob("*/*.json")) if RESULTS.is_dir() else []
 
 
+def kept_timings(root: Path = RESULTS) -> list[Path]:
+    """The timing results of the repository, by device."""
+    return sorted(root.glob("*/timing.json"))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The document in `path`, or an empty one when there is none."""
     if not path.exists():

@@ -41,28 +41,45 @@ def read_result(path: Path, argument: str) -> Result:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(argument, path, f"cannot be read: {reason}; give a timing result") from error
+    return parse_result(text, argument, path)
+
+
+def parse_result(text: str, argument: str, path: Path) -> Result:
+    """A result from its text; `path` is what errors call it. Errors as `read_result`, but for files."""
     if not text.strip():
         raise InputError(argument, path, "the file is empty; give a timing result")
     try:
         document = json.loads(text)
     except ValueError as error:
         raise InputError(argument, path, f"damaged: {error}; make the result again") from error
+    if isinstance(document, dict) and "rows" not in document and isinstance(document.get("steps"), dict):
+        # A campaign whose part for kernels has not run.
+        document = {**document["steps"], "rows": [], "steps": document["steps"]}
     if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
         raise InputError(argument, path, "no timing result: it has no rows; give what `bench time step --out` wrote")
     if document.get("schema") != SCHEMA:
         raise InputError(argument, path, f"schema {document.get('schema')}, not {SCHEMA}; make the result again")
-    tables = {"": document, "steps": document.get("steps") or {}}
     try:
+        _check_header(document)
+        tables = {"": document, "steps": document.get("steps") or {}}
         rows = {
             key_of(row, table): row
             for table, found in tables.items()
             for row in map(StepRow.from_dict, _timed(found.get("rows", [])))
         }
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise InputError(argument, path, f"damaged: {error}; make the result again") from error
     if not rows:
         raise InputError(argument, path, "it holds no step times; give what `bench time step --out` wrote")
     return Result(document=document, rows=rows)
+
+
+def _check_header(document: Mapping[str, Any]) -> None:
+    for name in ("provenance", "fingerprints"):
+        if not isinstance(document.get(name, {}), dict):
+            raise ValueError(f"{name} is {document[name]!r}")
+    if not isinstance(document.get("provenance", {}).get("packages", {}), dict):
+        raise ValueError("the packages in provenance are no table")
 
 
 def key_of(row: StepRow, table: str) -> Key:

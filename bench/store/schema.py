@@ -89,6 +89,23 @@ class StepRow:
     samples_queued_ns: list[int] = field(default_factory=list)
     error: str = ""
 
+    def _check(self) -> None:
+        """What a file may have wrong.
+
+        Raises:
+            ValueError: if a time is no number, or a list of samples is none.
+        """
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name.startswith("samples_"):
+                if not isinstance(value, list) or not all(map(_is_number, value)):
+                    raise ValueError(f"{f.name} is no list of numbers")
+            elif (f.name.endswith(("_ns", "_per_s")) or f.name == "share_of_copy") and f.name != "throttled_ns":
+                if value is not None and not _is_number(value):
+                    raise ValueError(f"{f.name} is {value!r}")
+            elif f.type == "str" and not isinstance(value, str):
+                raise ValueError(f"{f.name} is {value!r}")
+
     def as_dict(self) -> dict[str, Any]:
         """The table's columns, then every field."""
         columns = {
@@ -120,7 +137,9 @@ class StepRow:
             known.setdefault("device", "")
             known.setdefault("bytes_moved", 0)
             known.setdefault("options", {})
-            return cls(**known)
+            row = cls(**known)
+            row._check()
+            return row
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a row of step times: {error}") from error
 
@@ -130,6 +149,10 @@ def workload_name(tensors: int, elements: int) -> str:
     if tensors == 1:
         return f"2^{elements.bit_length() - 1}" if elements & (elements - 1) == 0 else f"1x{elements}"
     return f"{tensors}x{elements // tensors}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _us(time_ns: float | None) -> float | None:

@@ -93,6 +93,12 @@ def test_unlike_machines_are_compared_only_when_told(capsys: pytest.CaptureFixtu
         ({"schema": 7, "rows": []}, (), "schema 7, not 1"),
         ({"schema": 1, "rows": [{"provider": "x"}]}, (), "damaged: not a row"),
         ({"schema": 1, "rows": []}, (), "no step times"),
+        ({"schema": 1, "rows": [5]}, (), "damaged"),
+        ({"schema": 1, "rows": 5}, (), "no rows"),
+        (result(rows=[{**result()["rows"][0], "samples_step_ns": "fast"}]), (), "samples_step_ns is no list"),
+        (result(rows=[{**result()["rows"][0], "kernel_time_ns": "fast"}]), (), "kernel_time_ns is 'fast'"),
+        (result(rows=[{**result()["rows"][0], "provider": 7}]), (), "provider is 7"),
+        (result(provenance=7), (), "provenance is 7"),
         (result(), (), "is A again"),
         (result(slower=2.0), ("--fail-above", "0"), "--fail-above"),
         (result(rows=[{**result()["rows"][0], "workload": "2^21"}]), (), "no time in common"),
@@ -104,6 +110,11 @@ def test_bad_input_is_one_line(
     code, out, error = compare(capsys, tmp_path, result(), second, *options)
     assert (code, out) == (2, "") and len(error.splitlines()) == 1
     assert complaint in error
+
+
+def test_whole_steps_alone_are_a_result(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = compare(capsys, tmp_path, {"steps": result()}, {"steps": result(slower=1.2)}, "--json")
+    assert code == 0 and {row["table"] for row in json.loads(out)["rows"]} == {"steps"}
 
 
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
