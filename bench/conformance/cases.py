@@ -1,12 +1,11 @@
 """The conformance cases as data: optimizer, options, recipe, dtype, layout, values and steps.
 
 A case says everything that decides the bits of a run. Nothing here touches a device: `inputs.py` turns a case into
-tensors, `compare.py` runs it. Adding an option to be covered is one line in `OPTION_SETS`.
+tensors, `compare.py` runs it. Adding an option to be covered is one line in `option_sets.OPTION_SETS`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from typing import Any
 import kernels
 
 from ..optimizers import registered
+from .option_sets import option_sets
 
 DTYPES = tuple(kernels.DTYPES)
 RECIPES = ("foreach", "for-loop", "fused")
@@ -60,6 +60,13 @@ class Case:
         reload_at: index of the step after which a new optimizer takes over through `state_dict`, or None.
         keep_gradients: every step's gradients go into the first step's tensors, as after zero_grad(set_to_none=False).
         idle: every third parameter has no gradient in the first step, and so is one step behind.
+        pausing: every third parameter, and the last, have no gradient in the second step.
+        closure: the step is given a closure that evaluates the loss, for which gradients must be on.
+        added: the last group is handed over after the first step, through `add_param_group`.
+        empty: where tensors without elements lie beside the layout's own: "first" or "last" in every group, a "group"
+            of its own before the others, or nowhere ("").
+        order: "reversed" hands the parameters over in the reverse order of their creation; with "early" the optimizer
+            is made before the parameters have their values, as before a model's checkpoint is read.
         power: when not 0, the provider runs on 2^power times the loss with mapped hyperparameters, and is compared with
             its own run on the loss: the same parameters, and states that differ by powers of two.
         seed: of the random values.
@@ -80,6 +87,11 @@ class Case:
     reload_at: int | None = None
     keep_gradients: bool = False
     idle: bool = False
+    pausing: bool = False
+    closure: bool = False
+    added: bool = False
+    empty: str = ""
+    order: str = ""
     power: int = 0
     seed: int = 0
 
@@ -100,8 +112,8 @@ class Case:
             parts.append(f"reload_at={self.reload_at}")
         if self.keep_gradients:
             parts.append("gradients kept")
-        if self.idle:
-            parts.append("idle")
+        parts += [word for word in ("idle", "pausing", "closure", "added") if getattr(self, word)]
+        parts += [f"{name}={getattr(self, name)}" for name in ("empty", "order") if getattr(self, name)]
         if self.power:
             parts.append(f"loss=2^{self.power}")
         return " ".join(filter(None, parts))
@@ -110,102 +122,28 @@ class Case:
         """The constructor's options alone, as text."""
         return " ".join(f"{name}={str(value).replace(' ', '')}" for name, value in sorted(self.options.items()))
 
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of all parameters: the layout's, then those without elements."""
+        count = {"": 0, "group": 2}.get(self.empty, self.groups)
+        return (*LAYOUTS[self.layout], *[(0,)] * count)
+
+    def idles(self, number: int, index: int) -> bool:
+        """Whether a parameter has no gradient in a step.
+
+        Args:
+            number: of the parameter, in the order of `shapes`.
+            index: of the step, from 0.
+        """
+        late, last = number % 3 == 1, number == len(self.shapes()) - 1
+        return (self.idle and index == 0 and late) or (self.pausing and index == 1 and (number % 3 == 2 or last))
+
     def variant(self) -> tuple[str, ...]:
         """What decides the machine code of a run: cases of one variant go to one worker and compile once."""
         return (self.optimizer, self.recipe, self.dtype, *self.option_text().split())
 
 
-# Option sets: the first of each list is the plain optimizer. Between them every option takes every kind of value, and
-# the pairs known to interact (maximize with decay, amsgrad with decay, dampening with nesterov's absence) meet.
-OPTION_SETS: Mapping[str, tuple[Mapping[str, Any], ...]] = MappingProxyType(
-    {
-        "SGD": (
-            {"lr": 0.05},
-            {"lr": 0.05, "momentum": 0.9},
-            {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.03},
-            {"lr": 0.05, "momentum": 0.9, "nesterov": True},
-            {"lr": 0.05, "momentum": 0.9, "dampening": 0.3},
-            {"lr": 0.05, "weight_decay": 0.03},
-            {"lr": 0.05, "maximize": True},
-            {"lr": 0.05, "momentum": 0.9, "maximize": True},
-            {"lr": 0.05, "momentum": 0.9, "dampening": 0.3, "maximize": True},
-            {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.03, "maximize": True},
-            {"lr": 0.05, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.03},
-            {"lr": 0.05, "momentum": 0.9, "nesterov": True, "maximize": True},
-            {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.03},
-            {"lr": 0.05, "weight_decay": 0.03, "maximize": True},
-            {"lr": 0.05, "momentum": 0.5, "dampening": 1.0},
-        ),
-        "Adam": (
-            {"lr": 0.01},
-            {"lr": 0.01, "weight_decay": 0.03},
-            {"lr": 0.01, "amsgrad": True},
-            {"lr": 0.01, "maximize": True},
-            {"lr": 0.01, "maximize": True, "weight_decay": 0.03},
-            {"lr": 0.01, "amsgrad": True, "weight_decay": 0.03},
-            {"lr": 0.01, "amsgrad": True, "weight_decay": 0.03, "maximize": True},
-            {"lr": 0.01, "betas": (0.5, 0.99)},
-            {"lr": 0.01, "betas": (0.4, 0.98), "eps": 1e-3},
-            {"lr": 0.01, "betas": (0.9, 0.0)},
-            {"lr": 0.01, "betas": (0.0, 0.95)},
-            {"lr": 0.01, "betas": (0.95, 0.9999), "eps": 0.0, "amsgrad": True},
-            {"lr": 0.3, "betas": (0.8, 0.9), "eps": 1e-5, "weight_decay": 0.2},
-        ),
-        "RMSprop": (
-            {"lr": 0.01},
-            {"lr": 0.01, "momentum": 0.9},
-            {"lr": 0.01, "centered": True},
-            {"lr": 0.01, "centered": True, "momentum": 0.9},
-            {"lr": 0.01, "weight_decay": 0.03},
-            {"lr": 0.01, "maximize": True, "momentum": 0.9, "weight_decay": 0.03},
-            {"lr": 0.01, "maximize": True, "centered": True},
-            {"lr": 0.01, "alpha": 0.4, "eps": 1e-3, "centered": True},
-            {"lr": 0.01, "alpha": 0.0},
-            {"lr": 0.01, "alpha": 0.5, "centered": True, "weight_decay": 0.03, "maximize": True, "momentum": 0.5},
-            {"lr": 0.01, "alpha": 0.9, "eps": 0.0},
-        ),
-        "Adagrad": (
-            {"lr": 0.05},
-            {"lr": 0.05, "lr_decay": 0.013},
-            {"lr": 0.05, "weight_decay": 0.03},
-            {"lr": 0.05, "initial_accumulator_value": 0.1},
-            {"lr": 0.05, "maximize": True},
-            {"lr": 0.05, "maximize": True, "weight_decay": 0.3, "lr_decay": 0.01},
-            {"lr": 1.0, "eps": 1e-3, "initial_accumulator_value": 0.7},
-            {"lr": 0.05, "eps": 0.0, "lr_decay": 0.5},
-        ),
-    }
-)
-
 # Of torch's, the most used first: a campaign that is cut short has seen those.
 OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad")
-
-
-def option_sets(optimizer: str) -> tuple[Mapping[str, Any], ...]:
-    """The options to cover for `optimizer`; AdamW has Adam's, with its own nonzero default decay made explicit."""
-    if optimizer == "AdamW":
-        return tuple({"weight_decay": 0.0, **options} for options in OPTION_SETS["Adam"])
-    return OPTION_SETS[optimizer] if optimizer in OPTION_SETS else _derived_option_sets(optimizer)
-
-
-def _derived_option_sets(optimizer: str) -> tuple[Mapping[str, Any], ...]:
-    """For an algorithm that only the registry knows: its defaults, and each option that can be turned on."""
-    algorithm = registered(optimizer)
-    changes: list[dict[str, Any]] = [{}]
-    for option in dataclasses.fields(algorithm.hyperparameters):
-        if isinstance(option.default, bool):
-            changes.append({option.name: not option.default})
-        elif option.default == 0.0:
-            changes.append({option.name: 0.03})
-    return tuple({"lr": 0.01, **change} for change in changes if _accepted(algorithm, change))
-
-
-def _accepted(algorithm: Any, options: Mapping[str, Any]) -> bool:
-    try:
-        algorithm.hyperparameters(**options)
-    except ValueError:
-        return False
-    return True
 
 
 def recipes_of(optimizer: str) -> tuple[str, ...]:

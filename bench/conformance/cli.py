@@ -42,7 +42,8 @@ def conform_command(
         junit: an XML file.
         minutes: must be above 0.
         device: where to run.
-        quick: a selection that takes under half a minute on two cores.
+        quick: fewer layouts and steps; without --provider also only the most useful cases of each, under half a minute
+            on two cores.
         json: print one JSON document.
         out: a .json or .html file to write as well.
     """
@@ -71,6 +72,7 @@ def conform_command(
     entrants = _entrants(provider, against, ulp, chosen)
     from .report import document as report
     from .rows import Row
+    from .selection import QUICK_CASES
     from .suite import Selection, deadline_after, failed, run
 
     with Output(as_json=json) as output:
@@ -81,7 +83,8 @@ def conform_command(
             rows.append(row)
             progress.show(row)
 
-        selection = Selection(optimizers=optimizers, dtypes=dtypes, quick=quick)
+        limit = QUICK_CASES if quick and not provider else None
+        selection = Selection(optimizers=optimizers, dtypes=dtypes, quick=quick, limit=limit)
         done = run(entrants, selection, device=chosen, deadline=deadline_after(60 * minutes), on_row=on_row)
         if not any(row.outcome.compared or row.outcome.broke for row in rows):
             why = next((row.detail for row in rows if row.detail), "no case fits this selection")

@@ -13,7 +13,7 @@ from . import bitwise
 from .cases import Case
 from .inputs import make_gradients
 from .rows import FirstMismatch, Outcome, Row, row_of
-from .side import Replaced, Side, gradient_is_scratch
+from .side import Misstep, Side, gradient_is_scratch
 
 
 def run_case(case: Case, provider: Provider, against: Provider, device: torch.device) -> Row:
@@ -50,6 +50,8 @@ def _compared(case: Case, provider: Provider, against: Provider, device: torch.d
     except _StepFailed as error:
         # A step that torch refuses tells nothing about the provider.
         return row(Outcome.NO_REFERENCE if error.name == "reference" else Outcome.ERROR, error.detail)
+    except Unsupported as error:
+        return row(Outcome.UNSUPPORTED, str(error))
     except Exception:
         return row(Outcome.ERROR, trace())
     if gradient_is_scratch(case) and not found.detail:
@@ -74,7 +76,11 @@ def _both(ours: Side, theirs: Side, index: int) -> None:
     for name, side in (("reference", theirs), ("provider", ours)):
         try:
             side.step(index)
-        except Replaced as error:
+        except Misstep as error:
+            raise _StepFailed(name, str(error)) from error
+        except Unsupported as error:
+            if side is ours:
+                raise
             raise _StepFailed(name, str(error)) from error
         except Exception as error:
             raise _StepFailed(name, f"step {index} of the {name}: {trace()}") from error

@@ -20,7 +20,7 @@ from .cases import Case
 from .compare import trace
 from .inputs import make_gradients, make_groups
 from .rows import FirstMismatch, Outcome, Row, row_of
-from .side import Side
+from .side import Misstep, Side
 
 _NOT_A_NUMBER = torch.iinfo(torch.int64).max
 
@@ -28,7 +28,7 @@ _NOT_A_NUMBER = torch.iinfo(torch.int64).max
 def measurable(case: Case) -> bool:
     """Whether the case has a float64 counterpart: no scaler, ordinary values, one run."""
     plain = case.grad_scale is None and case.found_inf_at is None and not case.power and case.reload_at is None
-    plain = plain and not case.idle and not case.keep_gradients
+    plain = plain and not (case.idle or case.pausing or case.added or case.keep_gradients)
     return plain and case.values in ("normal", "wide") and case.schedule == "constant" and not case.start_step
 
 
@@ -89,6 +89,10 @@ def _measured(case: Case, provider: Provider, device: torch.device, allowed: int
         worst, histogram, first = _measure(case, side, exact)
     except _NoExactStep as error:
         return row(Outcome.NO_REFERENCE, str(error))
+    except Unsupported as error:
+        return row(Outcome.UNSUPPORTED, str(error))
+    except Misstep as error:
+        return row(Outcome.ERROR, str(error))
     except Exception:
         return row(Outcome.ERROR, trace())
     beyond = allowed is not None and worst > allowed

@@ -39,7 +39,7 @@ def _draw(layout: str, values: str, dtype: str, seed: int, count: int, role: str
 
 def _fill(case: Case, role: str) -> torch.Tensor:
     """Values for every element of the case's layout; both sides of a comparison get the same ones."""
-    count = sum(int(np.prod(shape)) if shape else 1 for shape in LAYOUTS[case.layout])
+    count = sum(math.prod(shape) for shape in case.shapes())
     return _draw(case.layout, case.values, case.dtype, case.seed, count, role)
 
 
@@ -47,8 +47,8 @@ def _split(flat: torch.Tensor, case: Case, device: torch.device, *, gradients: b
     """The tensors of the layout, each in a storage of its own on `device`."""
     flat = flat.to(device)
     tensors, start = [], 0
-    for shape in LAYOUTS[case.layout]:
-        count = int(np.prod(shape)) if shape else 1
+    for shape in case.shapes():
+        count = math.prod(shape)
         piece = flat[start : start + count]
         start += count
         if "offset" in case.layout:
@@ -81,9 +81,13 @@ _OTHERS: Mapping[str, Any] = {"betas": (0.8, 0.97), "eps": 1e-5, "alpha": 0.95, 
 
 def make_groups(case: Case, parameters: list[torch.Tensor]) -> list[dict[str, Any]]:
     """Parameter groups of the case: one, or several whose hyperparameters differ from the constructor's."""
-    if case.groups == 1:
-        return [{"params": parameters}]
-    groups: list[dict[str, Any]] = [{"params": parameters[i :: case.groups]} for i in range(case.groups)]
+    count = len(LAYOUTS[case.layout])
+    filled, empty = parameters[:count], parameters[count:]
+    filled = filled[::-1] if case.order == "reversed" else filled
+    members = [filled[i :: case.groups] for i in range(case.groups)]
+    if case.empty in ("first", "last"):
+        members = [[e, *own] if case.empty == "first" else [*own, e] for e, own in zip(empty, members, strict=True)]
+    groups: list[dict[str, Any]] = [{"params": own} for own in members]
     names = registered(case.optimizer).hyperparameter_names
     for index, group in enumerate(groups[1:], start=1):
         group["lr"] = float(case.options["lr"]) / (1 + index)
@@ -91,4 +95,4 @@ def make_groups(case: Case, parameters: list[torch.Tensor]) -> list[dict[str, An
         group.update({name: value for name, value in _OTHERS.items() if name in names})
         if case.options.get("momentum"):
             group["momentum"] = 0.5 * float(case.options["momentum"])
-    return groups
+    return [{"params": empty}, *groups] if case.empty == "group" else groups

@@ -4,79 +4,131 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from functools import cache
 from typing import Any
 
-from ..pairwise import pairs_of
-from .cases import DTYPES, Case, option_sets
+from ..pairwise import cover, pairs_of
+from .cases import DTYPES, Case
+from .option_sets import option_sets
 
-# What happens around the steps, beside the plain loop.
-HAPPENINGS: Mapping[str, Mapping[str, Any]] = {
-    "plain": {},
-    "reload": {"reload_at": 0},
-    "groups": {"groups": 2},
-    "schedule": {"schedule": "falling"},
-    "scaled": {"grad_scale": 3000.0},
-    "overflow": {"grad_scale": 1024.0, "found_inf_at": 1},
-    "kept": {"keep_gradients": True},
-    "idle": {"idle": True},
-    "late": {"start_step": 999_999},
-    "equivariance": {"power": 6},
-    "anti-equivariance": {"power": -5},
+Settings = Mapping[str, Mapping[str, Any]]
+
+HAPPENINGS: Mapping[str, Settings] = {
+    # Idle parameters and reloads are one dimension, so that every option meets a first gradient after a reload.
+    "states": {
+        "continuous": {},
+        "reload": {"reload_at": 0},
+        "idle": {"idle": True},
+        "idle and reload": {"idle": True, "reload_at": 0},
+        "pausing": {"pausing": True},
+        "late": {"start_step": 999_999},
+    },
+    "groups": {"one": {}, "two": {"groups": 2}, "added": {"groups": 2, "added": True}},
+    "call": {"plain": {}, "closure": {"closure": True}},
+    "empty": {"as laid out": {}, **{place: {"empty": place} for place in ("last", "first", "group")}},
+    "order": {"as created": {}, **{order: {"order": order} for order in ("reversed", "early")}},
+    "loss": {
+        "plain": {},
+        "scaled": {"grad_scale": 3000.0},
+        "overflow": {"grad_scale": 1024.0, "found_inf_at": 1},
+        "late overflow": {"grad_scale": 1024.0, "found_inf_at": 2},
+        "equivariance": {"power": 6},
+        "anti-equivariance": {"power": -5},
+    },
+    "gradients": {"fresh": {}, "kept": {"keep_gradients": True}},
+    "rate": {"constant": {}, "falling": {"schedule": "falling"}},
 }
+"""What happens around the steps: dimension → setting → what it changes of a case. The first of each changes nothing."""
+
 LAYOUTS = ("edges", "offset", "transposed", "strides", "tiny", "one", "blocks", "long")
 VALUES = ("normal", "wide", "subnormal", "special")
 STEPS = (3, 1, 2, 10)
 _QUICK_LAYOUTS, _QUICK_STEPS = ("edges", "offset", "transposed", "strides"), (3, 2)
 _LONG_RUN = 1000
+QUICK_CASES = 40
+"""Enough of the quick selection, which has its most useful cases first, where many optimizers are compared."""
+
 _TRIES = 40
 
 Choice = tuple[Any, ...]
 
 
-def _possible(options: Mapping[str, Any], dtype: str, layout: str, values: str, steps: int, happening: str) -> bool:
-    if happening in ("equivariance", "anti-equivariance"):
+def can_meet(case: Case) -> bool:
+    """Whether the settings of a case go together."""
+    if case.power and (case.values != "normal" or case.dtype == "fp16" or case.steps > 3):
         # Scaled runs repeat each other while nothing overflows or turns subnormal: not in fp16, and ordinary values.
-        return values == "normal" and dtype != "fp16" and steps <= 3
-    if happening != "plain" and steps < (3 if happening == "schedule" else 2):
-        # A schedule lowers the learning rate after the second step.
         return False
-    if happening in ("scaled", "overflow") and values == "special":
+    between = case.reload_at is not None or case.start_step or case.idle or case.added or case.keep_gradients
+    between = between or case.pausing
+    # A schedule lowers the learning rate after the second step.
+    needed = 3 if case.schedule != "constant" else 2 if between else 1
+    if case.steps < max(needed, 1 + (case.found_inf_at or 0)):
         return False
-    return not (layout in ("long", "tiny") and steps > 3)
+    if case.found_inf_at == 1 and (case.idle or case.added):
+        # What torch's fused kernels keep for a parameter whose first step overflows is not defined: uninitialised
+        # memory for SGD's momentum.
+        return False
+    # Torch's GradScaler refuses closures.
+    if case.grad_scale is not None and (case.values == "special" or case.closure):
+        return False
+    return not (case.layout in ("long", "tiny") and case.steps > 3)
 
 
 def pairwise(dimensions: Sequence[Sequence[Any]], possible: Callable[..., bool], seed: int = 20) -> Iterator[Choice]:
-    """Combinations in which every pair of values occurs that `possible` allows; the first value of each comes first.
+    """Combinations in which every pair of values occurs that `possible` allows, the most useful first.
 
-    Greedy: each round completes a pair that is still missing in several random ways and keeps the one that brings most.
+    The first combination has the first value of each dimension. After it, each starts from a pair that is still missing
+    amid first values, and then one dimension after the other takes the value that brings most missing pairs.
     """
     places = [range(len(values)) for values in dimensions]
     generator = random.Random(seed)
     missing = _all_pairs(places)
 
-    def values_of(choice: Sequence[int]) -> Choice:
-        return tuple(values[k] for values, k in zip(dimensions, choice, strict=True))
+    def allowed(choice: Sequence[int]) -> bool:
+        return possible(*(values[k] for values, k in zip(dimensions, choice, strict=True)))
 
-    first = tuple(0 for _ in places)
-    yield values_of(first)
-    missing -= pairs_of(first)
+    def gain(choice: Sequence[int], place: int) -> int:
+        mine = choice[place]
+        return sum(
+            ((k, other, place, mine) if k < place else (place, mine, k, other)) in missing
+            for k, other in enumerate(choice)
+            if k != place
+        )
+
+    found = [tuple(0 for _ in places)]
+    missing -= pairs_of(found[0])
     for pair in sorted(missing):
         if pair not in missing:
             continue
-        i, a, j, b = pair
-        best: tuple[int, tuple[int, ...]] | None = None
-        for _ in range(_TRIES):
-            choice = [generator.choice(place) for place in places]
-            choice[i], choice[j] = a, b
-            if possible(*values_of(choice)):
-                gain = len(pairs_of(choice) & missing)
-                if best is None or gain > best[0]:
-                    best = gain, tuple(choice)
-        missing.discard(pair)
-        if best is not None:
-            missing -= pairs_of(best[1])
-            yield values_of(best[1])
+        choice = _around(pair, places, allowed, generator)
+        if choice is None:
+            missing.discard(pair)
+            continue
+        for place in generator.sample(range(len(places)), len(places)):
+            if place in (pair[0], pair[2]):
+                continue
+            others = [[*choice[:place], value, *choice[place + 1 :]] for value in places[place]]
+            choice = max((other for other in others if allowed(other)), key=lambda other: gain(other, place))
+        missing -= pairs_of(choice)
+        found.append(tuple(choice))
+    for useful in cover((choice, choice) for choice in found):
+        yield tuple(values[k] for values, k in zip(dimensions, useful, strict=True))
+
+
+def _around(
+    pair: tuple[int, Any, int, Any],
+    places: Sequence[range],
+    allowed: Callable[[Sequence[int]], bool],
+    generator: random.Random,
+) -> list[int] | None:
+    """A combination with a pair of values in it, the rest first values where that is possible; None where none is."""
+    i, a, j, b = pair
+    for attempt in range(_TRIES):
+        choice = [0 if attempt == 0 else generator.choice(place) for place in places]
+        choice[i], choice[j] = a, b
+        if allowed(choice):
+            return choice
+    return None
 
 
 def _all_pairs(places: Sequence[range]) -> set[tuple[int, Any, int, Any]]:
@@ -99,48 +151,40 @@ def conform_cases(
         recipe: decides the layouts that compare at all: `cpu-fused` means real torch on a CPU, whose vector loops treat
             the tail of a tensor, special values and low precision in their own way.
         dtypes: of the tensors.
-        quick: fewer shapes, and every option and happening once rather than in pairs.
-        limit: stop at so many.
+        quick: fewer layouts and numbers of steps.
+        limit: stop at so many, the most useful first.
     """
+    cases = _selected(optimizer, recipe, tuple(dtypes), quick)
+    if limit is not None:
+        return cases[:limit]
+    layout = "blocks" if recipe == "cpu-fused" else "one"
+    longest = {case.dtype: None for case in cases} if not quick else ()
+    return [*cases, *(_plain(optimizer, recipe, dtype=dtype, layout=layout, steps=_LONG_RUN) for dtype in longest)]
+
+
+def _plain(optimizer: str, recipe: str, **fields: Any) -> Case:
+    return Case(optimizer=optimizer, recipe=recipe, **{"options": option_sets(optimizer)[0], **fields})
+
+
+@cache
+def _selected(optimizer: str, recipe: str, dtypes: tuple[str, ...], quick: bool) -> list[Case]:
     layouts: Sequence[str] = _QUICK_LAYOUTS if quick else LAYOUTS
     values: Sequence[str] = VALUES
     steps = _QUICK_STEPS if quick else STEPS
     if recipe == "cpu-fused":
-        layouts, values, dtypes = ("blocks",), VALUES[:1], [name for name in dtypes if name == "fp32"]
+        layouts, values, dtypes = ("blocks",), VALUES[:1], tuple(name for name in dtypes if name == "fp32")
     if not dtypes:
         return []
-    options = option_sets(optimizer)
-    dimensions = (options, dtypes, layouts, values, steps, tuple(HAPPENINGS))
-    cases: list[Case] = []
-    for choice in pairwise(dimensions, _possible) if not quick else _each_once(dimensions):
-        chosen, dtype, layout, kind, count, happening = choice
-        case = Case(
-            optimizer=optimizer,
-            recipe=recipe,
-            options=chosen,
-            dtype=dtype,
-            layout=layout,
-            values=kind,
-            steps=count,
-            **HAPPENINGS[happening],
-        )
-        cases.append(case)
-        if limit is not None and len(cases) >= limit:
-            return cases
-    if not quick:
-        layout = "blocks" if recipe == "cpu-fused" else "one"
-        plain = Case(optimizer=optimizer, recipe=recipe, options=options[0], layout=layout)
-        cases += [replace(plain, dtype=dtype, steps=_LONG_RUN) for dtype in dtypes]
-    return cases
+    dimensions: list[Sequence[Mapping[str, Any]]] = [
+        [{"options": options} for options in option_sets(optimizer)],
+        [{"dtype": dtype} for dtype in dtypes],
+        [{"layout": layout} for layout in layouts],
+        [{"values": kind} for kind in values],
+        [{"steps": count} for count in steps],
+        *(list(settings.values()) for settings in HAPPENINGS.values()),
+    ]
 
+    def case_of(*settings: Mapping[str, Any]) -> Case:
+        return _plain(optimizer, recipe, **{name: value for one in settings for name, value in one.items()})
 
-def _each_once(dimensions: Sequence[Sequence[Any]]) -> Iterator[Choice]:
-    """Every value of every dimension, in as many combinations as the longest dimension has values."""
-    generator = random.Random(7)
-    longest = max(len(values) for values in dimensions)
-    orders = [[values[k % len(values)] for k in range(longest)] for values in dimensions]
-    for order in orders[1:]:
-        generator.shuffle(order)
-    for choice in zip(*orders, strict=True):
-        # A happening that cannot meet the other values gives way to the plain loop.
-        yield choice if _possible(*choice) else (*choice[:-1], "plain")
+    return [case_of(*choice) for choice in pairwise(dimensions, lambda *choice: can_meet(case_of(*choice)))]

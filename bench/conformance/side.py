@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from ..optimizers import registered
-from ..providers.base import Provider
+from ..providers.base import Provider, Unsupported
 from .cases import Case
 from .inputs import make_gradients, make_groups, make_parameters
 
 
-class Replaced(Exception):
-    """The optimizer put other tensors in place of the parameters it was given."""
+class Misstep(Exception):
+    """A step broke what callers of torch.optim rely on, whatever numbers it left; the message says what."""
 
 
 class Side:
@@ -34,10 +35,26 @@ class Side:
         # The states' names under which others know them; None compares everything under its own name.
         self.state_names = provider.states_of(case.optimizer)
         self.parameters = make_parameters(case, device)
+        #: Groups that are handed over later.
+        self._waiting = int(case.added)
+        values = [p.detach().clone() for p in self.parameters]
+        if case.order == "early":
+            self._fill([torch.zeros_like(value) for value in values])
         self.optimizer = self._build()
+        if case.order == "early":
+            self._fill(values)
+
+    def _fill(self, values: list[torch.Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, values, strict=True):
+                parameter.copy_(value)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [self._mapped(group) for group in make_groups(self.case, self.parameters)]
 
     def _build(self) -> torch.optim.Optimizer:
-        groups = [self._mapped(group) for group in make_groups(self.case, self.parameters)]
+        groups = self._groups()
+        groups = groups[: len(groups) - self._waiting]
         return self.provider.build(self.case.optimizer, groups, self._mapped(self.case.options))
 
     def _mapped(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,33 +76,50 @@ class Side:
         """Step `index` of the case, with everything that happens around it.
 
         Raises:
-            Replaced: if parameters are no longer the tensors that they were.
+            Misstep: if parameters are no longer the tensors that they were, or a closure was not served as torch does.
+            Unsupported: if the optimizer takes no closure where the case has one.
         """
+        if index == 1:
+            self._after_first()
+        if index - 1 == self.case.reload_at:
+            self._reload()
         addresses = [parameter.data_ptr() for parameter in self.parameters]
-        for number, gradient in enumerate(make_gradients(self.case, index, self.device)):
-            self._give(number, gradient.mul_(2.0**self.power) if self.power else gradient, index)
+        held = {id(parameter) for parameter in self._held()}
         if self.case.schedule == "falling" and index and index % 2 == 0:
             self._halve_lr()
-        scaled_step(self.optimizer, self.parameters, self.case, index)
-        if [parameter.data_ptr() for parameter in self.parameters] != addresses or not self._still_there():
-            raise Replaced(f"step {index} replaced parameters instead of updating them in place")
-        if index == 0 and self.case.start_step:
-            self._jump()
-        if index == self.case.reload_at:
-            self._reload()
+        if self.case.closure:
+            _step_with(self.optimizer, lambda: self._give_all(index))
+        else:
+            self._give_all(index)
+            scaled_step(self.optimizer, self._held(), self.case, index)
+        left = held - {id(parameter) for parameter in self._held()}
+        if left or [parameter.data_ptr() for parameter in self.parameters] != addresses:
+            raise Misstep(f"step {index} replaced parameters instead of updating them in place")
+
+    def _held(self) -> list[torch.Tensor]:
+        """The optimizer's parameters."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _give_all(self, index: int) -> None:
+        for number, gradient in enumerate(make_gradients(self.case, index, self.device)):
+            self._give(number, gradient.mul_(2.0**self.power) if self.power else gradient, index)
 
     def _give(self, number: int, gradient: torch.Tensor, index: int) -> None:
         parameter = self.parameters[number]
-        if self.case.idle and index == 0 and number % 3 == 1:
+        if self.case.idles(number, index):
             parameter.grad = None
         elif self.case.keep_gradients and parameter.grad is not None:
             parameter.grad.copy_(gradient)
         else:
             parameter.grad = gradient
 
-    def _still_there(self) -> bool:
-        held = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
-        return all(id(parameter) in held for parameter in self.parameters)
+    def _after_first(self) -> None:
+        """What happens between the first step and the second."""
+        if self.case.start_step:
+            self._jump()
+        if self._waiting:
+            self._waiting = 0
+            self.optimizer.add_param_group(self._groups()[-1])
 
     def _halve_lr(self) -> None:
         for group in self.optimizer.param_groups:
@@ -144,8 +178,29 @@ class Side:
 def gradient_is_scratch(case: Case) -> bool:
     """Whether torch adds into `p.grad` itself, which nobody should copy: foreach SGD with nesterov alone."""
     options = case.options
-    plain = not options.get("weight_decay") and not options.get("maximize") and case.groups == 1
+    plain = not options.get("weight_decay") and not options.get("maximize")
     return case.recipe == "foreach" and bool(options.get("nesterov")) and plain
+
+
+def _step_with(optimizer: torch.optim.Optimizer, evaluate: Callable[[], None]) -> None:
+    """`optimizer.step(closure)`, where the closure evaluates the loss and its gradients, for which they must be on."""
+    step = inspect.signature(optimizer.step).parameters
+    if "closure" not in step and not any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in step.values()):
+        raise Unsupported("step takes no closure")
+    called = []
+
+    def closure() -> float:
+        if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+            raise Misstep("step(closure) called the closure with gradients off; call it under torch.enable_grad()")
+        evaluate()
+        called.append(True)
+        return 0.0
+
+    returned = optimizer.step(closure)
+    if not called:
+        raise Unsupported("step(closure) does not call its closure")
+    if returned is None:
+        raise Misstep("step(closure) returned None; return what the closure returned")
 
 
 def scaled_step(optimizer: torch.optim.Optimizer, parameters: list[torch.Tensor], case: Case, index: int) -> None:

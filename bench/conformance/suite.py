@@ -20,7 +20,6 @@ from .selection import conform_cases
 
 CASE_LIMIT_S = 30.0
 _SLOW_LIMIT_S = 240.0
-_QUICK_CASES = 10
 _SLOW_CASES = 2
 
 
@@ -43,11 +42,19 @@ class Entrant:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which cases a run makes: optimizers by class name, dtypes, and whether the small selection is enough."""
+    """Which cases a run makes.
+
+    Attributes:
+        optimizers: by class name.
+        dtypes: of the tensors.
+        quick: the small selection is enough.
+        limit: of each (provider, optimizer), only so many, the most useful first.
+    """
 
     optimizers: Sequence[str]
     dtypes: Sequence[str] = DTYPES
     quick: bool = False
+    limit: int | None = None
 
 
 def entrant(
@@ -74,7 +81,7 @@ def entrant(
 def batches_of(entrant: Entrant, selection: Selection, device: str) -> list[Cases]:
     """The comparisons of one provider: with its reference, with float64, and with itself on another loss."""
     provider, traits = entrant.provider, entrant.provider.traits
-    limit = _SLOW_CASES if traits.slow else _QUICK_CASES if selection.quick else None
+    limit = _SLOW_CASES if traits.slow else selection.limit
     found: dict[tuple[str, str, str], list[Case]] = {}
     for optimizer in selection.optimizers:
         if not provider.offers(optimizer):

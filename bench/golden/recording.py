@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..conformance.cases import DTYPES, LAYOUTS, OPTIMIZERS, Case, option_sets, recipes_of
+from ..conformance.cases import DTYPES, LAYOUTS, OPTIMIZERS, Case, recipes_of
 from ..conformance.inputs import make_gradients, make_parameters
+from ..conformance.option_sets import option_sets
 from ..optimizers import registered, state_names
 from .format import to_bits
 from .replay import run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,11 +72,28 @@ class TorchOptim(Provider):
         if self.implementation.startswith("for-loop") and constructor_takes(optimizer, "fused"):
             flags["fused"] = False
         try:
-            return build_or_unsupported(made, groups, {**options, **flags})
+            built = build_or_unsupported(made, groups, {**options, **flags})
         except Unsupported:
             if (self.implementation, optimizer) != ("fused", "Adagrad"):
                 raise
             return FusedAdagradOperator(groups, **options)
+        if (self.implementation, optimizer) == ("fused", "SGD"):
+            vars(built)["step"] = _refusing_late_momentum(built.step)
+        return built
+
+
+def _refusing_late_momentum(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Torch's fused SGD makes a group's momentum buffers all at once: with some of them missing it is a TypeError."""
+
+    def refusing(closure: Callable[[], Any] | None = None) -> Any:
+        try:
+            return step(closure)
+        except TypeError as error:
+            if "NoneType" not in str(error):
+                raise
+            raise Unsupported("torch's fused SGD takes no parameter whose first gradient comes later") from error
+
+    return refusing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .arithmetic import ARITHMETIC
+from .around import AROUND
 from .bookkeeping import LAUNCH, STATE
 from .mutant import Mutant
 
-MUTANTS: tuple[Mutant, ...] = (*ARITHMETIC, *STATE, *LAUNCH)
+MUTANTS: tuple[Mutant, ...] = (*ARITHMETIC, *STATE, *AROUND, *LAUNCH)
 
 UNKILLABLE: Mapping[str, str] = {
     "alignment test dropped": "only a GPU faults on an unaligned 16-byte access. The offset layouts meet it there, "

@@ -76,7 +76,7 @@ class Mutant:
         optimizer: torch's class name, whose cases are run.
         recipe: which recipe's cases are run.
         edits: the changes.
-        kind: "arithmetic", "state" or "launch".
+        kind: "arithmetic", "state", "happening" or "launch".
         options: constructor arguments added to every case, for faults that hide elsewhere.
         far: also run the tables at an offset beyond 2^31 elements.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -13,7 +12,8 @@ from ...providers import Ours
 from .. import bitwise
 from ..cases import DTYPES, Case
 from ..compare import trace
-from ..selection import HAPPENINGS, conform_cases
+from ..option_sets import option_sets
+from ..selection import HAPPENINGS, QUICK_CASES, conform_cases
 from ..side import Side
 from .mutant import Mutant, MutantProvider, load
 from .tolerance import STYLES, accepted
@@ -46,13 +46,16 @@ class Trial:
 
 
 def trial_cases(optimizer: str, recipe: str) -> list[Case]:
-    """The quick selection, and what launches have of their own: several chunks, kept and missing gradients."""
-    cases = [case for case in conform_cases(optimizer, recipe, quick=True) if not case.power]
-    plain = replace(cases[0], layout="edges", values="normal", steps=3, **_none())
+    """The head of the quick selection, each happening by itself, and what launches have of their own."""
+    cases = [case for case in conform_cases(optimizer, recipe, quick=True, limit=QUICK_CASES) if not case.power]
+    plain = Case(optimizer=optimizer, recipe=recipe, options=option_sets(optimizer)[0], layout="edges", steps=3)
     richest = next((c.options for c in cases if "momentum" in c.options or "amsgrad" in c.options), plain.options)
-    extra = [replace(plain, layout="long", steps=1), replace(plain, options=richest, keep_gradients=True)]
-    extra += [replace(plain, options=richest, **HAPPENINGS[name]) for name in ("idle", "groups", "reload")]
-    extra += [replace(plain, **HAPPENINGS[name]) for name in ("scaled", "overflow")]
+    extra = [replace(plain, layout="long", steps=1)]
+    for dimension, settings in HAPPENINGS.items():
+        # The gradients of a scaler's cases meet the plain options, where a product more or less is not hidden.
+        options = plain.options if dimension == "loss" else richest
+        happenings = [replace(plain, options=options, **fields) for fields in list(settings.values())[1:]]
+        extra += [case for case in happenings if not case.power]
     # With decay in every group two groups share their options, and so one launch.
     decayed = next((c.options for c in cases if c.options.get("weight_decay")), None)
     if decayed is not None:
@@ -67,14 +70,6 @@ def trial_cases(optimizer: str, recipe: str) -> list[Case]:
         if (text, dtype) not in seen
     ]
     return [*cases, *extra]
-
-
-def _none() -> dict[str, Any]:
-    return {"grad_scale": None, "found_inf_at": None, "schedule": "constant", "groups": 1, "reload_at": None} | {
-        "keep_gradients": False,
-        "idle": False,
-        "start_step": 0,
-    }
 
 
 def run_trial(mutant: Mutant, *, thorough: bool = True) -> Trial:

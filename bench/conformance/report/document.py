@@ -56,7 +56,8 @@ def show(output: Output, found: dict[str, Any], rows: Sequence[Row], broken: Seq
     lines = _merged(found["summary"])
     output.table(lines, title=f"{len(rows)} comparisons")
     output.note()
-    for row in broken[:_SHOWN_FAILURES]:
+    # The plainest first: what fails there fails elsewhere too.
+    for row in sorted(broken, key=lambda row: len(row.options.split()))[:_SHOWN_FAILURES]:
         output.note(f"failed: {sentence(row)}")
     if len(broken) > _SHOWN_FAILURES:
         output.note(f"... and {len(broken) - _SHOWN_FAILURES} more; --out FILE.html or --json has them all")
