@@ -1,5 +1,6 @@
 """The drop-in torch.optim classes."""
 
-from .optimizer import StepOptimizer, make_optimizer
+from .classes import make_optimizer
+from .optimizer import StepOptimizer
 
 __all__ = ["StepOptimizer", "make_optimizer"]

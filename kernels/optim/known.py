@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .plans import Layouts, Plan, Rooms
+from .shards import Shards
 
 if TYPE_CHECKING:
     from .optimizer import StepOptimizer
@@ -38,7 +39,8 @@ class Known:
         self._take_values(optimizer)
         self._entries = list(optimizer.state.values())
         self._values = _values(self._entries)
-        grads = list(map(_GRAD, params))
+        self._shards = Shards([*params, *self._values])
+        grads = self._grads_of(optimizer)
         self._absent = list(map(operator.is_, grads, repeat(None)))
         self._some_absent = any(self._absent)
         present = [grad for grad in grads if grad is not None]
@@ -53,7 +55,8 @@ class Known:
         return (
             self._groups_hold(optimizer)
             and self._states_hold(optimizer)
-            and self._grads_hold()
+            and self._shards.hold()
+            and self._grads_hold(optimizer)
             and all(map(Plan.holds, self.plans))
             and self._settle()
         )
@@ -115,14 +118,17 @@ class Known:
 
     # -- gradients ---------------------------------------------------------------------------------------------------
 
-    def _grads_hold(self) -> bool:
+    def _grads_of(self, optimizer: StepOptimizer) -> list[Any]:
+        return optimizer.local_grads(self._params) if self._shards else list(map(_GRAD, self._params))
+
+    def _grads_hold(self, optimizer: StepOptimizer) -> bool:
         """Take this step's gradients over; False if they are others than expected.
 
         Gradients that stay are recognised by identity. That takes a reference, which would keep the memory of gradients
         that are set to None through the next backward pass; so only gradients that have stayed once are held, and none
         any more once they did not stay.
         """
-        grads = list(map(_GRAD, self._params))
+        grads = self._grads_of(optimizer)
         if self._held is None or not all(map(operator.is_, grads, self._held)):
             self._may_hold = self._may_hold and self._held is None
             self._held = None

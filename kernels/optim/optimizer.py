@@ -7,7 +7,6 @@ and groups.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, ClassVar
@@ -21,18 +20,19 @@ from .. import backends
 from ..algorithm import Algorithm, Recipe
 from ..launch.buckets import Assembly, assemble
 from ..launch.checks import check_apart, check_grad, check_param
-from .constructors import bind_constructor, choose_recipe, constructor_signature, hyperparameters, plain, switches
+from .constructors import choose_recipe, plain, switches
 from .counters import Chunk, Counters
 from .hooks import hooked
 from .known import Known
 from .plans import Plan
+from .shards import grad_shard, is_dtensor, shard_of
 from .state import States
 
 _PLAIN = frozenset({float, int, bool})
 
 
 class StepOptimizer(Optimizer):
-    """Base of the drop-ins; subclasses are made by `make_optimizer`."""
+    """Base of the drop-ins; subclasses are made by `kernels.make_optimizer`."""
 
     algorithm: ClassVar[Algorithm]
     values_of: ClassVar[Any]
@@ -50,6 +50,7 @@ class StepOptimizer(Optimizer):
         self._hypers: dict[Any, Any] = {}
         self._loading: dict[str, Any] | None = None
         self._chunks: list[Chunk] = []
+        self._local_grads: dict[int, Tensor] | None = None
         super().__init__(params, defaults)
         # In-kernel unscaling equals torch's fused kernels; others leave it to GradScaler.unscale_, as torch does.
         self._step_supports_amp_scaling = recipe in ("fused", "cpu-fused")
@@ -137,7 +138,7 @@ class StepOptimizer(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps defaults, state and param_groups; the plans are rebuilt from them.
         kept = ("_recipe_name", "_backend", "_master_weights", "_step_supports_amp_scaling")
-        fresh: dict[str, Any] = {"_known": None, "_hypers": {}, "_loading": None}
+        fresh: dict[str, Any] = {"_known": None, "_hypers": {}, "_loading": None, "_local_grads": None}
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}, **fresh}
 
     @hooked
@@ -161,6 +162,7 @@ class StepOptimizer(Optimizer):
                 loss = closure()
         grad_scale = getattr(self, "grad_scale", None)
         found_inf = getattr(self, "found_inf", None)
+        self._local_grads = None
         known = self._known
         if known is not None and not known.holds(self):
             known = None
@@ -169,6 +171,7 @@ class StepOptimizer(Optimizer):
                 return loss
             found_inf = None
         if known is not None and known.quiet and grad_scale is None and found_inf is None:
+            self._local_grads = None
             for plan in known.plans:
                 plan.step(known.hypers, None, None)
             return loss
@@ -185,6 +188,7 @@ class StepOptimizer(Optimizer):
             if known is None:
                 self._known = None
                 self._known = known = self._make_plans(states)
+            self._local_grads = None
             plans = known.plans
             for plan in plans:
                 plan.assembly.check(scaled=grad_scale is not None)
@@ -253,7 +257,7 @@ class StepOptimizer(Optimizer):
         # The same recipe by other switches: they say what runs here.
         group.update(own)
         for p in group["params"]:
-            check_param(p, instead=self._torch_class(), stepped=False)
+            check_param(shard_of(p), instead=self._torch_class(), stepped=False)
             if p.device.type in ("cpu", "cuda"):
                 backends.resolve_backend(self._backend, p.device)
 
@@ -265,11 +269,11 @@ class StepOptimizer(Optimizer):
         for number, group in enumerate(self.param_groups):
             for p in group["params"]:
                 if p.grad is not None:
-                    self._check_for_step(p, p.grad)
+                    self._check_for_step(p)
                     states.check(p, hypers[number])
                     chosen.append((len(everything), number, p))
                 everything.append(p)
-        check_apart([p for _, _, p in chosen])
+        check_apart([shard_of(p) for _, _, p in chosen])
         first = np.array([states.prepare(p, hypers[number]) for _, number, p in chosen], bool)
         states.make_counters(self._chunks)
         members = [states.member(p, hypers[number]) for _, number, p in chosen]
@@ -282,10 +286,23 @@ class StepOptimizer(Optimizer):
             plans.append(self._make_plan(assembly, params, positions, groups, first[assembly.positions]))
         return Known(self, everything, plans, hypers)
 
-    def _check_for_step(self, p: Tensor, grad: Tensor) -> None:
-        check_param(p, instead=self._torch_class())
+    def local_grads(self, params: list[Tensor]) -> list[Any]:
+        """This step's gradients of these parameters as they are stepped: those of DTensors are this process's shards.
+
+        All of them are formed together, once a step, since other processes may have to take part.
+        """
+        if self._local_grads is None:
+            everything = chain.from_iterable(group["params"] for group in self.param_groups)
+            sharded = [p for p in everything if p.grad is not None and is_dtensor(p)]
+            self._local_grads = {id(p): grad_shard(p.grad, p) for p in sharded}
+        return [self._local_grads.get(id(p), p.grad) for p in params]
+
+    def _check_for_step(self, p: Tensor) -> None:
+        shard = shard_of(p)
+        check_param(shard, instead=self._torch_class())
         backends.resolve_backend(self._backend, p.device)
-        check_grad(p, grad, self.algorithm.title)
+        (grad,) = self.local_grads([p])
+        check_grad(shard, grad, self.algorithm.title)
 
     def _make_plan(
         self,
@@ -310,51 +327,3 @@ class StepOptimizer(Optimizer):
             first=first,
             any_first=bool(first.any()),
         )
-
-
-def make_optimizer(algorithm: Algorithm, *, module: str = "kernels") -> type[StepOptimizer]:
-    """The drop-in class of an algorithm.
-
-    Args:
-        algorithm: from the registry.
-        module: where the class will be found under its title; pickles refer to it.
-    """
-    signature = constructor_signature(algorithm)
-
-    def __init__(self: StepOptimizer, *args: Any, **kwargs: Any) -> None:
-        given = bind_constructor(algorithm, signature, self, args, kwargs)
-        name = choose_recipe(algorithm, given.recipe, given.values)
-        hyperparameters(algorithm, given.values)
-        defaults = {**given.values, **switches(algorithm.recipe(name), given.values)}
-        StepOptimizer.__init__(
-            self, given.params, defaults, recipe=name, backend=given.backend, master_weights=given.master_weights
-        )
-
-    __init__.__signature__ = signature  # type: ignore[attr-defined]
-    __init__.__doc__ = f"As torch.optim.{algorithm.title}, plus ``recipe``, ``backend`` and ``master_weights``."
-    recipes = "".join(f"\n    - ``{r.name}``: bit-identical to {r.equals}" for r in algorithm.recipes.values())
-    doc = f"""Drop-in for torch.optim.{algorithm.title}: one launch a step.
-
-    Recipes:{recipes}
-
-    Parameters, gradients and states are float32, bfloat16 or float16 and are updated in place.
-
-    Args:
-        params: as torch takes them, with torch's hyperparameters and switches after them.
-        recipe: whose rounding, instead of ``foreach``, ``fused`` and ``capturable``.
-        backend: ``auto``, ``triton`` (CUDA), ``simd`` (CPU), ``interpreter`` or ``reference``.
-        master_weights: keep a float32 master of every bfloat16 or float16 parameter, and float32 moments, in the state;
-            the step updates the master and rounds it into the parameter.
-    """
-    return type(
-        algorithm.title,
-        (StepOptimizer,),
-        {
-            "__init__": __init__,
-            "__doc__": doc,
-            "__module__": module,
-            "algorithm": algorithm,
-            "values_of": staticmethod(operator.itemgetter(*algorithm.hyperparameter_names)),
-            "_fixed": tuple(name for name in algorithm.hyperparameter_names if name not in signature.parameters),
-        },
-    )

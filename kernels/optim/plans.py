@@ -22,6 +22,7 @@ from ..launch.rows import host_rows
 from ..launch.tables import GRAD, Mirror, Tables, address_table, table_of
 from ..rounding.powers import power_table
 from .counters import Counters
+from .shards import is_dtensor
 
 _SHAPE, _DTYPE, _DEVICE = map(operator.attrgetter, ("shape", "dtype", "device"))
 _address = Tensor.data_ptr
@@ -111,6 +112,8 @@ class Plan:
         self._sent_for: Any = None
         self._sent_rows: list[Row] = []
         self._written = bucket.params if bucket.copies is None else bucket.copies
+        # The version that autograd looks at is a DTensor's own.
+        self._written = [*self._written, *filter(is_dtensor, self.owners)]
         stand_ins = {id(dense): source for source, dense in self.assembly.stand_ins}
         #: All but the gradients, in the order of the address table.
         self._fixed = [*bucket.params, *chain.from_iterable(filter(None, bucket.states)), *(bucket.copies or ())]

@@ -13,6 +13,7 @@ from ..launch.checks import IncompleteState, check_state, same_order
 from ..launch.dtypes import line_dtypes
 from ..rounding.flags import NESTEROV
 from .counters import Chunk, is_counter
+from .shards import is_dtensor, shard_of, state_shard
 
 if TYPE_CHECKING:
     from .optimizer import StepOptimizer
@@ -140,25 +141,27 @@ class States:
         """Check a state, and bring it into the element order of what is stepped (a checkpoint may have another)."""
         masters = self._optimizer.master_weights and p.dtype != torch.float32
         target = entry.get(MASTER, p) if masters else p
-        check_state(p, name, entry[name])
+        check_state(shard_of(p), name, state_shard(entry[name], p, name))
         if target is not p and entry[name].dtype != torch.float32:
             entry[name] = entry[name].float()
         like = p if entry[name] is target else target
-        if not same_order(entry[name], like):
+        # A shard in another order is stepped through a stand-in.
+        if not is_dtensor(p) and not same_order(entry[name], like):
             entry[name] = torch.empty_like(like, dtype=entry[name].dtype).copy_(entry[name])
 
     def member(self, p: Tensor, hyper: Any) -> Member:
         """The tensors of one parameter as a launch takes them."""
         entry = self._optimizer.state.get(p, {})
         names = self._algorithm.state_names(hyper)
-        states = [entry[state.name] if state.name in names else None for state in self._algorithm.states]
+        kept = [entry[state.name] if state.name in names else None for state in self._algorithm.states]
+        states = [None if state is None else shard_of(state) for state in kept]
         target = self.target(p)
-        assert p.grad is not None
+        (grad,) = self._optimizer.local_grads([p])
         return Member(
-            param=target,
-            grad=p.grad,
+            param=shard_of(target),
+            grad=grad,
             states=(*states, *[None] * (3 - len(states))),
-            copy=None if target is p else p,
+            copy=None if target is p else shard_of(p),
             flags=self._algorithm.flags(hyper),
         )
 
