@@ -74,8 +74,8 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="tune",
-        target="bench.timing.tune:tune_command",
-        help="Measure the launch shapes of the step kernels on a GPU.",
+        target="bench.timing.tune_cli:tune_command",
+        help="Measure the launch shapes of the step kernels on a GPU, and write the one chosen.",
     ),
 )
 

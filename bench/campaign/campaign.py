@@ -53,8 +53,10 @@ PARTS = (
     Part(name="conform", target="bench.campaign.parts:conform", share=0.5),
     Part(name="steps", target="bench.campaign.parts:steps", share=0.6),
     Part(name="population", target="bench.campaign.parts:population", share=0.5),
+    Part(name="study", target="bench.campaign.parts:study", share=0.4),
     Part(name="golden", target="bench.campaign.parts:replay_golden", share=0.3),
     Part(name="unconfirmed", target="bench.campaign.parts:unconfirmed", share=0.2),
+    Part(name="tune", target="bench.campaign.parts:tune", share=0.3),
     Part(name="timing", target="bench.campaign.parts:timing", share=1.0),
 )
 
@@ -65,7 +67,7 @@ def campaign_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Walk all of it on the CPU at toy size.")] = False,
     parts: Annotated[list[str] | None, typer.Option("--part", help="Run only these parts.")] = None,
 ) -> int:
-    """Conformance, golden vectors, open questions and timings on this machine's GPU.
+    """Conformance, golden vectors, open questions, a study and timings on this machine's GPU.
 
     Args:
         out: at most six files are written there.

@@ -6,6 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ def steps(out: Path, deadline: float, dry_run: bool) -> None:
         lambda workload: whole_step_providers(workload, clock.device),
         clock,
         deadline=min(deadline, time.monotonic() + _STEPS_LIMIT_S),
+        longest_s=_longest_s(dry_run),
         write=lambda document: _update(out / "timing.json", steps=document),
     )
 
@@ -174,6 +176,31 @@ def population(out: Path, deadline: float, dry_run: bool) -> None:
     run.run_all("cpu" if dry_run else "cuda", write, minutes=minutes, dry=dry_run)
 
 
+def study(out: Path, deadline: float, dry_run: bool) -> None:
+    """A quick study's pairs into studies.parquet, and held against the CPU's; section `study` of conform.json."""
+    from . import study as quick
+
+    _update(out / "conform.json", study=quick.study(out, deadline, dry_run))
+
+
+def tune(out: Path, deadline: float, dry_run: bool) -> None:
+    """Launch shapes of every step kernel; section `tune` of timing.json. On a CPU a stand-in takes the launches."""
+    from ..timing import host_cost
+    from ..timing import tune as tuning
+
+    sizes: dict[str, Any] = {"elements": 1 << 26}
+    if dry_run:
+        sizes = {"elements": 1 << 10, "shapes": tuning.SHAPES[:2], "rounds": 1}
+    with host_cost.without_launches() if dry_run else nullcontext():
+        tuning.tune(
+            _clock(dry_run),
+            deadline=deadline,
+            write=lambda document: _update(out / "timing.json", tune=document),
+            said=print,
+            **sizes,
+        )
+
+
 def timing(out: Path, deadline: float, dry_run: bool) -> None:
     """Kernel timings of every optimizer into timing.json, rewritten after every workload."""
     from ..timing.run import usual_providers
@@ -185,8 +212,14 @@ def timing(out: Path, deadline: float, dry_run: bool) -> None:
         lambda workload: usual_providers(workload, clock.device),
         clock,
         deadline=deadline,
+        longest_s=_longest_s(dry_run),
         write=lambda document: _update(out / "timing.json", **document),
     )
+
+
+def _longest_s(dry_run: bool) -> float:
+    """Of the rounds of one workload."""
+    return 0.1 if dry_run else 2.5
 
 
 def _clock(dry_run: bool) -> Clock:

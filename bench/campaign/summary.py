@@ -18,8 +18,10 @@ def lines(out: Path) -> list[str]:
         _conformance(found),
         _steps(times.get("steps", {})),
         _population(runs),
+        _study(found.get("study", {})),
         _golden(found),
         _unconfirmed(found),
+        _tune(times.get("tune", {})),
         _timing(times),
     )
     return [line for part in parts for line in part]
@@ -59,6 +61,30 @@ def _population(runs: dict[str, Any]) -> list[str]:
     ]
     text += [f"- failed: {row['item']}" for row in runs.get("errors", [])]
     return [*text, ""]
+
+
+def _study(found: dict[str, Any]) -> list[str]:
+    """The quick study on the device against its CPU pairs."""
+    if not found:
+        return []
+    verdict = f"{found['differing_cells']} differing cells" + (
+        f" in {found['differing']}" if found["differing"] else ""
+    )
+    missing = f", {len(found['missing'])} shards on one side alone" if found["missing"] else ""
+    took = ", ".join(f"{side} {seconds:.0f} s" for side, seconds in found["seconds"].items())
+    line = f"`{found['command']}`: {found['pairs']} rows in {found['shards']} shards, {verdict}{missing} ({took})."
+    return ["## A study, on the device and on the CPU", "", line, ""]
+
+
+def _tune(found: dict[str, Any]) -> list[str]:
+    chosen = found.get("chosen")
+    if not chosen:
+        return []
+    now = "x".join(map(str, found["now"]))
+    lost = "" if chosen["now_loss"] is None else f" (at most {100 * chosen['now_loss']:.1f}% below a kernel's best)"
+    best = f"{chosen['block']}x{chosen['num_warps']} (at most {100 * chosen['worst_loss']:.1f}%)"
+    line = f"Today {now}{lost}; chosen {best}; {len(found['not_run'])} kernels not run."
+    return ["## Launch shapes", "", line, ""]
 
 
 def _golden(found: dict[str, Any]) -> list[str]:

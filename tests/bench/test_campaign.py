@@ -1,8 +1,10 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+import kernels
 from bench.__main__ import main
 from bench.campaign import campaign, summary
 
@@ -35,7 +37,8 @@ def test_dry_run_walks_every_part(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["campaign", "--out", str(out), "--minutes", "5", "--dry-run"]) == 0
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["conform.json", "golden.npz", "population.json", "summary.md", "timing.json"]
+    assert names == ["conform.json", "golden.npz", "population.json", "studies.parquet", "summary.md", "timing.json"]
+    assert len(names) <= 6
     assert all(path.stat().st_size < 16 << 20 for path in out.iterdir())
     assert len((out / "summary.md").read_text().splitlines()) <= 100
     found = json.loads((out / "conform.json").read_text())
@@ -43,8 +46,14 @@ def test_dry_run_walks_every_part(tmp_path: Path) -> None:
     assert not found["conformance"]["failures"]
     assert {"replay", "powf", "recording"} <= set(found["golden"])
     assert not any("error" in str(found["golden"][name])[:12] for name in found["golden"])
+    study = found["study"]
+    assert study["pairs"] > 100 and study["shards"] >= 2 and not study["missing"]
+    assert study["differing_cells"] == 0 and pq.read_table(out / "studies.parquet").num_rows == study["pairs"]
     timing = json.loads((out / "timing.json").read_text())
     assert timing["rows"] and all(not row.get("error") for row in timing["rows"])
+    tuned = timing["tune"]
+    assert tuned["chosen"]["block"] and not tuned["not_run"]
+    assert {row["optimizer"] for row in tuned["rows"]} == set(kernels.CLASSES)
     whole = timing["steps"]["rows"]
     assert {row["provider"] for row in whole} == {
         "torch-fused",
@@ -53,4 +62,5 @@ def test_dry_run_walks_every_part(tmp_path: Path) -> None:
         "kernels-foreach",
     }
     assert all(row["step_us"] and row["queued_us"] and not row["error"] for row in whole)
-    assert summary.lines(out)
+    said = "\n".join(summary.lines(out))
+    assert f"{study['pairs']} rows" in said and "0 differing cells" in said and "Launch shapes" in said
