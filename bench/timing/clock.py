@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from lossscale.support.memory import free_bytes
+
 from .sensors import Reading, Sensors, cuda_sensors
 
 Work = Callable[[], Any]
@@ -100,12 +102,7 @@ class HostClock:
 
     def free_bytes(self) -> int:
         """What the system says is available."""
-        try:
-            with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123 - not a file on disk
-                fields = dict(line.split(":", 1) for line in lines)
-            return 1024 * int(fields["MemAvailable"].split()[0])
-        except (OSError, KeyError, ValueError):
-            return 1 << 32
+        return free_bytes("cpu")
 
 
 class DeviceClock:
@@ -192,8 +189,7 @@ class DeviceClock:
 
     def free_bytes(self) -> int:
         """Free on the device, torch's own cache included."""
-        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return int(torch.cuda.mem_get_info()[0]) + held
+        return free_bytes("cuda")
 
 
 def make_clock(device: str) -> Clock:

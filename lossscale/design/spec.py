@@ -11,7 +11,7 @@ from .arms import BASE, Member, get_arm
 from .grid import Grid, NetworkInits, OptimizerSpec
 
 AUTO: Final = "auto"
-"""An engine for every policy: the first that runs it."""
+"""An engine for every network and policy: the first that runs them."""
 
 
 @dataclass(frozen=True, kw_only=True)

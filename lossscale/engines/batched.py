@@ -9,6 +9,7 @@ import torch
 
 from kernels import DTYPES, Population
 
+from ..design.grid import NetworkInits
 from ..design.policies import Policy
 from ..design.spec import Cohort, RunSpec
 from ..models.networks import NETWORKS, get_network
@@ -34,6 +35,9 @@ class Batched:
     def networks(self) -> tuple[str, ...]:
         """All."""
         return tuple(NETWORKS)
+
+    def check(self, spec: RunSpec, policy: Policy, network: NetworkInits) -> None:
+        """Nothing more to refuse."""
 
     def advance(self, spec: RunSpec, cohort: Cohort, policy: Policy, hyper: Sequence[Any]) -> Iterator[Snapshot]:
         """The cohort at each checkpoint in turn.

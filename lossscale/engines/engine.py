@@ -9,14 +9,15 @@ import numpy as np
 
 from kernels import get_algorithm
 
-from ..design.grid import OptimizerSpec
+from ..design.grid import NetworkInits, OptimizerSpec
 from ..design.measures import STANDARD
 from ..design.policies import POLICIES, Policy, get_policy
 from ..design.spec import AUTO, Cohort, RunSpec
-from ..models.networks import get_network
+from ..models.modules import get_module
 from ..support.errors import InputError
 from .arithmetic import Arithmetic
 from .batched import Batched
+from .module import Module
 from .observer import Columns, Observer, Snapshot, join
 from .trainer import Trainer
 
@@ -42,34 +43,48 @@ class Engine(Protocol):
     def networks(self) -> tuple[str, ...]:
         """Those that it has."""
 
+    def check(self, spec: RunSpec, policy: Policy, network: NetworkInits) -> None:
+        """Refuse, before a run begins, what cannot be run of a network that it has in a policy that it runs.
+
+        Raises:
+            InputError: with the reason.
+        """
+
     def advance(self, spec: RunSpec, cohort: Cohort, policy: Policy, hyper: Sequence[Any]) -> Iterator[Snapshot]:
         """The cohort at each checkpoint in turn; a snapshot holds until the next is asked for."""
 
 
-ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (Batched(), Trainer())}
-"""Every engine, by name; ``auto`` takes the first that runs a policy."""
+ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (Batched(), Trainer(), Module())}
+"""Every engine, by name; ``auto`` takes the first that has a network and runs a policy."""
 
 
-def engine_of(spec: RunSpec, policy: str) -> Engine:
-    """The engine that the spec has for the policy."""
+def engine_of(spec: RunSpec, policy: str, network: str) -> Engine:
+    """The engine that the spec has for the policy and the network."""
     if spec.engine != AUTO:
         return ENGINES[spec.engine]
     formats = get_policy(policy)
-    return next((engine for engine in ENGINES.values() if not engine.refusal(formats)), ENGINES[Batched.name])
+    able = (engine for engine in ENGINES.values() if network in engine.networks() and not engine.refusal(formats))
+    return next(able, ENGINES[Module.name])
+
+
+def engines_of(spec: RunSpec) -> list[Engine]:
+    """All engines that the spec has, each once."""
+    chosen = (engine_of(spec, policy, item.network) for policy in spec.policies for item in spec.networks)
+    return [*{engine.name: engine for engine in chosen}.values()]
 
 
 def is_portable(spec: RunSpec) -> bool:
     """Whether the run has the same bits on every machine, so that another may go on with it."""
-    return all(engine_of(spec, policy).portable for policy in spec.policies)
+    return all(engine.portable for engine in engines_of(spec))
 
 
-def choose_engine(spec: RunSpec, policy: str) -> Engine:
-    """The engine that runs the spec's cells of that policy.
+def choose_engine(spec: RunSpec, policy: str, network: str) -> Engine:
+    """The engine that runs the spec's cells of that policy and network.
 
     Raises:
-        InputError: if it cannot run the policy, an arm's own one, or a network of the spec.
+        InputError: if it cannot run the policy, an arm's own one, or the network.
     """
-    engine = engine_of(spec, policy)
+    engine = engine_of(spec, policy, network)
     formats = get_policy(policy)
     reason = engine.refusal(formats)
     if reason:
@@ -83,25 +98,13 @@ def choose_engine(spec: RunSpec, policy: str) -> Engine:
                 f"is arm {arm.name}'s own ({own.text}) beside {policy}, and no engine runs two at once; leave it out"
             )
             raise InputError("--policy", arm.policy, remedy)
-    missing = [item.network for item in spec.networks if item.network not in engine.networks()]
-    if missing:
-        raise _lacking(spec, policy, engine, missing[0])
+    if network not in engine.networks():
+        remedies = [f"--network {item.network}" for item in spec.networks if item.network in engine.networks()]
+        having = [other for other in ENGINES.values() if network in other.networks() and not other.refusal(formats)]
+        remedies += [f"--engine {other.name}" for other in having]
+        remedy = f"is an engine without network {network}; give {' or '.join(remedies or ['--engine auto'])}"
+        raise InputError("--engine", spec.engine, remedy)
     return engine
-
-
-def _lacking(spec: RunSpec, policy: str, engine: Engine, network: str) -> InputError:
-    """Why a policy cannot be run on a network, and what can."""
-    remedies = [f"--network {item.network}" for item in spec.networks if item.network in engine.networks()]
-    having = [other for other in ENGINES.values() if network in other.networks()]
-    remedies += [f"--engine {other.name}" for other in having if not other.refusal(get_policy(policy))]
-    if spec.engine == AUTO:
-        able = (preset for preset, formats in POLICIES.items() if any(not other.refusal(formats) for other in having))
-        remedies += [f"--policy {preset}" for preset in able]
-    argument, value = ("--policy", policy) if spec.engine == AUTO else ("--engine", spec.engine)
-    remedy = f"runs on the {engine.name} engine" if spec.engine == AUTO else "is an engine"
-    return InputError(
-        argument, value, f"{remedy} without network {network}; give {' or '.join(remedies or ['--engine auto'])}"
-    )
 
 
 def run_cohort(spec: RunSpec, cohort: Cohort) -> Columns:
@@ -114,7 +117,7 @@ def run_cohort(spec: RunSpec, cohort: Cohort) -> Columns:
     Raises:
         InputError: for a policy or a network that the engine cannot run.
     """
-    engine, policy = choose_engine(spec, cohort.key.policy), get_policy(cohort.key.policy)
+    engine, policy = choose_engine(spec, cohort.key.policy, cohort.key.network), get_policy(cohort.key.policy)
     algorithm = get_algorithm(cohort.key.optimizer)
     base = base_hyperparameters(cohort.optimizer, spec.lr)
     hyper = [member.hyperparameters(algorithm, base) for member in spec.family]
@@ -155,5 +158,5 @@ def _coordinates(spec: RunSpec, cohort: Cohort, step: int) -> Columns:
         "against": np.array([family[pairing.against].name for pairing in pairings] * cohort.kept),
         "scale": np.array([family[pairing.arm].scale for pairing in pairings] * cohort.kept),
         "step": np.full(rows, step, dtype=np.int32),
-        "params": np.full(rows, get_network(cohort.key.network).parameters, dtype=np.int32),
+        "params": np.full(rows, get_module(cohort.key.network).parameters, dtype=np.int32),
     }

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import kernels
 
+from ..design.grid import NetworkInits
 from ..design.policies import Policy
 from ..design.spec import Cohort, RunSpec
 from ..models.data import Stream
@@ -48,6 +49,9 @@ class Trainer:
     def networks(self) -> tuple[str, ...]:
         """Those that are written for it."""
         return tuple(kernels.NETWORKS)
+
+    def check(self, spec: RunSpec, policy: Policy, network: NetworkInits) -> None:
+        """Nothing more to refuse."""
 
     def advance(self, spec: RunSpec, cohort: Cohort, policy: Policy, hyper: Sequence[Any]) -> Iterator[Snapshot]:
         """The cohort at each checkpoint in turn; arguments as `Batched.advance`.

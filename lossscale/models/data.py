@@ -33,8 +33,9 @@ class Batch:
     """One step's data for several families.
 
     Attributes:
-        inputs: [families, features, samples], float32.
-        targets: [families, outputs, samples], float32: a label, or one-hot classes.
+        inputs: [families, features, samples], float32. For modules [families, …] as one model's forward takes it.
+        targets: [families, outputs, samples], float32: a label, or one-hot classes. For modules [families, …] as the
+            loss takes it.
     """
 
     inputs: Tensor
@@ -113,6 +114,20 @@ class DigitsStream:
         return Batch(
             inputs=self._inputs[chosen].transpose(1, 2).contiguous(),
             targets=self._targets[chosen].transpose(1, 2).contiguous(),
+        )
+
+
+class SamplesFirst:
+    """A stream whose batches have the samples first, as modules take them: [families, samples, features]."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def batch(self, step: int) -> Batch:
+        """The same numbers."""
+        batch = self._stream.batch(step)
+        return Batch(
+            inputs=batch.inputs.transpose(1, 2).contiguous(), targets=batch.targets.transpose(1, 2).contiguous()
         )
 
 

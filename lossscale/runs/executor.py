@@ -104,9 +104,9 @@ def _interpreting(wanted: bool) -> Iterator[None]:
 
 def work(cohort: Cohort) -> int:
     """What a step of the cohort costs, in parameters of one model per arm."""
-    from ..models.networks import get_network
+    from ..models.modules import get_module
 
-    return cohort.size * (get_network(cohort.key.network).parameters + _MODEL_WORK)
+    return cohort.size * (get_module(cohort.key.network).parameters + _MODEL_WORK)
 
 
 def write_cohort(run: Path, spec: RunSpec, cohort: Cohort) -> str:

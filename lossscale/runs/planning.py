@@ -8,7 +8,7 @@ from typing import Any
 
 from ..design.grid import Grid, NetworkInits, OptimizerSpec
 from ..design.options import check_finite, find_algorithm, make_record, parse_options
-from ..design.policies import POLICIES
+from ..design.policies import POLICIES, get_policy
 from ..design.scales import parse_scale
 from ..design.spec import AUTO, RunSpec
 from ..design.study import Study
@@ -155,11 +155,11 @@ def _networks(grid: Grid, names: tuple[str, ...]) -> tuple[NetworkInits, ...]:
 
 
 def _settled(spec: RunSpec) -> RunSpec:
-    """The spec with ``auto`` by the engine's name, where it is one for all policies."""
-    from ..engines.engine import engine_of
+    """The spec with ``auto`` by the engine's name, where it is one for all policies and networks."""
+    from ..engines.engine import engines_of
 
-    own = list(dict.fromkeys(engine_of(spec, policy).name for policy in spec.policies))
-    return dataclasses.replace(spec, engine=own[0]) if len(own) == 1 else spec
+    own = engines_of(spec)
+    return dataclasses.replace(spec, engine=own[0].name) if len(own) == 1 else spec
 
 
 QUICK_STEPS = 50
@@ -191,7 +191,8 @@ def _check(spec: RunSpec) -> None:
     from ..engines.engine import choose_engine
 
     for policy in spec.policies:
-        choose_engine(spec, policy)
+        for network in spec.networks:
+            choose_engine(spec, policy, network.network).check(spec, get_policy(policy), network)
     for optimizer in spec.optimizers:
         algorithm = get_algorithm(optimizer.algorithm)
         base = make_record(algorithm, {"lr": spec.lr, **dict(optimizer.options)}, "--optimizer", optimizer.typed)

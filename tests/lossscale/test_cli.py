@@ -75,20 +75,12 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Failing:
         (("loss-vs-lr", "--optimizer", "adam:betas=0.9"), ("adam:betas=0.9", "more than one number")),
         (("loss-vs-lr", "--policy", "fp99"), ("--policy fp99", "fp32")),
         (
-            ("loss-vs-lr", "--policy", "bf16-mixed"),
-            (
-                "--policy bf16-mixed: runs on the trainer engine",
-                "mlp-64-32-10; give --network mlp-6-6-1 or --policy fp32",
-            ),
-        ),
-        (("loss-vs-lr", "--policy", "bf16-true", "--network", "mlp-64-32-10"), ("--policy bf16-true", "--policy fp32")),
-        (
             ("loss-vs-lr", "--policy", "bf16-true", "--engine", "batched"),
-            ("--policy bf16-true: the batched engine", "give fp32 or --engine trainer"),
+            ("--policy bf16-true: the batched engine", "give fp32 or --engine trainer or --engine module"),
         ),
         (
             ("loss-vs-lr", "--engine", "trainer"),
-            ("--engine trainer", "mlp-64-32-10; give --network mlp-6-6-1 or --engine batched"),
+            ("--engine trainer", "mlp-64-32-10; give --network mlp-6-6-1 or --engine batched or --engine module"),
         ),
         (("loss-vs-lr", "--engine", "trainor"), ("--engine trainor", "did you mean trainer?")),
         (("loss-vs-lr", "--network", "mlp-6-6"), ("--network mlp-6-6", "did you mean mlp-6-6-1?")),

@@ -162,7 +162,7 @@ def test_spec_survives_json() -> None:
 def test_a_policy_that_the_engine_cannot_run_is_refused_by_the_engine(name: str) -> None:
     spec = spec_of("mlp-6-6-1", OptimizerSpec(algorithm="sgd"))
     spec = dataclasses.replace(spec, policies=(name,), engine="batched")
-    for refuse in (lambda: choose_engine(spec, name), lambda: run(spec)):  # whoever let it through
+    for refuse in (lambda: choose_engine(spec, name, "mlp-6-6-1"), lambda: run(spec)):  # whoever let it through
         with pytest.raises(InputError, match=rf"^--policy {name}: .*fp32") as caught:
             refuse()
         assert "\n" not in str(caught.value)

@@ -1,0 +1,133 @@
+"""The module engine: any ``torch.nn`` module as a population, in any policy, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+import kernels
+from kernels import Population
+
+from ..design.grid import NetworkInits
+from ..design.policies import Policy
+from ..design.spec import Cohort, RunSpec
+from ..models.copies import Copies
+from ..models.modules import MODULES, get_module
+from ..support.errors import InputError
+from ..support.memory import free_bytes
+from .arithmetic import ORDERED
+from .observer import Snapshot
+from .start import starting_points
+from .threads import one_thread
+
+
+class Module:
+    """Modules by ``torch.func``, stepped as one population.
+
+    Forward and backward are torch's own operations in the policy's format, batched as ``vmap`` batches them: in 16 bits
+    a Linear rounds its products and then their sum with the bias. Float16 products on a CPU are float32 products of
+    the same numbers, rounded once.
+    """
+
+    name = "module"
+    portable = False
+    arithmetic = ORDERED
+
+    def refusal(self, policy: Policy) -> str:
+        """Gradients have the parameters' format, as every optimizer wants them."""
+        try:
+            kernels.Policy(**vars(policy))
+        except ValueError as error:
+            return f"the {self.name} engine does not run this policy ({error})"
+        return ""
+
+    def networks(self) -> tuple[str, ...]:
+        """All."""
+        return tuple(MODULES)
+
+    def check(self, spec: RunSpec, policy: Policy, network: NetworkInits) -> None:
+        """Runs one call of the network, and adds up what a cohort takes.
+
+        Raises:
+            InputError: for a module that cannot be run, with the reason, and for cohorts that do not fit into memory.
+        """
+        device = torch.device(spec.device)
+        with one_thread():
+            copies = self._copies(spec, network.network, range(1), policy, members=1)
+            params = copies.initial.to(device, kernels.DTYPES[policy.params].torch)
+            stream = get_module(network.network).stream(seed=spec.seed, inits=range(1), device=device)
+            copies.check(params, stream.batch(1))
+        _check_memory(spec, network.network, network.cohort_inits, policy, copies)
+
+    def advance(self, spec: RunSpec, cohort: Cohort, policy: Policy, hyper: Sequence[Any]) -> Iterator[Snapshot]:
+        """The cohort at each checkpoint in turn; arguments as `Batched.advance`.
+
+        Every call of forward and backward has the same size, so that the bits depend on neither the cohort's size nor
+        its other models.
+        """
+        assert not self.refusal(policy), "choose_engine lets through only what the engine can run"
+        family, device = spec.family, torch.device(spec.device)
+        network = get_module(cohort.key.network)
+        with one_thread():
+            copies = self._copies(spec, network.name, cohort.inits, policy, members=len(family))
+            drawn = copies.initial.to(kernels.DTYPES[policy.params].torch)
+            initial = starting_points(drawn, family, spec.seed, cohort.inits).to(device)
+            params, grads = initial.clone(), torch.empty_like(initial)
+            scales = torch.tensor([member.loss_factor for member in family], dtype=torch.float32, device=device)
+            scales = scales.repeat(cohort.size)
+            stream = network.stream(seed=spec.seed, inits=cohort.inits, device=device)
+            copies.check(params, stream.batch(1))
+            population = Population(
+                cohort.key.optimizer,
+                [*hyper] * cohort.size,
+                params,
+                recipe=cohort.key.recipe,
+                backend=spec.backend,
+                state_dtype=kernels.DTYPES[policy.state].torch,
+            )
+            for step in range(1, spec.steps + 1):
+                losses = copies.gradients(params, stream.batch(step), scales, grads, step=step)
+                if step not in spec.checkpoints:
+                    population.step(grads)
+                    continue
+                before = params.clone()
+                population.step(grads)
+                yield Snapshot(
+                    step=step,
+                    initial=initial,
+                    before=before,
+                    params=params,
+                    grads=grads,
+                    losses=losses,
+                    state=population.state,
+                )
+
+    def _copies(self, spec: RunSpec, network: str, inits: Sequence[int], policy: Policy, *, members: int) -> Copies:
+        return Copies(
+            get_module(network),
+            seed=spec.seed,
+            inits=inits,
+            members=members,
+            compute=kernels.DTYPES[policy.compute].torch,
+            device=torch.device(spec.device),
+        )
+
+
+def _check_memory(spec: RunSpec, network: str, inits: int, policy: Policy, copies: Copies) -> None:
+    """Refuse a cohort that is larger than what is free, and say what fits."""
+    numbers, members = copies.initial.shape[1], len(spec.family)
+    states = max(len(kernels.get_algorithm(item.algorithm).states) for item in spec.optimizers)
+    size = {name: kernels.DTYPES[value].bytes for name, value in vars(policy).items()}
+    # initial, before and now; gradients; states; and what an observation forms in double.
+    held = 3 * size["params"] + size["grads"] + states * size["state"] + 4 * 8
+    paired = 6 * 8 * len(spec.pairings)
+    family = numbers * (held * members + paired)
+    free = free_bytes(spec.device)
+    needed, fits = inits * family + copies.call_bytes, (free - copies.call_bytes) // family
+    if needed > free:
+        large = f"{inits} initialisations in a cohort are {inits * members:,} models of {numbers:,} numbers"
+        give = f"give the study cohort_inits={fits}" if fits > 0 else "not even one fits: give fewer arms and scales"
+        remedy = f"{large} and take about {needed / 1e9:.1f} GB, of {free / 1e9:.1f} that are free; {give}"
+        raise InputError("--network", network, remedy)

@@ -1,0 +1,157 @@
+"""One model of a module, as all of them are run: what is refused, and what becomes of its buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from kernels import bits
+
+from ..support.errors import InputError
+from .data import Batch
+from .dropout import Dropout, seeded
+from .modules import ModuleNetwork
+
+Named = Mapping[str, Tensor]
+
+
+class Prototype:
+    """The function of one model that `copies.Copies` maps over many.
+
+    Args:
+        network: the module's entry.
+        modules: of every initialisation, as they were built; the first is taken over.
+        sample: data of at least one family, for a trial pass.
+        compute: the format of parameters and buffers.
+        device: where.
+
+    Attributes:
+        module: the first, in that format, its dropout replaced.
+        initial: [inits, n] float32 on the CPU, the trained parameters of every initialisation.
+        dropouts: by name, with the shapes of their inputs.
+        own: buffers and frozen parameters that families do not share, [inits, …]: those that forward changes, and those
+            that were drawn.
+        saved_bytes: what one model's forward keeps for its backward.
+
+    Raises:
+        InputError: for a module that cannot be run as a population, with the reason.
+    """
+
+    def __init__(
+        self,
+        network: ModuleNetwork,
+        modules: Sequence[nn.Module],
+        sample: Batch,
+        *,
+        compute: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._network = network
+        self._compute = compute
+        self.module = modules[0]
+        for name, parameter in self.module.named_parameters():
+            if isinstance(parameter, nn.parameter.UninitializedParameter) or parameter.dtype != torch.float32:
+                raise self.refused(f"its parameter {name} is no float32 tensor of a size; make it so")
+        if not any(parameter.requires_grad for parameter in self.module.parameters()):
+            raise self.refused("it has no parameter to train")
+        flat = [nn.utils.parameters_to_vector(trained(module).values()) for module in modules]
+        self.initial = torch.stack(flat).detach()
+        try:
+            self.dropouts: dict[str, Dropout] = seeded(self.module)
+        except ValueError as error:
+            raise self.refused(str(error)) from None
+        for module in modules:
+            module.to(device, compute)
+        self.saved_bytes = 0
+        changed = self._trial(sample)
+        self.own: dict[str, Tensor] = {}
+        self._shared: dict[str, Tensor] = {}
+        self._changed = tuple(changed)
+        for name, first in _constants(self.module).items():
+            alike = [dict(_constants(module))[name] for module in modules]
+            if name in changed:
+                alike = [changed[name], *alike[1:]]
+            if name in changed or any(not _same(first, other) for other in alike):
+                self.own[name] = torch.stack(alike)
+            else:
+                self._shared[name] = first
+
+    def __call__(
+        self, parameters: Named, own: Named, inputs: Tensor, targets: Tensor, masks: Mapping[str, Sequence[Tensor]]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one model, in float32, and the buffers that its forward changed."""
+        for name, dropout in self.dropouts.items():
+            dropout.begin(masks[name])
+        numbers = {**parameters, **self._shared, **own}  # buffers that forward changes or replaces come back in it
+        outputs = functional_call(self.module, numbers, (inputs,))
+        return self._network.loss(outputs.float(), targets), {name: numbers[name] for name in self._changed}
+
+    def converted(self, inputs: Tensor) -> Tensor:
+        """Inputs as the module takes them: floating ones in its format."""
+        return inputs.to(self._compute) if inputs.is_floating_point() else inputs
+
+    def refused(self, reason: str) -> InputError:
+        """Why the module cannot be run."""
+        return InputError("--network", self._network.name, f"the module engine cannot run it: {reason}")
+
+    def _trial(self, sample: Batch) -> dict[str, Tensor]:
+        """Two passes of one model: the module's own, and a functional one.
+
+        Returns:
+            The buffers that forward changes, as they were before.
+        """
+        inputs, targets = self.converted(sample.inputs[0]), sample.targets[0]
+        before = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        passed = {name: buffer.clone() for name, buffer in before.items()}
+        with torch.random.fork_rng(devices=()):
+            for dropout in self.dropouts.values():
+                dropout.begin(None)
+            with torch.no_grad():
+                outputs = self.module(inputs)
+            if not isinstance(outputs, Tensor):
+                raise self.refused(f"its forward returns a {type(outputs).__name__}; return one tensor")
+            for dropout in self.dropouts.values():
+                dropout.begin([inputs.new_ones(shape, dtype=self._compute) for shape in dropout.shapes])
+            with torch.autograd.graph.saved_tensors_hooks(self._count, lambda kept: kept):
+                again = functional_call(self.module, passed, (inputs,))
+                loss = self._network.loss(again.float(), targets)
+        if not _same(outputs, again):
+            raise self.refused(
+                "two passes of the same numbers differ: it draws random numbers (masks come from nn.Dropout modules "
+                "alone) or keeps something besides its buffers"
+            )
+        if loss.dim() or not loss.requires_grad:
+            raise self.refused(f"its loss has shape {tuple(loss.shape)}; give one number that depends on parameters")
+        parameters = trained(self.module)
+        grads = torch.autograd.grad(loss, [*parameters.values()], allow_unused=True)
+        for name, grad in zip(parameters, grads, strict=True):
+            if grad is None:
+                raise self.refused(f"its parameter {name} takes no part in the loss; set requires_grad=False")
+            if grad.layout != torch.strided:
+                raise self.refused(f"the gradient of {name} is sparse; make it dense")
+        return {name: value for name, value in before.items() if not _same(value, passed[name])}
+
+    def _count(self, kept: Tensor) -> Tensor:
+        self.saved_bytes += kept.numel() * kept.element_size()
+        return kept
+
+
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that are trained, by name; those that are tied once."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def _constants(module: nn.Module) -> dict[str, Tensor]:
+    """Buffers and frozen parameters by name."""
+    frozen = ((name, p.detach()) for name, p in module.named_parameters() if not p.requires_grad)
+    return dict(chain(module.named_buffers(), frozen))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return bits.mismatches(a, b) == 0 if a.is_floating_point() else torch.equal(a, b)
