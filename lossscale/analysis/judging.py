@@ -85,6 +85,7 @@ class Lines:
         tolerance: float | None = None,
         reason: str = "",
         nonfinite: int = 0,
+        nonfinite_values: int = 0,
         **cell: Any,
     ) -> str:
         """One line; returns its verdict.
@@ -97,6 +98,7 @@ class Lines:
             tolerance: likewise.
             reason: why this line cannot judge the claim; empty if it can.
             nonfinite: pairs that were left out because they were not finite.
+            nonfinite_values: finite pairs left out because this quantity of theirs is infinite or NaN.
             cell: network, optimizer, options, recipe, policy, arm, against, scale and step, as far as they apply.
 
         Raises:
@@ -115,6 +117,7 @@ class Lines:
                 **cell,
                 "pairs": value.count,
                 "nonfinite_pairs": nonfinite,
+                "nonfinite_values": nonfinite_values,
                 "quantity": quantity,
                 "predicted": expected,
                 "measured": value.value,

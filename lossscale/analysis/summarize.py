@@ -91,6 +91,7 @@ def _summarize_key(key: Any, pairs: pd.DataFrame, study: str, predictions: Seque
                     **vars(group.cell),
                     "pairs": count,
                     "nonfinite_pairs": group.nonfinite_pairs,
+                    "nonfinite_values": group.finite_end - group.first - count,
                     "quantity": measure.quantity_name,
                     "predicted": predicted,
                     "measured": measured,

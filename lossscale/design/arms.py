@@ -47,11 +47,13 @@ class Control:
         title: its name there.
         says: what it shows, a sentence.
         exact_scales: whether it counts only at scales that are powers of two other than 1.
+        against: the arm that it is compared with.
     """
 
     title: str
     says: str
     exact_scales: bool = False
+    against: str = "base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class Arm:
         start: where its models begin.
         policy: preset of its own in place of the cell's; empty for the cell's.
         control: how it stands among the controls; None if it is none.
+        beside_base: whether it is compared with the base arm; one that is not needs a pairing of its own.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Arm:
     start: Start = Start.DRAWN
     policy: str = ""
     control: Control | None = None
+    beside_base: bool = True
 
     @property
     def scales_only_the_loss(self) -> bool:
@@ -122,6 +126,20 @@ ARMS: Final[dict[str, Arm]] = {
             ),
         ),
         ULP,
+        Arm(
+            name="lr-ulp",
+            scaled=True,
+            hyperparameters=scaled_lr,
+            start=Start.ONE_ULP,
+            beside_base=False,
+            control=Control(
+                title="one ulp at lr × s",
+                says="one ulp at lr × s: the same beside the run whose learning rate is multiplied by s, where "
+                "rounding "
+                "grows faster; it is the control of the distance between loss × s and lr × s.",
+                against="lr",
+            ),
+        ),
     )
 }
 """Every arm, by name. A new arm is an entry here; a study runs it by naming it in its grid."""

@@ -190,7 +190,20 @@ _STANDARD: Final = (
     ),
 )
 
-_FURTHER: Final[tuple[Measure, ...]] = ()
+SYMMETRIC_DISTANCE: Final = Measure(
+    name="symmetric_distance",
+    derived_from=("rel_distance", "size_ratio"),
+    derive=lambda distance, ratio: 2.0 * distance / (1.0 + ratio),
+    statistic=Statistic.MEDIAN,
+    quantity="median_symmetric_distance",
+    line=2,
+)
+"""|arm − against| over the mean of their sizes: the same whichever of the two is named first, at most 2."""
+
+_FURTHER: Final[tuple[Measure, ...]] = (
+    Measure(name="size_ratio", observe=lambda now: now.size_ratio, shown=True),
+    SYMMETRIC_DISTANCE,
+)
 """What a grid records if it names it: a new measure is an entry here."""
 
 MEASURES: Final[dict[str, Measure]] = {measure.name: measure for measure in (*_STANDARD, *_FURTHER)}

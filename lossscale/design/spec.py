@@ -137,9 +137,9 @@ class RunSpec:
 
     @property
     def pairings(self) -> tuple[Pairing, ...]:
-        """The pairs of every family: each arm against base, then the arms that are compared at equal scale."""
+        """The pairs of every family: arms against base, but those that say no, then arms compared at equal scale."""
         family = self.family
-        pairs = [Pairing(arm=index, against=0) for index in range(1, len(family))]
+        pairs = [Pairing(arm=index, against=0) for index in range(1, len(family)) if family[index].arm.beside_base]
         place = {(member.name, member.scale): index for index, member in enumerate(family)}
         for arm, against in self.against:
             pairs += [

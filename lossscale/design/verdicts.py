@@ -21,7 +21,11 @@ CELL: Final = (*SERIES, "arm", "against", "scale", "step")
 COLUMNS: Final = (
     "study",
     *CELL,
-    *("pairs", "nonfinite_pairs", "quantity", "predicted", "measured", "lo", "hi", "tolerance", "verdict"),
-    *("prediction", "reason"),
+    *("pairs", "nonfinite_pairs", "nonfinite_values"),
+    *("quantity", "predicted", "measured", "lo", "hi", "tolerance", "verdict", "prediction", "reason"),
 )
-"""The columns of summary.csv. ``prediction`` is the id of what is judged, ``reason`` why it was not; else empty."""
+"""The columns of summary.csv.
+
+``nonfinite_values`` counts finite pairs that were left out because this quantity of theirs is infinite or NaN;
+``prediction`` is the id of what is judged, ``reason`` why it was not, else empty.
+"""

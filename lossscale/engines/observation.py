@@ -113,6 +113,12 @@ class Observation:
         distance = self._norm(arm.double() - against.double())
         return torch.where(distance == 0, distance, distance / self._norm(against.double()))
 
+    @cached_property
+    def size_ratio(self) -> Tensor:
+        """Of pairs: |arm| / |against|."""
+        arm, against = self._both
+        return self._norm(arm.double()) / self._norm(against.double())
+
     def eps_over_r(self, level: float) -> Tensor:
         """Of pairs: a quantile of eps/r over v > 0 (a level of EPS_QUANTILES), of what the arm is compared with."""
         return self._denominators[0][EPS_QUANTILES.index(level)]

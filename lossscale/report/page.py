@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from ..design.arms import ARMS, BASE
+from ..design.arms import ARMS
 from ..design.measures import IDENTICAL, MOVED, REL_DISTANCE
 from ..design.scales import is_power_of_two, scale_text
 from ..design.study import Study
@@ -177,7 +177,7 @@ def _control_rows(summary: pd.DataFrame) -> Iterator[dict[str, Any]]:
         for arm in ARMS.values():
             if arm.control is None:
                 continue
-            of_arm = final[(final["arm"] == arm.name) & (final["against"] == BASE.name)]
+            of_arm = final[(final["arm"] == arm.name) & (final["against"] == arm.control.against)]
             if arm.control.exact_scales:
                 of_arm = of_arm[of_arm["scale"].map(is_power_of_two) & (of_arm["scale"] != 1.0)]
             shares = of_arm[of_arm["quantity"] == IDENTICAL.quantity_name]

@@ -36,6 +36,7 @@ def make_pairs() -> PairMaker:
             "differing_bits": 0,
             "max_ulp": 0,
             "rel_distance": 0.0,
+            "size_ratio": 1.0,
             "moved": 0.01,
             "update_norm_ratio": 1.0,
             "predicted_update_norm_ratio": np.nan,

@@ -295,7 +295,7 @@ def test_show(finished: Path, capsys: pytest.CaptureFixture[str], fails: Failing
         PAIR.replace("loss", "lose"),
         "a/b/c/d/e/f",
     ):
-        assert "mlp-6-6-1/adam:eps=0.001/fp32/loss:lr/4.0/0" in fails("show", finished, "--pair", unknown)
+        assert "mlp-6-6-1/adam:eps=0.001/fp32/lr-ulp:lr/4.0/0" in fails("show", finished, "--pair", unknown)
     assert "holds no run" in fails("show", finished / "pairs", "--pair", PAIR)
     assert "--pair" in fails("show", finished)
 

@@ -24,7 +24,8 @@ def _study_like(make_pairs: PairMaker, cell_key: Any, *, mapped_identical: bool 
             frames += [
                 make_pairs("loss", "base", scale, identical=False, rel_distance=loss if scale < 1 else loss / 1e5),
                 make_pairs("lr", "base", scale, identical=False, rel_distance=0.5),
-                make_pairs("loss", "lr", scale, identical=not apart, rel_distance=0.5 * apart),
+                make_pairs("loss", "lr", scale, identical=not apart, rel_distance=0.5 * apart, size_ratio=3.0),
+                make_pairs("lr-ulp", "lr", scale, identical=False, rel_distance=1e-6),
                 make_pairs(
                     "mapped", "base", scale, identical=mapped_identical, rel_distance=0.0 if mapped_identical else 1e-7
                 ),
@@ -57,7 +58,10 @@ def test_sentences_have_the_largest_pair_beside_the_median(make_pairs: PairMaker
     largest = {key: FromPairs(up=0.25, down=0.75, to_lr=1.5)}
     changes, same, _ = sentences(answers(summary, largest))
     assert "under Adam (s ≥ 2: 2e-08 to 0.25, s ≤ 0.5: 0.002 to 0.75)" in changes and "largest single pair" in changes
-    assert "0.5 of the latter's size apart in the median, a single pair up to 1.5" in same
+    assert (
+        "0.25 of their mean size apart in the median, a single pair up to 1.5 (an ulp at the start of lr × s: 1e-06)"
+        in same
+    )
 
 
 def test_the_largest_pair_is_a_finite_one_at_the_last_checkpoint(make_pairs: PairMaker) -> None:
@@ -67,12 +71,12 @@ def test_the_largest_pair_is_a_finite_one_at_the_last_checkpoint(make_pairs: Pai
             make_pairs(
                 "loss", "base", 2.0, step=50, rel_distance=[0.1, 0.2, 8.0] + [0.0] * 5, nonfinite=[0, 0, 1] + [0] * 5
             ),
-            make_pairs("loss", "lr", 2.0, step=50, rel_distance=0.5),
+            make_pairs("loss", "lr", 2.0, step=50, rel_distance=0.5, size_ratio=3.0),
             make_pairs("lr", "base", 2.0, step=50, rel_distance=7.0),
         ]
     )
     found = of_pairs(pairs)
-    assert (found.up, found.to_lr) == (0.2, 0.5) and math.isnan(found.down)
+    assert (found.up, found.to_lr) == (0.2, 0.25) and math.isnan(found.down)
 
 
 def test_pairs_that_come_together_again_do_not_agree(make_pairs: PairMaker, cell_key: Any) -> None:

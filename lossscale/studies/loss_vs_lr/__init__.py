@@ -21,6 +21,9 @@ GRID = Grid(
         OptimizerSpec(algorithm="sgd", options=(("momentum", 0.9),)),
         *(OptimizerSpec(algorithm=name, options=options) for name in ADAPTIVE for options in ((), (("eps", 1e-3),))),
     ),
+    arms=("base", "loss", "lr", "mapped", "null", "ulp", "lr-ulp"),
+    against=(("loss", "lr"), ("lr-ulp", "lr")),
+    measures=("size_ratio",),
     scales=tuple(sorted({1.0, *(10.0**k for k in (-4, -2, -1, 1, 2, 4)), *(2.0**k for k in (-12, -4, -1, 1, 4, 12))})),
 )
 

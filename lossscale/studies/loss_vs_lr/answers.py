@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from ...design.measures import SYMMETRIC_DISTANCE
 from ...design.scales import is_power_of_two
 from ...design.verdicts import FAILS, HOLDS, SERIES
 from ...report.labels import optimizer_label
@@ -30,7 +31,9 @@ WORDS: Final = (UNKNOWN, NO, ROUNDING, LITTLE_WORD, YES)
 
 LEGEND: Final = (
     "Distance: |a − b| / |b| over all weights at the last checkpoint, median over pairs, the largest over the "
-    f"scales s. “{ROUNDING}”: at most {CHAOS:g} times the one-ulp control, which is what moving every initial "
+    "scales s; between loss × s and lr × s (distance_to_lr) over the mean of the two sizes, beside what one ulp at the "
+    f"start grows to at lr × s (one_ulp_at_lr). “{ROUNDING}”: at most {CHAOS:g} times the one-ulp control, which is "
+    "what moving every initial "
     f"weight by one unit in the last place grows to; “{LITTLE_WORD}”: at most {LITTLE:.0%}. Counts such as 96/96: "
     "pairs at s = 2^k that agree in every bit at every checkpoint. Predictions at s = 1 count only where they fail."
 )
@@ -43,7 +46,7 @@ class FromPairs:
     Attributes:
         up: loss × s to the unscaled run, s > 1.
         down: the same for s < 1.
-        to_lr: loss × s to learning rate × s.
+        to_lr: loss × s to learning rate × s, symmetric.
         elsewhere: pairs of those two that agree in every bit at every checkpoint, s no power of two; None if unknown.
     """
 
@@ -74,6 +77,7 @@ class Answer:
     elsewhere_pairs: int
     elsewhere_of: int
     distance_to_lr: float
+    lr_floor: float
     mapped_pairs: int
     mapped_of: int
     nonfinite: int
@@ -115,6 +119,7 @@ def _wide_row(answer: Answer, several: Sequence[str]) -> dict[str, Any]:
         "distance_s<1": _rounded(answer.distance_down),
         "same_as_lr": _share_word(answer.same_pairs, answer.same_of),
         "distance_to_lr": _rounded(answer.distance_to_lr),
+        "one_ulp_at_lr": _rounded(answer.lr_floor),
         "mapped_identical": _share_word(answer.mapped_pairs, answer.mapped_of),
         "one_ulp_control": _rounded(answer.floor),
         "nonfinite": answer.nonfinite,
@@ -170,7 +175,8 @@ def _answer(key: tuple[Any, ...], lines: pd.DataFrame, largest: FromPairs) -> An
         # The summary counts checkpoint by checkpoint: an upper bound where pairs come together again.
         elsewhere_pairs=elsewhere[0] if largest.elsewhere is None else min(elsewhere[0], largest.elsewhere),
         elsewhere_of=elsewhere[1],
-        distance_to_lr=_largest(_changed(_line(final, "loss", "lr", "median_rel_distance"))),
+        distance_to_lr=_largest(_changed(_line(final, "loss", "lr", SYMMETRIC_DISTANCE.quantity_name))),
+        lr_floor=_largest(_changed(_line(final, "lr-ulp", "lr", SYMMETRIC_DISTANCE.quantity_name))),
         mapped_pairs=mapped[0],
         mapped_of=mapped[1],
         nonfinite=int(final[final["quantity"] == "identical_share"]["nonfinite_pairs"].sum()),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...design.measures import SYMMETRIC_DISTANCE
 from ...design.scales import is_power_of_two
 from ...design.verdicts import SERIES
 from ...runs.records import iter_cells
@@ -35,6 +36,13 @@ def of_pairs(pairs: pd.DataFrame) -> FromPairs:
     return FromPairs(
         up=float(base.loc[base["scale"] > 1, "rel_distance"].max()),
         down=float(base.loc[base["scale"] < 1, "rel_distance"].max()),
-        to_lr=float(lr.loc[lr["scale"] != 1, "rel_distance"].max()),
+        to_lr=_largest_symmetric(lr[lr["scale"] != 1]),
         elsewhere=int(both.groupby(["scale", "init"])["identical"].all().sum()),
     )
+
+
+def _largest_symmetric(pairs: pd.DataFrame) -> float:
+    """NaN for runs of before both sizes were kept."""
+    if not set(SYMMETRIC_DISTANCE.derived_from) <= set(pairs.columns) or SYMMETRIC_DISTANCE.derive is None:
+        return float("nan")
+    return float(SYMMETRIC_DISTANCE.derive(*(pairs[name] for name in SYMMETRIC_DISTANCE.derived_from)).max())

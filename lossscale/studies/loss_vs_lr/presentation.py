@@ -27,6 +27,7 @@ TITLES: Final = {
     "distance_s<1": "distance, s < 1",
     "same_as_lr": "same as lr × s?",
     "distance_to_lr": "distance of the two",
+    "one_ulp_at_lr": "one ulp at lr × s",
     "mapped_identical": "mapped run identical?",
     "one_ulp_control": "one-ulp control",
     "nonfinite": "non-finite pairs",

@@ -83,10 +83,12 @@ def _same_sentence(found: Sequence[Answer]) -> str:
 
 
 def _apart(group: Sequence[Answer]) -> str:
-    """How far loss × s ends from lr × s, in sizes of the latter."""
+    """How far loss × s ends from lr × s, in the mean of their sizes, beside the control at the larger rate."""
     median, pair = _reach(it.distance_to_lr for it in group), _reach(it.largest.to_lr for it in group)
     single = "" if math.isnan(pair) else f", a single pair up to {pair:.2g}"
-    return f"up to {median:.2g} of the latter's size apart in the median{single}"
+    floor = _reach(it.lr_floor for it in group)
+    control = "" if math.isnan(floor) else f" (an ulp at the start of lr × s: {floor:.2g})"
+    return f"up to {median:.2g} of their mean size apart in the median{single}{control}"
 
 
 def _mapped_sentence(found: Sequence[Answer]) -> str:
