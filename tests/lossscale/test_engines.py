@@ -85,6 +85,7 @@ def test_rows_and_columns_of_a_cohort() -> None:
     assert set(zip(pairs["arm"], pairs["against"], strict=True)) == {
         *((arm, "base") for arm in ("loss", "lr", "mapped", "null", "ulp")),
         ("loss", "lr"),
+        ("lr-ulp", "lr"),
     }
 
 
