@@ -58,11 +58,11 @@ AROUND: tuple[Mutant, ...] = (
     _around(
         "paused-stepped-again",
         "a parameter without a gradient is stepped with its last one",
-        ("Known.__init__", "grads = list(map(_GRAD, params))", "self._last = grads = list(map(_GRAD, params))"),
+        ("Known.__init__", "grads = self._grads_of(optimizer)", "self._last = grads = self._grads_of(optimizer)"),
         (
             "Known._grads_hold",
-            "grads = list(map(_GRAD, self._params))",
-            "pairs = zip(map(_GRAD, self._params), self._last)\n"
+            "grads = self._grads_of(optimizer)",
+            "pairs = zip(self._grads_of(optimizer), self._last)\n"
             "        self._last = grads = [old if new is None else new for new, old in pairs]",
         ),
     ),

@@ -132,7 +132,7 @@ LAUNCH: tuple[Mutant, ...] = (
         "no-op",
         "parameters are written back as they were",
         (
-            "_update",
+            "step_kernel._update",
             "tl.store(p_ptr + offset, p.to(PARAM), mask=mask)",
             "tl.store(p_ptr + offset, tl.load(p_ptr + offset, mask=mask), mask=mask)",
         ),
@@ -140,21 +140,21 @@ LAUNCH: tuple[Mutant, ...] = (
     _launch(
         "grad-scale-multiplied",
         "gradients are multiplied by grad_scale",
-        ("_update", _DIVIDE, "g = g * tl.load(grad_scale_ptr)"),
+        ("step_kernel._update", _DIVIDE, "g = g * tl.load(grad_scale_ptr)"),
         optimizer="Adam",
         recipe="fused",
     ),
     _launch(
         "grad-scale-by-reciprocal",
         "gradients are multiplied by 1 / grad_scale where torch divides",
-        ("_update", _DIVIDE, "g = g * tl.div_rn(tl.full((), 1.0, tl.float32), tl.load(grad_scale_ptr))"),
+        ("step_kernel._update", _DIVIDE, "g = g * tl.div_rn(tl.full((), 1.0, tl.float32), tl.load(grad_scale_ptr))"),
         optimizer="Adam",
         recipe="fused",
     ),
     _launch(
         "gradient-not-written-back",
         "the unscaled gradient stays in registers",
-        ("_update", f"{_DIVIDE}\n        {_STORE}", _DIVIDE),
+        ("step_kernel._update", f"{_DIVIDE}\n        {_STORE}", _DIVIDE),
         optimizer="Adam",
         recipe="fused",
     ),
