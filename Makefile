@@ -1,7 +1,8 @@
 # make study        set up .venv (once), then run the default study on the best device
 # make test         set up .venv (once), then lint, type-check and test
 # make test-compat  the same code beside the oldest supported Triton, in .venv-compat
-# make clean        remove both environments and every cache; runs/ stays
+# make test-scale   runs on a Ray cluster of this machine, in .venv-scale
+# make clean        remove the environments and every cache; runs/ stays
 #
 # PYTHON is the interpreter that makes the environments (3.11 or later); `make clean` before changing it.
 # ARGS goes to the study: make study ARGS="--device cpu".
@@ -12,15 +13,17 @@ COMPAT_TRITON := 3.6.0
 
 VENV := .venv
 COMPAT := .venv-compat
+SCALE := .venv-scale
 BIN := $(VENV)/bin/python
 COMPAT_BIN := $(COMPAT)/bin/python
+SCALE_BIN := $(SCALE)/bin/python
 SOURCES := pyproject.toml constraints.txt
 
 # One thread for each of the two workers: tests are small, and oversubscribed threads slow them down.
 PYTEST_ENV := OMP_NUM_THREADS=1
 PYTEST_ARGS := -n 2 -q
 
-.PHONY: study test lint test-compat clean
+.PHONY: study test lint test-compat test-scale clean
 .DELETE_ON_ERROR:
 
 study: $(VENV)/.installed
@@ -41,8 +44,12 @@ test-compat: $(COMPAT)/.installed
 	$(PYTEST_ENV) TRITON_INTERPRET=1 $(COMPAT_BIN) -m pytest $(PYTEST_ARGS) -m interpreter
 	$(PYTEST_ENV) $(COMPAT_BIN) -m pytest $(PYTEST_ARGS) -m "not interpreter" -k static
 
+# One after the other: each starts processes for all the cores of a small machine.
+test-scale: $(SCALE)/.installed
+	$(PYTEST_ENV) $(SCALE_BIN) -m pytest -q tests/lossscale/test_ray.py tests/lossscale/test_executors.py
+
 clean:
-	rm -rf $(VENV) $(COMPAT) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(COMPAT) $(SCALE) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find kernels lossscale bench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is written only after a complete installation, and removed before a new one begins.
@@ -55,6 +62,11 @@ endef
 
 $(VENV)/.installed: EXTRAS := report,dev
 $(VENV)/.installed: $(SOURCES)
+	$(install)
+	@touch $@
+
+$(SCALE)/.installed: EXTRAS := dev,scale
+$(SCALE)/.installed: $(SOURCES)
 	$(install)
 	@touch $@
 

@@ -66,6 +66,31 @@ ShardOption = Annotated[
         show_default=False,
     ),
 ]
+ExecutorOption = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        metavar="auto|here|processes|ray",
+        help="What trains the cohorts: this process, processes of this machine, or the nodes of a Ray cluster.",
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="The Ray cluster's head; by default RAY_ADDRESS, or a cluster of this machine alone.",
+        show_default=False,
+    ),
+]
+ShardsByOption = Annotated[
+    str,
+    typer.Option(
+        "--shards-by",
+        metavar="workers|driver",
+        help="Who writes shards under --executor ray: the workers, or this process where nodes do not share --out.",
+    ),
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 1 if a prediction fails.")]
 PairOption = Annotated[
     str,
@@ -103,6 +128,9 @@ def run(
     device: DeviceOption = "auto",
     resume: ResumeOption = False,
     shard: ShardOption = None,
+    executor: ExecutorOption = "auto",
+    address: AddressOption = None,
+    shards_by: ShardsByOption = "workers",
     strict: StrictOption = False,
     out: OutOption = None,
     quick: QuickOption = False,
@@ -118,7 +146,8 @@ def run(
     command with --resume in place of --shard checks their shards, does what is missing and finishes the run.
     """
     chosen = _studies(study)
-    from .runs.planning import Choices, planned_manifest
+    from .runs.executor import open_executor
+    from .runs.planning import Choices
     from .runs.run import default_directory, run_share, run_study
     from .runs.share import Share
     from .runs.state import run_state
@@ -137,8 +166,11 @@ def run(
         quick=quick,
         resume=resume,
         share=None if shard is None else Share.parse(shard),
+        executor=executor,
+        address=address,
+        shards_by=shards_by,
     )
-    with Output(as_json) as output:
+    with Output(as_json) as output, open_executor(choices, output.note) as ready:
         asked = [
             (
                 item,
@@ -149,17 +181,17 @@ def run(
         ]
         for item, own, directory in asked[1:]:
             # Before hours of work, not after.
-            run_state(directory, planned_manifest(item, own), resume=resume or own.share is not None)
+            run_state(directory, ready.plan(item, own), resume=resume or own.share is not None)
         if choices.share is not None:
             scripts = [item.name for item, own, _ in asked if own.share is None]
             if scripts:
                 output.note(f"scripts have no shards and wait for --resume: {', '.join(scripts)}")
             shares = [(item, own, directory) for item, own, directory in asked if own.share is not None]
-            rows = [run_share(item, own, directory, output) for item, own, directory in shares]
+            rows = [run_share(item, own, directory, output, executor=ready) for item, own, directory in shares]
             output.table(rows, runs=[str(directory) for _, _, directory in shares])
             return 0
         for item, own, directory in asked:
-            run_study(item, own, directory, output, page=_page)
+            run_study(item, own, directory, output, executor=ready, page=_page)
         return _present([(item, directory) for item, _, directory in asked], output, strict=strict)
 
 

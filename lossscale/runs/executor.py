@@ -1,4 +1,4 @@
-"""Executors: what runs cohorts. Each cohort trains on one thread and writes its own shard, here or in a process."""
+"""Executors: what trains the cohorts of a run, each on one thread or one GPU and each with a shard of its own."""
 
 from __future__ import annotations
 
@@ -7,16 +7,36 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..design.spec import Cohort, RunSpec
+from ..support.errors import InputError, check_choice
+from .writers import Origin
 
-_INTERPRET: Final = "TRITON_INTERPRET"
+if TYPE_CHECKING:
+    from ..design.study import Study
+    from .planning import Choices
+    from .records import Manifest
+
+AUTO: Final = "auto"
+HERE: Final = "here"
+PROCESSES: Final = "processes"
+RAY: Final = "ray"
+EXECUTORS: Final = (AUTO, HERE, PROCESSES, RAY)
+"""As they are typed; ``auto`` is worker processes, but this process for a small run and on a GPU."""
+
+BY_WORKERS: Final = "workers"
+BY_DRIVER: Final = "driver"
+SHARDS_BY: Final = (BY_WORKERS, BY_DRIVER)
+"""Who writes the shards, where that can be chosen."""
+
+INTERPRET: Final = "TRITON_INTERPRET"
 
 _MODEL_WORK: Final = 40
 """What a model's step costs beyond its parameters, in parameters (measured: both networks on one AVX-512 core)."""
@@ -25,41 +45,133 @@ _SMALL_RUN: Final = 4_000_000
 """Work times steps below which starting workers, each of which imports torch, takes longer than the run: about 3 s."""
 
 
-def run_cohorts(
-    run: Path, spec: RunSpec, cohorts: Sequence[Cohort], workers: int | None = None
-) -> Generator[tuple[Cohort, str]]:
-    """Trains the cohorts and writes their shards, here or on worker processes.
+@dataclass(frozen=True)
+class Ended:
+    """A cohort whose shard is written.
+
+    Attributes:
+        cohort: which.
+        digest: the shard's SHA-256.
+        origin: of the process that trained it, where that may be on another machine.
+    """
+
+    cohort: Cohort
+    digest: str
+    origin: Origin | None = None
+
+
+class Executor(Protocol):
+    """Trains cohorts. Whatever it is, how many work for it and which of them are lost: the shards are the same."""
+
+    def plan(self, study: Study, choices: Choices) -> Manifest:
+        """The manifest of the run as it is where cohorts are trained, which decides device, machine and sources.
+
+        Raises:
+            InputError: as `planning.planned_manifest`.
+        """
+
+    def check(self, run: Path, manifest: Manifest) -> None:
+        """Looks at those that will train, before anything is written.
+
+        Raises:
+            InputError: for one whose resume key is not the manifest's, or that cannot write to the directory.
+        """
+
+    def train(self, run: Path, manifest: Manifest, cohorts: Sequence[Cohort]) -> Generator[Ended]:
+        """Trains the cohorts and has their shards written; when it is closed it stops all work for them.
+
+        Yields:
+            Each cohort when its shard is written, in the order they end.
+        """
+
+
+@contextmanager
+def open_executor(choices: Choices, note: Callable[[str], None]) -> Iterator[Executor]:
+    """The executor that was chosen, ready to work.
 
     Args:
-        run: directory of the run.
-        spec: what every cohort follows.
-        cohorts: those to run.
-        workers: processes; by default one per core, but this process alone for a small run and on a GPU.
+        choices: as the user gave them.
+        note: where lines for people go.
 
-    Yields:
-        Each cohort when its shard is written, with the shard's SHA-256, in the order they end.
+    Raises:
+        InputError: for one that is not to be had, or an option of another's.
     """
-    if workers is None:
-        alone = spec.device == "cuda" or sum(map(work, cohorts)) * spec.steps < _SMALL_RUN
-        workers = 1 if alone else len(os.sched_getaffinity(0))
-    workers = min(workers, len(cohorts))
-    elsewhere = spec.backend == "interpreter" and os.environ.get(_INTERPRET) != "1"
-    if workers > 1 or elsewhere:
-        yield from processes(run, spec, cohorts, max(workers, 1), interpret=elsewhere)
-    else:
-        yield from here(run, spec, cohorts)
+    check_choice("--executor", choices.executor, EXECUTORS)
+    check_choice("--shards-by", choices.shards_by, SHARDS_BY)
+    if choices.executor == RAY:
+        from .cluster import open_cluster
+
+        with open_cluster(choices, note) as cluster:
+            yield cluster
+        return
+    if choices.address is not None:
+        raise InputError("--address", choices.address, "is for a Ray cluster; add --executor ray or leave it out")
+    if choices.shards_by != BY_WORKERS:
+        raise InputError("--shards-by", choices.shards_by, "is for --executor ray; add that or leave it out")
+    yield Local(choices.executor, choices.workers)
 
 
-def here(run: Path, spec: RunSpec, cohorts: Sequence[Cohort]) -> Iterator[tuple[Cohort, str]]:
-    """The executor in this process: one cohort after the other. Results as `run_cohorts`."""
+@dataclass(frozen=True)
+class Local:
+    """Trains in this process or on worker processes of this machine.
+
+    Attributes:
+        kind: ``here``, ``processes`` or ``auto``.
+        workers: processes; by default one per core.
+    """
+
+    kind: str = AUTO
+    workers: int | None = None
+
+    def plan(self, study: Study, choices: Choices) -> Manifest:
+        """As `Executor`."""
+        from .planning import planned_manifest
+
+        manifest = planned_manifest(study, choices)
+        spec = manifest.run_spec
+        if self.kind == HERE and spec is not None and _elsewhere(spec):
+            remedy = f"needs {INTERPRET}=1 where the interpreter is the backend; set it, or give processes"
+            raise InputError("--executor", HERE, remedy)
+        return manifest
+
+    def check(self, run: Path, manifest: Manifest) -> None:
+        """As `Executor`: this machine has made the manifest, and `run_study` tries the directory."""
+
+    def train(self, run: Path, manifest: Manifest, cohorts: Sequence[Cohort]) -> Generator[Ended]:
+        """As `Executor`."""
+        spec = manifest.run_spec
+        assert spec is not None, "only a grid has cohorts"
+        workers = min(self._workers(spec, cohorts), len(cohorts))
+        elsewhere = _elsewhere(spec)
+        if self.kind == PROCESSES or workers > 1 or elsewhere:
+            yield from processes(run, spec, cohorts, max(workers, 1), interpret=elsewhere)
+        else:
+            yield from here(run, spec, cohorts)
+
+    def _workers(self, spec: RunSpec, cohorts: Sequence[Cohort]) -> int:
+        if self.kind == HERE:
+            return 1
+        if self.workers is not None:
+            return self.workers
+        small = self.kind == AUTO and sum(map(work, cohorts)) * spec.steps < _SMALL_RUN
+        return 1 if small or spec.device == "cuda" else len(os.sched_getaffinity(0))
+
+
+def _elsewhere(spec: RunSpec) -> bool:
+    """Whether this process cannot train the cohorts, since its kernels are compiled."""
+    return spec.backend == "interpreter" and os.environ.get(INTERPRET) != "1"
+
+
+def here(run: Path, spec: RunSpec, cohorts: Sequence[Cohort]) -> Iterator[Ended]:
+    """In this process: one cohort after the other. Results as `Executor.train`."""
     for cohort in cohorts:
-        yield cohort, write_cohort(run, spec, cohort)
+        yield Ended(cohort, write_cohort(run, spec, cohort))
 
 
 def processes(
     run: Path, spec: RunSpec, cohorts: Sequence[Cohort], workers: int, *, interpret: bool = False
-) -> Generator[tuple[Cohort, str]]:
-    """The executor on worker processes, which interpret the kernels if told to. Results as `run_cohorts`."""
+) -> Generator[Ended]:
+    """On worker processes, which interpret the kernels if told to. Results as `Executor.train`."""
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start)
     try:
@@ -77,7 +189,7 @@ def processes(
 
 def _in_turn(
     executor: ProcessPoolExecutor, run: Path, spec: RunSpec, cohorts: Sequence[Cohort], waiting: int
-) -> Iterator[tuple[Cohort, str]]:
+) -> Iterator[Ended]:
     """Keeps a few cohorts submitted: memory does not grow with their number."""
     left = iter(cohorts)
     running: dict[Future[str], Cohort] = {}
@@ -87,19 +199,19 @@ def _in_turn(
         if not running:
             return
         for future in wait(running, return_when=FIRST_COMPLETED).done:
-            yield running.pop(future), future.result()
+            yield Ended(running.pop(future), future.result())
 
 
 @contextmanager
 def _interpreting(wanted: bool) -> Iterator[None]:
     """Triton reads the variable when a worker imports the kernels; this process has compiled ones."""
     if wanted:
-        os.environ[_INTERPRET] = "1"
+        os.environ[INTERPRET] = "1"
     try:
         yield
     finally:
         if wanted:
-            del os.environ[_INTERPRET]
+            del os.environ[INTERPRET]
 
 
 def work(cohort: Cohort) -> int:
@@ -111,10 +223,21 @@ def work(cohort: Cohort) -> int:
 
 def write_cohort(run: Path, spec: RunSpec, cohort: Cohort) -> str:
     """Trains one cohort, writes its shard and returns the shard's SHA-256."""
-    from ..engines.engine import run_cohort
-    from .records import write_shard
+    from .records import place_shard
 
-    return write_shard(run, spec.study, cohort, run_cohort(spec, cohort))
+    return place_shard(run, cohort, train_cohort(spec, cohort))
+
+
+def train_cohort(spec: RunSpec, cohort: Cohort) -> bytes:
+    """Trains one cohort and returns its shard; an exception says which cohort it was."""
+    from ..engines.engine import run_cohort
+    from .records import shard_bytes
+
+    try:
+        return shard_bytes(spec.study, cohort, run_cohort(spec, cohort))
+    except Exception as error:
+        error.add_note(f"in cohort {cohort.name}; the shards before it are whole, and --resume goes on from there")
+        raise
 
 
 def _start() -> None:

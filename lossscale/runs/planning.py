@@ -13,9 +13,11 @@ from ..design.scales import parse_scale
 from ..design.spec import AUTO, RunSpec
 from ..design.study import Study
 from ..support.errors import InputError, check_choice, check_count, choose, input_errors
+from .executor import EXECUTORS
 from .records import Manifest
 from .share import Share
 from .sources import SOURCES, digest
+from .writers import Origin
 
 LARGEST_INITS = 1_000_000
 """Per cell. The cohorts of a run are listed in memory."""
@@ -39,6 +41,9 @@ class Choices:
     resume: bool = False
     workers: int | None = None
     share: Share | None = None
+    executor: str = "auto"
+    address: str | None = None
+    shards_by: str = "workers"
 
     def grid_only(self) -> dict[str, object]:
         """The choices given that only a grid has, by option."""
@@ -50,6 +55,7 @@ class Choices:
             "--inits": self.inits,
             "--engine": None if self.engine == AUTO else self.engine,
             "--shard": self.share,
+            "--executor": None if self.executor == EXECUTORS[0] else self.executor,
         }
         return {name: value for name, value in named.items() if value not in ((), None)}
 
@@ -204,15 +210,27 @@ def _check(spec: RunSpec) -> None:
 
 def _manifest(study: Study, seed: int, device: str, spec: RunSpec | None, options: dict[str, Any]) -> Manifest:
     from ..engines.engine import is_portable
-    from ..support.provenance import collect
 
-    provenance = collect(device)
-    portable = spec is not None and is_portable(spec)
+    provenance, key = origin_of(study.name, device, portable=spec is not None and is_portable(spec))
     return Manifest(
         study=study.name,
         seed=seed,
         spec=None if spec is None else spec.as_dict(),
         options=options,
-        provenance=provenance.as_dict(),
-        resume_key={**provenance.resume_key(portable=portable), SOURCES: digest(study)},
+        provenance=dict(provenance),
+        resume_key=dict(key),
     )
+
+
+def origin_of(study: str, device: str, *, portable: bool) -> Origin:
+    """Provenance and resume key of this process.
+
+    Args:
+        study: name of the study that it has a part in.
+        device: ``cpu`` or ``cuda``.
+        portable: whether the run's bits are the same on every machine.
+    """
+    from ..support.provenance import collect
+
+    provenance = collect(device)
+    return provenance.as_dict(), {**provenance.resume_key(portable=portable), SOURCES: digest(study)}

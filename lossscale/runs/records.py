@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..design.measures import STANDARD, get_measure
 from ..design.spec import CellKey, Cohort, RunSpec
 from ..support.errors import InputError
-from ..support.files import create_text, whole_file, write_json
+from ..support.files import create_text, write_bytes, write_json
 from ..support.output import to_json
 from .writers import read_writers
 
@@ -123,19 +123,26 @@ def shard_path(run: Path, cohort: Cohort) -> Path:
     return run / PAIRS / f"{cohort.name}.parquet"
 
 
-def write_shard(run: Path, study: str, cohort: Cohort, columns: Columns) -> str:
-    """Writes a cohort's pairs whole; the same pairs give the same bytes.
-
-    Returns:
-        The file's SHA-256, for `write_checksums`.
-    """
+def shard_bytes(study: str, cohort: Cohort, columns: Columns) -> bytes:
+    """A cohort's shard, a parquet file; the same pairs give the same bytes."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = shard_path(run, cohort)
-    with whole_file(path) as temporary:
-        pq.write_table(_table(study, cohort.key, columns), temporary, compression="zstd", version="2.6")
-        digest = _digest(temporary)
-    return digest
+    sink = pa.BufferOutputStream()
+    pq.write_table(_table(study, cohort.key, columns), sink, compression="zstd", version="2.6")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def place_shard(run: Path, cohort: Cohort, data: bytes) -> str:
+    """Writes a cohort's shard whole and returns its SHA-256."""
+    write_bytes(shard_path(run, cohort), data)
+    return digest_of(data)
+
+
+def digest_of(data: bytes) -> str:
+    """The SHA-256 by which a shard is known."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def _table(study: str, key: CellKey, columns: Columns) -> pa.Table:

@@ -8,14 +8,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from ..design.spec import Cohort, RunSpec
+from ..design.spec import Cohort
 from ..design.study import Study, StudyContext
+from ..support.errors import InputError
 from ..support.files import make_directory, remove_leftovers
 from ..support.output import Output
 from . import records
-from .executor import run_cohorts
-from .lock import locked
-from .planning import Choices, planned_manifest
+from .executor import Executor, Local
+from .lock import LOCK, locked
+from .planning import Choices
 from .progress import Progress
 from .records import Manifest
 from .state import RunState, refuse_other_sources, run_state, same_sources
@@ -32,7 +33,15 @@ def default_directory(study: Study, choices: Choices) -> Path:
     return Path("runs") / (f"{study.name}-quick" if choices.quick else study.name)
 
 
-def run_study(study: Study, choices: Choices, run: Path, output: Output, *, page: PageWriter | None = None) -> None:
+def run_study(
+    study: Study,
+    choices: Choices,
+    run: Path,
+    output: Output,
+    *,
+    executor: Executor | None = None,
+    page: PageWriter | None = None,
+) -> None:
     """Runs the study into the directory ``run``; a run that is finished stays as it is, but for a lost summary.
 
     Args:
@@ -40,6 +49,7 @@ def run_study(study: Study, choices: Choices, run: Path, output: Output, *, page
         choices: as the user gave them.
         run: the directory.
         output: where lines go.
+        executor: trains the cohorts; by default this machine does.
         page: makes the page, when the run has changed or has none.
 
     Raises:
@@ -47,23 +57,31 @@ def run_study(study: Study, choices: Choices, run: Path, output: Output, *, page
             shards that is not to be resumed; nothing has been changed then.
         KeyboardInterrupt: after Ctrl-C, leaving a run that ``--resume`` continues.
     """
-    manifest = planned_manifest(study, choices)
+    executor = executor or Local(choices.executor, choices.workers)
+    manifest = executor.plan(study, choices)
     run_state(run, manifest, resume=choices.resume)
-    make_directory(run)
-    with locked(run) as alone, _resumable(f"--resume (run directory {run})"):
+    with (
+        _as_it_was(run),
+        locked(make_directory(run)) as alone,
+        _resumable(f"--resume (run directory {run})"),
+    ):
         # Looked at again: another process may have finished it before we were alone.
         state = run_state(run, manifest, resume=choices.resume)
         if state is RunState.FINISHED and not same_sources(run, manifest):
             output.note("made by an earlier version of this code; give another --out to run it again")
         if alone and state in (RunState.NEW, RunState.BEGUN):
             remove_leftovers(run)
-        complete = _complete_script if manifest.spec is None else _complete_grid
-        changed = complete(study, manifest, choices, run, state, output)
+        if manifest.spec is None:
+            changed = _complete_script(study, manifest, run, state, output)
+        else:
+            changed = _complete_grid(study, manifest, choices, run, state, output, executor)
         if page is not None and (changed or not (run / REPORT).exists()):
             page(run, output)
 
 
-def run_share(study: Study, choices: Choices, run: Path, output: Output) -> dict[str, Any]:
+def run_share(
+    study: Study, choices: Choices, run: Path, output: Output, *, executor: Executor | None = None
+) -> dict[str, Any]:
     """Runs the cohorts of ``choices.share`` into a directory that other processes write to at the same time.
 
     The first of them makes the manifest. None of them finishes the run: `run_study` does, when it is to be resumed.
@@ -73,6 +91,7 @@ def run_share(study: Study, choices: Choices, run: Path, output: Output) -> dict
         choices: as the user gave them, a share among them.
         run: the directory.
         output: where lines go.
+        executor: trains the cohorts; by default this machine does.
 
     Returns:
         What is there of the share, as a row of the command's table.
@@ -83,22 +102,37 @@ def run_share(study: Study, choices: Choices, run: Path, output: Output) -> dict
     """
     share = choices.share
     assert share is not None, "a share is what this runs"
-    manifest = planned_manifest(study, choices)
+    executor = executor or Local(choices.executor, choices.workers)
+    manifest = executor.plan(study, choices)
     run_state(run, manifest, resume=True, joining="--shard")
     make_directory(run)
     with locked(run, shared=True), _resumable(f"the same command (run directory {run})"):
         state = run_state(run, manifest, resume=True, joining="--shard")
+        executor.check(run, manifest)
         if state is RunState.NEW and not records.create_manifest(run, manifest):
             state = run_state(run, manifest, resume=True, joining="--shard")
         spec = manifest.run_spec
         assert spec is not None, f"study {study.name} has no grid"
         cohorts = list(share.of(spec.cohorts()))
-        _advance(run, spec, manifest, cohorts, choices, output)
+        _advance(run, manifest, cohorts, executor, output)
         hint = "when all shards are there, --resume in place of --shard finishes the run"
         hint = "the run is finished" if state is RunState.FINISHED else hint
         output.note(f"{study.name}: shard {share} is written to {run}; {hint}")
     pairs = sum(cohort.kept for cohort in cohorts) * len(spec.pairings)
     return {"study": study.name, "shard": str(share), "cohorts": len(cohorts), "pairs": pairs}
+
+
+@contextmanager
+def _as_it_was(run: Path) -> Iterator[None]:
+    """Takes a new directory away again if it was refused before anything was written to it."""
+    new = not run.exists()
+    try:
+        yield
+    except InputError:
+        if new and run.is_dir() and [path.name for path in run.glob("*")] in ([], [LOCK]):
+            (run / LOCK).unlink(missing_ok=True)
+            run.rmdir()
+        raise
 
 
 @contextmanager
@@ -110,19 +144,27 @@ def _resumable(how: str) -> Iterator[None]:
 
 
 def _complete_grid(
-    study: Study, planned: Manifest, choices: Choices, run: Path, state: RunState, output: Output
+    study: Study,
+    planned: Manifest,
+    choices: Choices,
+    run: Path,
+    state: RunState,
+    output: Output,
+    executor: Executor,
 ) -> bool:
     """Does what the directory lacks, and returns whether that was anything."""
     spec = planned.run_spec
     assert spec is not None, f"study {study.name} has no grid"
     cohorts = list(spec.cohorts())
+    if state in (RunState.NEW, RunState.BEGUN):
+        executor.check(run, planned)
     if state is RunState.NEW:
         records.write_manifest(run, planned)
     trained = False
     if state in (RunState.FINISHED, RunState.UNCOUNTED) and not choices.resume:
         checksums = records.check_shards(run, cohorts, "--out")
     else:
-        checksums, trained = _advance(run, spec, planned, cohorts, choices, output)
+        checksums, trained = _advance(run, planned, cohorts, executor, output)
     if state is RunState.FINISHED and not trained:
         return False
     _conclude(study, run, checksums)
@@ -130,7 +172,7 @@ def _complete_grid(
 
 
 def _advance(
-    run: Path, spec: RunSpec, planned: Manifest, cohorts: Sequence[Cohort], choices: Choices, output: Output
+    run: Path, planned: Manifest, cohorts: Sequence[Cohort], executor: Executor, output: Output
 ) -> tuple[dict[str, str], bool]:
     """Runs those of the cohorts whose shards are missing or damaged.
 
@@ -142,16 +184,20 @@ def _advance(
     if not left:
         return checksums, False
     refuse_other_sources(run, planned)
+    spec = planned.run_spec
+    assert spec is not None, "only a grid has cohorts"
     make_directory(run / records.PAIRS)
     with (
         Writer(run, (planned.provenance, planned.resume_key)) as writer,
         Progress(spec, cohorts, left, output) as progress,
-        closing(run_cohorts(run, spec, left, choices.workers)) as ended,
+        closing(executor.train(run, planned, left)) as ended,
     ):
-        for cohort, digest in ended:
-            writer.wrote(cohort.name, digest)
-            checksums[cohort.name] = digest
-            progress.done(cohort)
+        for one in ended:
+            if one.origin is not None:
+                writer.works(one.origin)
+            writer.wrote(one.cohort.name, one.digest)
+            checksums[one.cohort.name] = one.digest
+            progress.done(one.cohort)
     return checksums, True
 
 
@@ -167,9 +213,7 @@ def _conclude(study: Study, run: Path, checksums: dict[str, str]) -> None:
     remove_writers(run)
 
 
-def _complete_script(
-    study: Study, planned: Manifest, choices: Choices, run: Path, state: RunState, output: Output
-) -> bool:
+def _complete_script(study: Study, planned: Manifest, run: Path, state: RunState, output: Output) -> bool:
     """Runs the script unless the directory has all of it, and returns whether it was run."""
     if state is RunState.FINISHED:
         return False

@@ -8,27 +8,32 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..design.study import Study
-
 SOURCES = "sources"
 """Its name in a manifest's resume key."""
 
 
-def digest(study: Study) -> str:
+def digest(study: str) -> str:
     """Of the sources of the kernels, of what trains and measures, and of the study, without comments and blanks."""
     found = importlib.util.find_spec("kernels")
     assert found is not None and found.origin is not None
     package = Path(__file__).resolve().parents[1]
-    # The registry has imported the study's module, wherever it lies.
-    own = sys.modules.get(f"{package.name}.studies.{study.name.replace('-', '_')}")
+    own = _module_file(f"{package.name}.studies.{study.replace('-', '_')}")
     folders = [Path(found.origin).parent, *(package / room for room in ("design", "models", "engines"))]
     files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     shared = (package / name for name in ("theory.py", "diagnose/rounding.py", "diagnose/steps.py"))
-    files += [*shared, *([Path(own.__file__)] if own is not None and own.__file__ else [])]
+    files += [*shared, *([own] if own is not None else [])]
     hashed = hashlib.sha256()
     for path in files:
         hashed.update("\n".join(_code(path)).encode())
     return hashed.hexdigest()[:16]
+
+
+def _module_file(name: str) -> Path | None:
+    """Where the registry found the study's module, wherever that is; or would find it, in a process without one."""
+    module = sys.modules.get(name)
+    found = importlib.util.find_spec(name) if module is None else None
+    origin = found.origin if found is not None else getattr(module, "__file__", None)
+    return Path(origin) if origin else None
 
 
 def _code(path: Path) -> Iterator[str]:

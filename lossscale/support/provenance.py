@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _PACKAGES = (
     *("torch", "triton", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "numba", "plotly", "typer", "rich"),
+    "ray",
     *("jax", "optax", "torch-optimi", "bitsandbytes", "torchao"),
 )
 

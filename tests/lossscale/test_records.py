@@ -33,12 +33,13 @@ def spec(manifest: Manifest) -> RunSpec:
 @pytest.fixture
 def run(tmp_path: Path, manifest: Manifest, spec: RunSpec) -> Path:
     records.write_manifest(tmp_path, manifest)
-    checksums = {
-        cohort.name: records.write_shard(tmp_path, spec.study, cohort, run_cohort(spec, cohort))
-        for cohort in spec.cohorts()
-    }
+    checksums = {cohort.name: records.place_shard(tmp_path, cohort, shard(spec, cohort)) for cohort in spec.cohorts()}
     records.write_checksums(tmp_path, checksums)
     return tmp_path
+
+
+def shard(spec: RunSpec, cohort: Cohort) -> bytes:
+    return records.shard_bytes(spec.study, cohort, run_cohort(spec, cohort))
 
 
 def first(spec: RunSpec) -> Cohort:
@@ -48,7 +49,7 @@ def first(spec: RunSpec) -> Cohort:
 def test_equal_pairs_are_equal_bytes(run: Path, spec: RunSpec, tmp_path: Path) -> None:
     cohort = first(spec)
     before = records.shard_path(run, cohort).read_bytes()
-    digest = records.write_shard(tmp_path / "again", spec.study, cohort, run_cohort(spec, cohort))
+    digest = records.place_shard(tmp_path / "again", cohort, shard(spec, cohort))
     assert records.shard_path(tmp_path / "again", cohort).read_bytes() == before
     assert records.read_checksums(run)[cohort.name] == {digest}
 

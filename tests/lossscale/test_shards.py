@@ -170,7 +170,7 @@ def test_shards_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_all_studies_in_shares_leave_scripts_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("lossscale.runs.run.run_share", lambda study, *rest: asked.append(study.name) or {})
+    monkeypatch.setattr("lossscale.runs.run.run_share", lambda study, *rest, **more: asked.append(study.name) or {})
     assert main(["run", "all", "--quick", "--device", "cpu", "--shard", "1/2", "--out", str(tmp_path)]) == 0
     assert asked == [study.name for study in studies.every() if study.grid is not None]
 

@@ -1,0 +1,253 @@
+"""Executors without a cluster: the same bytes, what each refuses, and what the one on Ray asks of Ray."""
+
+import dataclasses
+import itertools
+import os
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lossscale import studies
+from lossscale.__main__ import main
+from lossscale.design.spec import Cohort
+from lossscale.runs import records
+from lossscale.runs.cluster import Cluster
+from lossscale.runs.cluster_worker import Order, Probe, probe_there, train_there
+from lossscale.runs.executor import Local, open_executor
+from lossscale.runs.planning import Choices, planned_manifest
+from lossscale.runs.records import Manifest
+from lossscale.support.errors import InputError
+
+STUDY = studies.get("loss-vs-lr")
+CHOICES = Choices(optimizers=("sgd",), scales=("4",), inits=4, steps=2, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return planned_manifest(STUDY, CHOICES)
+
+
+@pytest.fixture(scope="module")
+def cohorts(manifest: Manifest) -> list[Cohort]:
+    assert manifest.run_spec is not None
+    return list(manifest.run_spec.cohorts())
+
+
+def shards(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (run / records.PAIRS).glob("*.parquet")}
+
+
+def nowhere(cohort: Cohort) -> Cohort:
+    """A cohort that raises where it is trained."""
+    return dataclasses.replace(cohort, key=dataclasses.replace(cohort.key, optimizer="nowhere"))
+
+
+class FakeRay(types.SimpleNamespace):
+    """What `Cluster` uses of Ray, in this process; counts the tasks that wait."""
+
+    def __init__(self, *, cores: int = 2, gpus: int = 0) -> None:
+        super().__init__(
+            exceptions=types.SimpleNamespace(RayError=RuntimeError, RayTaskError=ZeroDivisionError),
+            cluster_resources=lambda: {"CPU": float(cores), "GPU": float(gpus)},
+            put=lambda value: value,
+            asked={},
+            running=set(),
+            most=0,
+            cancelled=[],
+        )
+
+    def remote(self, function: Callable[..., Any]) -> Any:
+        names = itertools.count()
+
+        def submit(*arguments: Any) -> int:
+            reference = next(names)
+            self.asked[reference] = (function, arguments)
+            self.running.add(reference)
+            self.most = max(self.most, len(self.running))
+            return reference
+
+        def options(**asked: Any) -> Any:
+            self.options = asked
+            return types.SimpleNamespace(remote=submit)
+
+        return types.SimpleNamespace(options=options)
+
+    def wait(self, references: Sequence[int], **options: Any) -> tuple[list[int], list[int]]:
+        return list(references)[-1:], list(references)[:-1]  # the last one ends first
+
+    def get(self, reference: int) -> Any:
+        function, arguments = self.asked.pop(reference)
+        self.running.discard(reference)
+        return function(*arguments)
+
+    def cancel(self, reference: int, *, force: bool) -> None:
+        assert force
+        self.cancelled.append(reference)
+
+
+def test_here_and_processes_write_the_same_bytes(tmp_path: Path, manifest: Manifest, cohorts: list[Cohort]) -> None:
+    for kind in ("here", "processes"):
+        ended = list(Local(kind, 2).train(tmp_path / kind, manifest, cohorts))
+        assert {one.cohort.name for one in ended} == {cohort.name for cohort in cohorts}
+        assert all(
+            one.digest == records.digest_of(shards(tmp_path / kind)[f"{one.cohort.name}.parquet"]) for one in ended
+        )
+    assert shards(tmp_path / "here") == shards(tmp_path / "processes")
+
+
+@pytest.mark.parametrize("by_driver", [False, True])
+def test_a_cluster_writes_the_same_bytes(
+    tmp_path: Path, manifest: Manifest, cohorts: list[Cohort], by_driver: bool
+) -> None:
+    list(Local("here").train(tmp_path / "here", manifest, cohorts))
+    cluster = Cluster(FakeRay(), lambda text: None, by_driver=by_driver)
+    ended = list(cluster.train(tmp_path / "ray", manifest, cohorts))
+    assert shards(tmp_path / "ray") == shards(tmp_path / "here")
+    assert {one.origin[1]["torch_build"] for one in ended if one.origin} == {manifest.resume_key["torch_build"]}
+
+
+@pytest.mark.parametrize(("gpus", "tasks"), [(0, 1000), (4, 63)])
+def test_few_of_many_cohorts_wait_in_the_cluster(
+    tmp_path: Path, manifest: Manifest, cohorts: list[Cohort], monkeypatch: pytest.MonkeyPatch, gpus: int, tasks: int
+) -> None:
+    trained: list[int] = []
+    monkeypatch.setattr(
+        "lossscale.runs.cluster.train_there", lambda order, batch: trained.append(len(batch)) or [ENDED] * len(batch)
+    )
+    many = [dataclasses.replace(cohorts[0], first=index) for index in range(1000)]
+    spec = dataclasses.replace(manifest.run_spec, device="cuda" if gpus else "cpu")
+    ray = FakeRay(cores=4, gpus=gpus)
+    ended = list(Cluster(ray, print).train(tmp_path, dataclasses.replace(manifest, spec=spec.as_dict()), many))
+    assert sorted(one.cohort.first for one in ended) == list(range(1000))
+    assert ray.most == 8 and len(trained) == tasks and sum(trained) == 1000
+    assert ray.options["num_gpus"] == (1 if gpus else 0) and ray.options["num_cpus"] == 1
+
+
+ENDED = types.SimpleNamespace(digest="", data=None, origin=None)
+
+
+def test_what_is_closed_is_cancelled(tmp_path: Path, manifest: Manifest, cohorts: list[Cohort]) -> None:
+    ray = FakeRay()
+    work = Cluster(ray, print).train(tmp_path, manifest, cohorts)
+    next(work)
+    work.close()
+    assert set(ray.cancelled) == ray.running and len(ray.cancelled) == 3
+
+
+def test_an_exception_names_its_cohort(tmp_path: Path, manifest: Manifest, cohorts: list[Cohort]) -> None:
+    for executor in (Local("here"), Cluster(FakeRay(), print)):
+        with pytest.raises(ValueError) as caught:
+            list(executor.train(tmp_path, manifest, [cohorts[0], nowhere(cohorts[1])]))
+        assert f"in cohort {nowhere(cohorts[1]).name}; " in caught.value.__notes__[0]
+
+
+def test_a_node_is_looked_at(tmp_path: Path, manifest: Manifest, cohorts: list[Cohort]) -> None:
+    token = tmp_path / "token"
+    order = Order(manifest, tmp_path / "run")
+    assert probe_there(order, token).unwritable == "is another directory, or none"
+    token.touch()
+    assert probe_there(order, token) == Probe(tmp_path / "run", "", "")
+    (tmp_path / "file").touch()
+    assert probe_there(Order(manifest, tmp_path / "file"), token).unwritable == "cannot be written (File exists)"
+    assert probe_there(Order(manifest, None), tmp_path / "nothing").unwritable == ""
+    other = dataclasses.replace(manifest, resume_key={**manifest.resume_key, "cpu_capability": "ANOTHER"})
+    own = manifest.resume_key["cpu_capability"]
+    assert probe_there(Order(other, None), token).difference == f"has cpu_capability {own}, the run ANOTHER"
+    with pytest.raises(
+        InputError, match=f"^--address .*: this node has cpu_capability {own}, the run ANOTHER: the bits"
+    ):
+        train_there(Order(other, tmp_path / "other"), cohorts[:1])
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        (
+            Probe(Path("/runs/x"), "has torch_build 1, the run 2", ""),
+            "--address 10.0.0.7: this node has torch_build 1, the run 2",
+        ),
+        (
+            Probe(Path("/runs/x"), "", "cannot be written"),
+            "--out /runs/x: on the node 10.0.0.7 it cannot be written; give a path",
+        ),
+    ],
+)
+def test_a_node_that_will_not_do_is_refused(probe: Probe, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Cluster(FakeRay(), print)._judge({"NodeManagerAddress": "10.0.0.7"}, probe)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--executor", "cloud"), "--executor cloud: unknown; choose from auto, here, processes, ray"),
+        (("--shards-by", "me"), "--shards-by me: unknown"),
+        (("--address", "10.0.0.5:6379"), "--address 10.0.0.5:6379: is for a Ray cluster; add --executor ray"),
+        (("--shards-by", "driver"), "--shards-by driver: is for --executor ray"),
+        (
+            ("--executor", "ray"),
+            "--executor ray: needs Ray, which is not installed; install the extra: pip install -e '.[scale]'",
+        ),
+        (("--executor", "here", "--backend", "interpreter"), "--executor here: needs TRITON_INTERPRET=1"),
+    ],
+)
+def test_bad_choices(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    words: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    out = tmp_path / "out"
+    assert main(["run", "loss-vs-lr", "--device", "cpu", *arguments, "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+    assert not out.exists()
+
+
+def test_a_script_has_no_executor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "origin", "--executor", "here"]) == 2
+    assert "--executor here: the study origin is a script" in capsys.readouterr().err
+
+
+def test_an_old_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(__version__="2.49.1"))
+    with (
+        pytest.raises(InputError, match=r"needs Ray 2\.50 or later, here is 2\.49\.1"),
+        open_executor(Choices(executor="ray"), print),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("user", [None, "1"])
+def test_telemetry_is_off_unless_the_user_wants_it(monkeypatch: pytest.MonkeyPatch, user: str | None) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", user or "")
+    if user is None:
+        monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    started: list[dict[str, Any]] = []
+    fake = types.SimpleNamespace(
+        __version__="2.50.0", init=lambda **options: started.append(options), shutdown=lambda: None
+    )
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with open_executor(Choices(executor="ray", workers=3), print):
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == (user or "0")
+    (options,) = started
+    assert options["address"] == "local" and options["num_cpus"] == 3 and not options["include_dashboard"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "10.0.0.5:port", "ray://head:10001", ":6379"])
+def test_addresses_that_nobody_answers(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(__version__="2.50.0"))
+    with (
+        pytest.raises(InputError, match=f"^--address {address}: .*HOST:PORT"),
+        open_executor(Choices(executor="ray", address=address), print),
+    ):
+        pass
