@@ -13,12 +13,13 @@ require_neighbour("kernels")
 if TYPE_CHECKING:
     from .clipping import clip_grad_norm_
     from .conventions import convert_eps
+    from .probe import Probe
 
-__all__ = ["__version__", "clip_grad_norm_", "convert_eps", "support"]
+__all__ = ["Probe", "__version__", "clip_grad_norm_", "convert_eps", "support"]
 
 __version__ = "0.1.0"
 
-_PLACES: Final = {"clip_grad_norm_": ".clipping", "convert_eps": ".conventions"}
+_PLACES: Final = {"Probe": ".probe", "clip_grad_norm_": ".clipping", "convert_eps": ".conventions"}
 """Public names that are imported when they are asked for, and where they are."""
 
 

@@ -37,6 +37,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "report": {"design", "runs", "support"},
         "studies": {"design", "models", "engines", "runs", "analysis", "report", "theory", "support"},
         "rescale": {"design", "support"},
+        "probe": {"diagnose"},
         "clipping": set(),
         "conventions": {"support"},
         "commands": {"design", "runs", "report", "studies", "support"},

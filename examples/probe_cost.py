@@ -1,0 +1,77 @@
+"""What a probe adds to a step: the same training with and without one, in turns.
+
+    python examples/probe_cost.py
+    python examples/probe_cost.py --width 1024 --every 100
+
+A turn is ``--every`` steps, one of them looked at. Turns with and without the probe alternate; the share is the median
+over pairs of turns, with its middle half beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sklearn.datasets import load_digits
+
+import lossscale
+
+
+def turn(model: torch.nn.Module, optimizer: Any, batch: tuple[torch.Tensor, ...], steps: int) -> float:
+    """Seconds for some steps of training: of this process on a CPU, whoever else is at work there."""
+    images, labels = batch
+    clock = time.perf_counter if images.is_cuda else time.process_time
+    start = clock()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    if images.is_cuda:
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def main(argv: Sequence[str] | None = None) -> float:
+    """Time both, print and return the added share of a step."""
+    parser = argparse.ArgumentParser(description="What a probe adds to a step of training digits.")
+    parser.add_argument("--width", type=int, default=256, help="of the two hidden layers")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--every", type=int, default=100)
+    parser.add_argument("--turns", type=int, default=20)
+    arguments = parser.parse_args(argv)
+    logging.getLogger("lossscale.probe").setLevel(logging.ERROR)  # one batch again and again: gradients vanish
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    data = load_digits()
+    images = torch.tensor(data.data[: arguments.batch] / 16, dtype=torch.float32, device=device)
+    labels = torch.tensor(data.target[: arguments.batch], device=device)
+    width = arguments.width
+    layers = (torch.nn.Linear(64, width), torch.nn.ReLU(), torch.nn.Linear(width, width), torch.nn.ReLU())
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(width, 10)).to(device)
+    optimizer = torch.optim.AdamW(model.parameters())
+    turn(model, optimizer, (images, labels), arguments.every)
+    shares, plain = [], []
+    for _ in range(arguments.turns):
+        without = turn(model, optimizer, (images, labels), arguments.every)
+        probe = lossscale.Probe(optimizer, every=arguments.every, model=model)
+        turn(model, optimizer, (images, labels), 1)  # the first step is looked at too; not timed
+        watched = turn(model, optimizer, (images, labels), arguments.every)
+        assert probe.take() is not None
+        probe.detach()
+        shares.append(watched / without - 1)
+        plain.append(without / arguments.every)
+    low, middle, high = statistics.quantiles(shares, n=4)
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}: a step takes "
+        f"{statistics.median(plain) * 1e3:.2f} ms; the probe adds {middle:.2%} ({low:.2%} to {high:.2%}) at every="
+        f"{arguments.every}"
+    )
+    return middle
+
+
+if __name__ == "__main__":
+    main()

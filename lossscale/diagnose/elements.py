@@ -1,0 +1,139 @@
+"""Elements of one parameter group, laid one after another: what numbers are counted over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels import Algorithm
+
+from . import steps
+from .rounding import BY_TORCH, half_ulp
+
+Format = Any
+"""A record of kernels.DTYPES."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One parameter of a group.
+
+    Attributes:
+        name: its name in the model, or its place in the group.
+        count: how many of its elements are looked at.
+        size: how many it has.
+        param: format of what is stepped: the parameter, or its float32 master.
+        state: format of its second moment (of its first state, where there is none).
+        compute: format in which root and eps are added.
+    """
+
+    name: str
+    count: int
+    size: int
+    param: Format
+    state: Format
+    compute: Format
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elements:
+    """Elements of the layers of one group; tensors are [n] float64 on the CPU, in the order of the layers.
+
+    Attributes:
+        algorithm: the optimizer's.
+        hyper: the group's hyperparameters.
+        step: how many steps the states have seen; one number, or one per element.
+        layers: whose elements they are.
+        states: after the step, by torch's names.
+        v_before: the second moment before the step, None if it is not known.
+        params: before the step (in a checkpoint: as they are), None if they are not known.
+        grads: of the loss, not scaled; None if they are not known.
+        backward_scale: what the loss was multiplied by in the backward pass.
+        exact_sums: whether small updates are kept by a Kahan sum or by stochastic rounding.
+    """
+
+    algorithm: Algorithm
+    hyper: Any
+    step: float | Tensor
+    layers: tuple[Layer, ...]
+    states: Mapping[str, Tensor]
+    v_before: Tensor | None = None
+    params: Tensor | None = None
+    grads: Tensor | None = None
+    backward_scale: float = 1.0
+    exact_sums: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many elements there are."""
+        return sum(layer.count for layer in self.layers)
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """[n]: how many elements of its layer each one stands for."""
+        return self._repeated([layer.size / layer.count for layer in self.layers])
+
+    def _repeated(self, values: Sequence[float]) -> Tensor:
+        return torch.from_numpy(np.repeat(np.array(values), [layer.count for layer in self.layers]))
+
+    @property
+    def eps(self) -> float | None:
+        """None where the algorithm has none."""
+        return float(self.hyper.eps) if hasattr(self.hyper, "eps") else None
+
+    @property
+    def v(self) -> Tensor | None:
+        """The second moment, None without one."""
+        name = second_moment(self.algorithm)
+        return self.states.get(name) if name else None
+
+    @cached_property
+    def r(self) -> Tensor | None:
+        """The root that divides the step with eps."""
+        return steps.root(self.algorithm, self.states, self.hyper, self.step)
+
+    @cached_property
+    def update(self) -> Tensor | None:
+        """The step's update; where it needs gradients that are not known, of gradients as large as r."""
+        known = steps.update(self.algorithm, self.states, self.hyper, self.step, grads=self.grads, params=self.params)
+        if known is None and self.r is not None and self.algorithm.update is not None:
+            return self.algorithm.update(self.states, self.r, self.hyper, self.step)
+        return known
+
+    @property
+    def update_is_typical(self) -> bool:
+        """Whether `update` is made of gradients as large as r."""
+        return self.grads is None and self.update is not None and self._asks_for_gradients
+
+    @property
+    def _asks_for_gradients(self) -> bool:
+        return steps.update(self.algorithm, self.states, self.hyper, self.step) is None
+
+    def half_ulp(self, values: Tensor, of: Callable[[Layer], Format]) -> Tensor:
+        """Half the spacing at each value, in a format of its layer."""
+        spacing = {(of(layer).significant_bits, of(layer).smallest) for layer in self.layers}
+        if len(spacing) == 1:
+            return half_ulp(values, *spacing.pop())
+        bits = self._repeated([of(layer).significant_bits for layer in self.layers])
+        return half_ulp(values, bits, self._repeated([of(layer).smallest for layer in self.layers]))
+
+    def per_layer(self, of: Callable[[Layer], float]) -> Any:
+        """A number of each element's layer: one where all have the same, else [n] in numpy."""
+        values = [of(layer) for layer in self.layers]
+        return values[0] if len(set(values)) == 1 else self._repeated(values).numpy()
+
+
+def second_moment(algorithm: Algorithm) -> str | None:
+    """The name of the state that averages (or sums) squared gradients."""
+    return next((state.name for state in algorithm.states if state.degree == 2), None)
+
+
+def format_of(tensor: Tensor) -> Format | None:
+    """The format of a tensor, None where none of ours is."""
+    return BY_TORCH.get(tensor.dtype)

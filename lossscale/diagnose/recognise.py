@@ -1,0 +1,87 @@
+"""Which algorithm an optimizer is, and the record of a group's hyperparameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch.optim import Optimizer
+
+from kernels import ALGORITHMS, Algorithm
+
+MASTER = "master_param"
+"""The state that holds a narrow parameter's float32 master."""
+FREE_STATES = ("step", MASTER)
+"""States that are free of the loss's scale under every algorithm: counters, and masters of narrow parameters."""
+_EXACT_SUMS = ("kahan", "compensat", "stochastic")
+"""Parts of the names of states and options under which small updates are not lost."""
+
+
+def unwrapped(optimizer: Any) -> Optimizer:
+    """The torch optimizer inside what accelerate and Lightning wrap around one.
+
+    Raises:
+        TypeError: there is none.
+    """
+    found = optimizer
+    while isinstance(getattr(found, "optimizer", None), Optimizer):
+        found = found.optimizer
+    if not isinstance(found, Optimizer):
+        raise TypeError(f"optimizer {type(optimizer).__name__}: is no torch.optim.Optimizer; give one, ours or torch's")
+    return found
+
+
+def algorithm_of(optimizer: Optimizer) -> Algorithm:
+    """The algorithm whose name the optimizer's class, or one that it derives from, has.
+
+    Raises:
+        TypeError: for a class without degrees here.
+    """
+    titles = {algorithm.title: algorithm for algorithm in ALGORITHMS.values()}
+    for kind in type(optimizer).__mro__:
+        if kind.__name__ in titles:
+            return titles[kind.__name__]
+    raise TypeError(
+        f"optimizer {type(optimizer).__name__}: no degrees are known for this class; known are "
+        f"{', '.join(titles)}, and classes derived from them"
+    )
+
+
+def group_values(algorithm: Algorithm, group: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters that a parameter group holds, as Python's numbers; without those it lacks.
+
+    Raises:
+        ValueError: one is no number.
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(algorithm.hyperparameters):
+        if field.name not in group:
+            continue
+        value = group[field.name]
+        try:
+            if isinstance(field.default, tuple):
+                values[field.name] = tuple(float(item) for item in value)
+            else:
+                values[field.name] = bool(value) if isinstance(field.default, bool) else float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{field.name} is {value!r}") from error
+    return values
+
+
+def hyper_of(algorithm: Algorithm, group: Mapping[str, Any]) -> Any:
+    """A group's record, with the defaults of what it lacks; not checked, as a scheduler may step past zero."""
+    defaults = {field.name: field.default for field in dataclasses.fields(algorithm.hyperparameters)}
+    record: Any = object.__new__(algorithm.hyperparameters)
+    vars(record).update({**defaults, **group_values(algorithm, group)})
+    return record
+
+
+def missing_states(algorithm: Algorithm, entry: Mapping[str, Any]) -> list[str]:
+    """Names of the states that the algorithm always keeps and a parameter's entry lacks."""
+    return [state.name for state in algorithm.states if state.always and entry.get(state.name) is None]
+
+
+def sums_exactly(names: Iterable[str]) -> bool:
+    """Whether states or options of these names keep small updates: Kahan sums, stochastic rounding."""
+    return any(part in name.casefold() for name in names for part in _EXACT_SUMS)

@@ -1,0 +1,5 @@
+"""A probe on a live optimizer: `Probe`. `sampling` takes elements, `skips` counts what a GradScaler left out."""
+
+from .probe import Probe
+
+__all__ = ["Probe"]

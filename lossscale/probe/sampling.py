@@ -1,0 +1,54 @@
+"""Which elements of a parameter are looked at, and how they are taken without touching anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FEWEST = 64
+"""Elements of a parameter that are looked at however small its share of the group is (all, where it has fewer)."""
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+
+
+def local(tensor: Tensor) -> Tensor:
+    """A tensor without its history; of a distributed one this process's part."""
+    tensor = tensor.detach()
+    part = getattr(tensor, "to_local", None)
+    return part() if part is not None else tensor
+
+
+def counts(sizes: Sequence[int], limit: int) -> list[int]:
+    """How many elements of each parameter are looked at: in proportion to the limit for all, and `FEWEST` at least."""
+    total = max(sum(sizes), 1)
+    if total <= limit:
+        return list(sizes)
+    return [min(size, max(FEWEST, size * limit // total)) for size in sizes]
+
+
+def places(size: int, count: int) -> Tensor | None:
+    """[count] int64: spread evenly over ``range(size)``; None for all of them.
+
+    One element from each of count equal parts, at a place that the golden ratio moves on from part to part: a constant
+    stride would see one column of a matrix only. No random numbers are drawn.
+    """
+    if count >= size:
+        return None
+    part = torch.arange(count, dtype=torch.float64)
+    inside = torch.remainder(part * _GOLDEN, 1.0)
+    return ((part + inside) * (size / count)).long().clamp(max=size - 1)
+
+
+def take(tensor: Tensor, where: Tensor | None) -> Tensor:
+    """[count]: a copy of the elements at these places, in the tensor's own order of dimensions."""
+    part = local(tensor)
+    return part.reshape(-1).clone() if where is None else torch.take(part, where)
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """[n] float64 on the CPU: the parts one after another."""
+    if len({part.device for part in parts}) > 1:
+        parts = [part.cpu() for part in parts]
+    return torch.cat(list(parts)).cpu().double()
