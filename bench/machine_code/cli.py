@@ -85,6 +85,9 @@ def static_command(
     arch: Annotated[list[str] | None, typer.Option("--arch", metavar="sm_NN", help="Compile for it (repeat).")] = None,
     optimizer: Annotated[list[str] | None, typer.Option("--optimizer", help="Only this algorithm (repeat).")] = None,
     trainer: Annotated[bool, typer.Option("--trainer", help="The trainer's kernels, not the step kernels.")] = False,
+    instructions: Annotated[
+        bool, typer.Option("--instructions", help="Count machine instructions an element, unscaled kernels only.")
+    ] = False,
     quick: cli.QuickOption = False,
     json: cli.JsonOption = False,
     out: cli.OutOption = None,
@@ -94,6 +97,7 @@ def static_command(
     Args:
         arch: targets, by default sm_80, sm_90 and sm_100.
         optimizer: algorithms, by default all.
+        instructions: by kind, and how many warps fit; no limits are checked.
         trainer: whole training runs: no spills on sm_80 and sm_90; sm_100 is reported.
         quick: a small set in which every algorithm, recipe, dtype and target occurs.
         json: print one JSON document.
@@ -111,6 +115,8 @@ def static_command(
     names = [registered(title).name for title in parse_optimizers(optimizer)]
     chosen = variants(architectures, names)
     chosen = covering(chosen, QUICK_LIMIT) if quick else chosen
+    if instructions:
+        return _instructions([variant for variant in chosen if not variant.scaled], json, out)
     with Output(as_json=json) as output:
         import triton
 
@@ -152,6 +158,20 @@ def _trainer(architectures: list[str], json: bool, out: Path | None) -> int:
         title = f"Triton {triton.__version__}: {len(rows) - len(broken)} of {len(rows)} kernels are within their limits"
         output.table(rows, columns, title=title, **document)
     return int(bool(broken))
+
+
+def _instructions(chosen: list[Variant], json: bool, out: Path | None) -> int:
+    from .sass import instructions
+
+    with Output(as_json=json) as output:
+        import triton
+
+        rows = instructions(chosen)
+        document = {"triton": triton.__version__, "kernels": len(rows)}
+        if out is not None:
+            files.write_json(out, {"rows": rows, **document})
+        output.table(rows, title=f"Triton {triton.__version__}: machine instructions an element", **document)
+    return 0
 
 
 def _per_recipe(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -145,6 +145,14 @@ def _tool(name: str) -> str:
     return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
 
 
+def disassembled(cubin: bytes) -> str:
+    """The machine code of a compiled kernel as text, by Triton's own binary tools."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([_tool("nvdisasm"), file.name], capture_output=True, text=True, check=True).stdout
+
+
 def resources(cubin: bytes) -> Resources:
     """Registers, stack, spills and 16-byte accesses of a compiled kernel, by Triton's own binary tools."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -153,7 +161,7 @@ def resources(cubin: bytes) -> Resources:
         usage = subprocess.run(
             [_tool("cuobjdump"), "-res-usage", file.name], capture_output=True, text=True, check=True
         ).stdout
-        code = subprocess.run([_tool("nvdisasm"), file.name], capture_output=True, text=True, check=True).stdout
+    code = disassembled(cubin)
     numbers = {key: int(value) for key, value in re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
     names = Counter(re.findall(r"\b((?:LDG|STG|LDL|STL)\.?\S*)", code))
     return Resources(
