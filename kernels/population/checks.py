@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..algorithm import get_algorithm
+from ..launch.checks import kind_of
 from ..rounding.dtypes import DTYPES
 from .policy import Policy
 
@@ -69,9 +70,16 @@ def per_model(what: str, values: float | Sequence[float] | Tensor, models: int, 
     """[models] float32 of one number, or of one per model or arm.
 
     Raises:
+        TypeError: for what is no number.
         ValueError: for a number of values that does not divide the models.
     """
-    tensor = torch.as_tensor(values, dtype=torch.float32).to(device)
+    try:
+        tensor = torch.as_tensor(values)
+        if tensor.is_complex() or tensor.layout is not torch.strided or tensor.device.type == "meta":
+            raise TypeError(f"a {kind_of(tensor)} of {tensor.dtype} on {tensor.device}")
+        tensor = tensor.detach().to(device, torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{what}: {str(error).splitlines()[0]}; give a number, or one per model") from error
     if tensor.dim() > 1 or (tensor.dim() == 1 and (not len(tensor) or models % len(tensor))):
         raise ValueError(
             f"{what} of shape {tuple(tensor.shape)} for {models} models: give one number, one per model, or one per "

@@ -7,6 +7,7 @@ one launch of the same arithmetic, and a model steps to the same bits as it woul
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,36 @@ from ..backends.tensor_ops import lanes, reference_update
 from ..launch.checks import check_tensor
 from ..launch.rows import RowTable
 from ..launch.tables import Tables, table_of
+from ..rounding.flags import SCALED
 from ..rounding.powers import power_table
 from ..rounding.reference import Context
+from .checks import per_model
 from .step_kernel import launch_population
+
+PerModel = float | Sequence[float] | Tensor
+"""One number, or one per model, or one per arm in a number that divides the models."""
 
 _PIECE = 65536
 """Elements stepped together by the reference, so that its temporaries stay in cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scalars:
+    """What a step reads besides tensors.
+
+    Attributes:
+        rows: float64 [rows, columns], on the device.
+        row_of: int64 [models].
+        steps: float32 [models], or [1] where all have taken as many.
+        scales: float32 [models], what gradients are divided by; None where they are not.
+        skips: bool [models]; None where no model skips.
+    """
+
+    rows: Tensor
+    row_of: Tensor
+    steps: Tensor
+    scales: Tensor | None
+    skips: Tensor | None
 
 
 class Population:
@@ -43,7 +68,7 @@ class Population:
     Attributes:
         state: the state tensors by name, each [models, n].
         records: the distinct records; ``record_of`` [models] says which one a model has.
-        step_count: steps taken.
+        step_count: calls of `step`; `steps` has each model's own, without those that it skipped.
 
     Raises:
         ValueError: for an unknown algorithm, recipe or backend, unfit records, or parameters of another shape.
@@ -84,14 +109,14 @@ class Population:
         # Model m has record m modulo their number.
         record_of = np.array([number[hyper] for hyper in hyperparameters], np.int64)
         self.records, self.record_of = distinct, np.tile(record_of, models // max(1, given))
-        self._row_of = self.record_of
-        self._row_index = torch.from_numpy(self._row_of).to(params.device)
+        self._record_index = torch.from_numpy(self.record_of).to(params.device)
+        self._skipped: Tensor | None = None
         self._powers = power_table(params.device)
         self._dtypes = (params.dtype, params.dtype, state_dtype or params.dtype, None)
         self._rows_of = RowTable(self.recipe, self._dtypes, distinct, self._powers)
         names = self.algorithm.state_names(distinct[0]) if distinct else ()
         fills = torch.tensor([self.algorithm.fill(hyper) for hyper in distinct], dtype=torch.float64)
-        self._fill = fills.to(params.device, self._dtypes[2])[self._row_index].unsqueeze(1)
+        self._fill = fills.to(params.device, self._dtypes[2])[self._record_index].unsqueeze(1)
         self.state = {name: self._fill.expand(params.shape).clone() for name in names}
         self._tables = Tables()
 
@@ -101,26 +126,27 @@ class Population:
         self.params.copy_(params)
         for state in self.state.values():
             state.copy_(self._fill)
-        self.step_count = 0
+        self.step_count, self._skipped = 0, None
 
-    def _rows(self) -> Tensor:
-        rows = torch.from_numpy(self._rows_of.rows(self.step_count, 1)[0])
-        return rows.to(self.params.device, non_blocking=True)
-
-    def _slots(self) -> list[Tensor | None]:
-        return [self.state.get(state.name) for state in self.algorithm.states] + [None] * (
-            3 - len(self.algorithm.states)
-        )
+    @property
+    def steps(self) -> Tensor:
+        """int64 [models]: the steps that each model has taken; one that skipped a step has taken fewer."""
+        taken = torch.full((len(self.params),), self.step_count, dtype=torch.int64, device=self.params.device)
+        return taken if self._skipped is None else taken - self._skipped
 
     @torch.no_grad()
-    def step(self, grads: Tensor) -> None:
+    def step(self, grads: Tensor, *, grad_scale: PerModel | None = None, found_inf: PerModel | None = None) -> None:
         """One optimizer step of every model, in place.
 
         Args:
-            grads: [models, n], the parameters' dtype, contiguous.
+            grads: [models, n], the parameters' dtype, contiguous. Written only with ``grad_scale``.
+            grad_scale: one number, or one per model or arm: gradients are unscaled first and written back.
+            found_inf: likewise: nothing of a model is changed where it is 1, and its count of steps does not advance.
+                The host waits for it.
 
         Raises:
-            ValueError: if the gradients do not match the parameters, or a state was replaced by one that does not fit.
+            TypeError: for gradients, scales or flags that are no tensors or numbers.
+            ValueError: if they do not match the parameters, or a state was replaced by one that does not fit.
         """
         check_tensor(grads, "grads", "convert them")
         if grads.shape != self.params.shape or grads.dtype != self.params.dtype or not grads.is_contiguous():
@@ -129,15 +155,44 @@ class Population:
                 f"{tuple(self.params.shape)} and {self.params.dtype}"
             )
         self._check_states()
+        models, device = len(self.params), self.params.device
+        scales = None if grad_scale is None else per_model("grad_scale", grad_scale, models, device)
+        skips = None if found_inf is None else per_model("found_inf", found_inf, models, device) == 1
         self.step_count += 1
+        if skips is not None and bool(skips.any()):
+            self._skipped = skips + (0 if self._skipped is None else self._skipped)
+        else:
+            skips = None
         if not self.params.numel():
             return
+        scalars = self._scalars(scales, skips)
         if self.backend == "reference":
-            self._step_reference(grads)
+            self._step_reference(grads, scalars)
         elif self.backend == "simd":
-            self._step_tables(grads)
+            self._step_tables(grads, scalars)
         else:
-            self._step_kernel(grads)
+            self._step_kernel(grads, scalars)
+
+    def _scalars(self, scales: Tensor | None, skips: Tensor | None) -> _Scalars:
+        """What differs between models at this step."""
+        device = self.params.device
+        if self._skipped is None:
+            steps = torch.full((1,), float(self.step_count), dtype=torch.float32, device=device)
+            rows, row_of = self._rows_of.rows(self.step_count, 1)[0], self._record_index
+        else:
+            taken = self.steps
+            steps = taken.float()
+            # The rows of every count that there is; a model that has never stepped skips this one too.
+            counts, which = torch.unique(taken.clamp(min=1), return_inverse=True)
+            rows = np.concatenate([self._rows_of.rows(count, 1)[0] for count in counts.tolist()])
+            row_of = self._record_index + which * len(self.records)
+        sent = torch.from_numpy(rows).to(device, non_blocking=True)
+        return _Scalars(rows=sent, row_of=row_of, steps=steps, scales=scales, skips=skips)
+
+    def _slots(self) -> list[Tensor | None]:
+        return [self.state.get(state.name) for state in self.algorithm.states] + [None] * (
+            3 - len(self.algorithm.states)
+        )
 
     def _check_states(self) -> None:
         """Refuse a state that was replaced by one that the kernels would read otherwise than it lies."""
@@ -150,64 +205,71 @@ class Population:
                     f"{tuple(self.params.shape)} and {expected}, or make the population with state_dtype="
                 )
 
-    def _step_reference(self, grads: Tensor) -> None:
+    def _step_reference(self, grads: Tensor, scalars: _Scalars) -> None:
         models, width = self.params.shape
-        rows = self._rows()[self._row_index]
-        step = torch.tensor(float(self.step_count), dtype=torch.float32, device=self.params.device)
-        element = torch.arange(width, device=self.params.device)
+        device = self.params.device
         slots = self._slots()
         # Rows whose width is a multiple of 4 are aligned as the first is; others take the unaligned path anyway.
-        lane = lanes([t[0] for t in (self.params, grads, *slots) if t is not None], element)
-        stride = max(1, _PIECE // width)
-        for begin in range(0, models, stride):
-            piece = slice(begin, begin + stride)
-            row = rows[piece].t().unsqueeze(-1)
-            dtype = self.params.dtype
+        lane = lanes([t[0] for t in (self.params, grads, *slots) if t is not None], torch.arange(width, device=device))
+        going = torch.arange(models, device=device) if scalars.skips is None else (~scalars.skips).nonzero().flatten()
+        dtype = self.params.dtype
+        tensors = [self.params, grads, *slots]
+        for chosen in torch.split(going, max(1, _PIECE // width)):
             context = Context(
-                row=row,
-                step=step,
+                row=scalars.rows[scalars.row_of[chosen]].t().unsqueeze(-1),
+                step=scalars.steps if len(scalars.steps) == 1 else scalars.steps[chosen].unsqueeze(-1),
                 powers=self._powers.values,
                 lane=lane,
-                flags=self.flags,
+                flags=self.flags | (0 if scalars.scales is None else SCALED.value),
                 dtype=dtype,
                 grad=dtype,
                 state=dtype,
             )
-            states = [None if slot is None else slot[piece] for slot in slots]
-            reference_update(self.recipe, context, self.params[piece], grads[piece], states)
+            scale = None if scalars.scales is None else scalars.scales[chosen].unsqueeze(-1)
+            p, g, *states = (None if tensor is None else tensor[chosen] for tensor in tensors)
+            assert p is not None and g is not None
+            reference_update(self.recipe, context, p, g, states, scale)
+            for tensor, values in zip(tensors, [p, g, *states], strict=True):
+                if tensor is not None and values is not None and (tensor is not grads or scale is not None):
+                    tensor[chosen] = values
 
-    def _step_kernel(self, grads: Tensor) -> None:
+    def _step_kernel(self, grads: Tensor, scalars: _Scalars) -> None:
+        row_of = scalars.row_of if scalars.skips is None else torch.where(scalars.skips, -1, scalars.row_of)
         launch_population(
             self.recipe,
-            self.flags,
+            self.flags | (0 if scalars.scales is None else SCALED.value),
             dtypes=self._dtypes,
             params=self.params,
             grads=grads,
             states=self._slots(),
-            rows=self._rows(),
-            row_of=self._row_index.int(),
-            step=torch.full((1,), float(self.step_count), dtype=torch.float32, device=self.params.device),
+            rows=scalars.rows,
+            row_of=row_of.int(),
+            steps=scalars.steps,
             powers=self._powers.values,
+            grad_scale=scalars.scales,
+            skips=scalars.skips is not None,
         )
 
-    def _step_tables(self, grads: Tensor) -> None:
-        """A model is a tensor of the vector backend's address table."""
+    def _step_tables(self, grads: Tensor, scalars: _Scalars) -> None:
+        """A model is a tensor of the vector backend's address table; one that skips is an empty one."""
         models, width = self.params.shape
         slots = self._slots()
         columns = [self.params, grads, *(slot for slot in slots if slot is not None)]
         offsets = np.arange(models, dtype=np.int64) * width
         addresses = [tensor.data_ptr() + offsets * tensor.element_size() for tensor in columns]
-        host = table_of(width, self._row_of, addresses)
+        widths = width if scalars.skips is None else np.where(scalars.skips.numpy(), 0, width)
+        host = table_of(widths, scalars.row_of.numpy(), addresses)
         self._tables.update(host, self.params.device, launch_block(self.backend, host))
         simd.launch_tables(
             self._tables,
             self.recipe,
-            self.flags,
+            self.flags | (0 if scalars.scales is None else SCALED.value),
             states=sum(1 << k for k, slot in enumerate(slots) if slot is not None),
             dtypes=self._dtypes,
-            rows=self._rows(),
-            steps=torch.full((models,), float(self.step_count), dtype=torch.float32, device=self.params.device),
+            rows=scalars.rows,
+            steps=scalars.steps.expand(models).contiguous(),
             powers=self._powers.values,
-            grad_scale=None,
+            grad_scale=scalars.scales,
             found_inf=None,
+            lines=self.params.dtype,
         )

@@ -29,14 +29,19 @@ def population_kernel(
     s2_ptr,
     rows_ptr,
     row_of_ptr,
-    step_ptr,
+    steps_ptr,
     powers_ptr,
+    grad_scale_ptr,
     count,
     width,
     lane_path,
     ONE_ROW: tl.constexpr,
+    SKIPS: tl.constexpr,
+    STEPS: tl.constexpr,
+    SCALES: tl.constexpr,
     RULE: tl.constexpr,
     FLAGS: tl.constexpr,
+    UNSCALE: tl.constexpr,
     LANES: tl.constexpr,
     DEVICE_STEP: tl.constexpr,
     STATES: tl.constexpr,
@@ -48,7 +53,8 @@ def population_kernel(
 ):
     """One program steps BLOCK elements of [models, width]; ``count`` is their product.
 
-    rows (float64, [records, COLUMNS]); row_of (int32, [models]), not read where there is ONE_ROW; step (float32, [1]).
+    rows (float64, [records, COLUMNS]); row_of (int32, [models]), not read where there is ONE_ROW, -1 where SKIPS leaves
+    a model alone; steps (float32, [models] where STEPS, else [1]); grad_scale (likewise, where SCALES).
     """
     # Bases advanced in 64 bits, offsets inside the block in 32.
     start = tl.program_id(0).to(tl.int64) * BLOCK
@@ -56,12 +62,27 @@ def population_kernel(
     left = tl.where(count - start < BLOCK, count - start, BLOCK).to(tl.int32)
     first = start // width
     place = (start - first * width).to(tl.int32) + offset
-    step = tl.load(step_ptr)
+    inside = offset < left
+    model = tl.where(inside, first + place // width, 0)
     if ONE_ROW:
         row = rows_ptr
     else:
-        row = rows_ptr + tl.load(row_of_ptr + first + place // width, mask=offset < left, other=0) * COLUMNS
-    if left == BLOCK:
+        number = tl.load(row_of_ptr + model)
+        if SKIPS:
+            inside = inside & (number >= 0)
+            number = tl.where(number >= 0, number, 0)
+        row = rows_ptr + number * COLUMNS
+    step_at = steps_ptr
+    if STEPS:
+        step_at = steps_ptr + model
+    step = tl.load(step_at)
+    scale_at = grad_scale_ptr
+    if SCALES:
+        scale_at = grad_scale_ptr + model
+    whole = left == BLOCK
+    if SKIPS:
+        whole = left < 0
+    if whole:
         _update(
             p_ptr + start,
             g_ptr + start,
@@ -76,10 +97,10 @@ def population_kernel(
             row,
             step,
             powers_ptr,
-            powers_ptr,
+            scale_at,
             RULE,
             FLAGS,
-            "",
+            UNSCALE,
             LANES,
             DEVICE_STEP,
             STATES,
@@ -99,16 +120,16 @@ def population_kernel(
             s2_ptr + start,
             p_ptr,
             offset,
-            offset < left,
+            inside,
             place % width,
             lane_path,
             row,
             step,
             powers_ptr,
-            powers_ptr,
+            scale_at,
             RULE,
             FLAGS,
-            "",
+            UNSCALE,
             LANES,
             DEVICE_STEP,
             STATES,
@@ -131,8 +152,10 @@ def launch_population(
     states: list[Tensor | None],
     rows: Tensor,
     row_of: Tensor,
-    step: Tensor,
+    steps: Tensor,
     powers: Tensor,
+    grad_scale: Tensor | None,
+    skips: bool,
 ) -> None:
     """One step of all models, on their GPU or in the interpreter.
 
@@ -145,8 +168,10 @@ def launch_population(
         states: by the rule's place, like the parameters, or None.
         rows: float64 [records, columns].
         row_of: int32 [models].
-        step: float32 [1].
+        steps: float32 [models], or [1] where all models have taken as many.
         powers: bias-correction tables.
+        grad_scale: float32 [models] or [1]; gradients are unscaled first and written back.
+        skips: whether models whose ``row_of`` is -1 are left alone.
     """
     tensors = [params, grads, *(state for state in states if state is not None)]
     width = params.shape[1]
@@ -156,19 +181,24 @@ def launch_population(
         flags,
         states=sum(1 << k for k, state in enumerate(states) if state is not None),
         dtypes=dtypes,
+        scaled=grad_scale is not None,
         block=INTERPRETER_BLOCK if interpreter.ACTIVE else BLOCK,
     )
-    for name in ("UNSCALE", "FOUND_INF", "COPY", "LINE_GRAD", "LINE_STATE"):
+    for name in ("FOUND_INF", "COPY", "LINE_GRAD", "LINE_STATE"):
         del constants[name]
-    constants["ONE_ROW"] = len(rows) == 1
+    constants["ONE_ROW"] = len(rows) == 1 and not skips
+    constants["SKIPS"] = skips
+    constants["STEPS"] = len(steps) > 1
+    constants["SCALES"] = grad_scale is not None and len(grad_scale) > 1
     arguments = (
         params,
         grads,
         *(params if state is None else state for state in states),
         rows,
         row_of,
-        step,
+        steps,
         powers,
+        powers if grad_scale is None else grad_scale,
         params.numel(),
         width,
         int(not aligned),

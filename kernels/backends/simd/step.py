@@ -14,6 +14,7 @@ from ...algorithm import Recipe
 from ...launch.dtypes import Dtypes
 from ...launch.step_kernel import _update, kernel_constants
 from ...launch.tables import Tables
+from ...rounding.dtypes import BY_TORCH
 from ...rounding.flags import SCALED
 from . import threads
 from .code import Code
@@ -71,8 +72,8 @@ def record_update(constants: dict[str, Any], *, states: int) -> Recording:
     return recorder.finish()
 
 
-_CALL = ("tensors", "table", "rows", "steps", "powers", "scale", "parts", "next")
-"""What `step` is called with: int64 numbers and addresses, in this order."""
+_CALL = ("tensors", "table", "rows", "steps", "powers", "scale", "scales", "parts", "next")
+"""What `step` is called with: int64 numbers and addresses, in this order; scales is 1 where each tensor has its own."""
 
 
 def step_code(recording: Recording, *, columns: int) -> Code:
@@ -85,7 +86,7 @@ def step_code(recording: Recording, *, columns: int) -> Code:
     given = {name: code.load("i64", "%call", str(place)) for place, name in enumerate(_CALL[:-1])}
     pointers = {name: code.new(f"inttoptr i64 {given[name]} to ptr") for name in _CALL[1:6]}
     counter = code.address("i64", "%call", str(len(_CALL) - 1))
-    tensors, parts = given["tensors"], given["parts"]
+    tensors, parts, scales = (given[name] for name in ("tensors", "parts", "scales"))
     seen_at = code.local("i64", 1)
     code.do(f"store i64 0, ptr {seen_at}")
     with code.loop("0", tensors) as tensor:
@@ -101,7 +102,9 @@ def step_code(recording: Recording, *, columns: int) -> Code:
                 seen = _count(code, seen_at, numel)
                 first, last = (_cut(code, bound, seen, numel) for bound in (begin, end))
                 with code.when(code.new(f"icmp slt i64 {first}, {last}")):
-                    _tensor(code, recording, pointers, tensors, tensor, (numel, first, last), columns)
+                    own = code.address("float", pointers["scale"], code.new(f"mul i64 {scales}, {tensor}"))
+                    bounds = (numel, first, last)
+                    _tensor(code, recording, {**pointers, "scale": own}, tensors, tensor, bounds, columns)
     return code
 
 
@@ -168,11 +171,15 @@ _COMPILED: dict[tuple[Any, ...], tuple[Compiled, Recipe]] = {}
 """Steps by everything that decides their code. The recipe is kept, so that no other object takes over its id."""
 
 
-def step_function(recipe: Recipe, flags: int, states: int, dtypes: Dtypes) -> Compiled:
-    """The compiled step for a recipe, flags, states (bit mask) and dtypes."""
-    key = (id(recipe), flags, states, dtypes)
+def step_function(
+    recipe: Recipe, flags: int, states: int, dtypes: Dtypes, lines: torch.dtype | None = None
+) -> Compiled:
+    """The compiled step for a recipe, flags, states (bit mask), dtypes, and what lines round to if not as torch's."""
+    key = (id(recipe), flags, states, dtypes, lines)
     if key not in _COMPILED:
         constants = kernel_constants(recipe, flags, states=states, dtypes=dtypes, scaled=bool(flags & SCALED.value))
+        if lines is not None:
+            constants["LINE_GRAD"] = constants["LINE_STATE"] = BY_TORCH[lines].triton
         code = step_code(record_update(constants, states=states), columns=len(recipe.columns))
         address = address_of("step", code.text())
         _COMPILED[key] = (address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)), recipe
@@ -191,17 +198,19 @@ def launch_tables(
     powers: Tensor,
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
+    lines: torch.dtype | None = None,
 ) -> None:
     """Step every tensor of prepared tables; nothing happens where an overflow was found.
 
-    Bit k of ``states`` is set where state k is kept; the other arguments are `step_bucket`'s.
+    Bit k of ``states`` is set where state k is kept, ``grad_scale`` may be one per tensor, and an eager rule's lines
+    round to ``lines`` instead of as torch promotes; the other arguments are `step_bucket`'s.
     """
     table, chunks = tables.addresses.device, tables.chunks
     if table is None or chunks is None or not len(chunks) or (found_inf is not None and float(found_inf) == 1.0):
         return
     found = tables.launches.get(flags)
     if found is None:
-        found = tables.launches[flags] = step_function(recipe, flags, states, dtypes)
+        found = tables.launches[flags] = step_function(recipe, flags, states, dtypes, lines)
     address, step = found
     pointers = (table, rows, steps, powers, powers if grad_scale is None else grad_scale)
     tensors = table.shape[1]
@@ -209,6 +218,7 @@ def launch_tables(
     workers = torch.get_num_threads() if len(chunks) * tables.block >= PARALLEL else 1
     large = (len(chunks) - tensors) * tables.block // _PART
     parts = workers * max(1, min(_PARTS, large // workers)) if workers > 1 else 1
-    call = (ctypes.c_int64 * len(_CALL))(tensors, *map(Tensor.data_ptr, pointers), parts, 0)
+    scales = int(grad_scale is not None and grad_scale.numel() > 1)
+    call = (ctypes.c_int64 * len(_CALL))(tensors, *map(Tensor.data_ptr, pointers), scales, parts, 0)
     if workers == 1 or not threads.run(address, ctypes.addressof(call), workers):
         step(ctypes.addressof(call))
