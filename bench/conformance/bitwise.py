@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 
 from kernels import bits
@@ -18,6 +21,18 @@ def count_bits(a: torch.Tensor, b: torch.Tensor) -> int:
 def max_ulp(a: torch.Tensor, b: torch.Tensor) -> int:
     """Largest distance in units in the last place; the largest int64 when one side alone has a NaN."""
     return int(bits.ulp_distance(a, b).max()) if a.numel() else 0
+
+
+def furthest(a: torch.Tensor, b: torch.Tensor) -> int:
+    """The element with the largest distance."""
+    return int(bits.ulp_distance(a, b).argmax())
+
+
+def described(quantity: str, index: int, provider: torch.Tensor, against: torch.Tensor, ulp: int) -> dict[str, Any]:
+    """A pair of elements as a document has it; infinities and NaN as text."""
+    numbers = {"provider": float(provider[index]), "against": float(against[index])}
+    shown = {side: value if math.isfinite(value) else str(value) for side, value in numbers.items()}
+    return {"quantity": quantity, "index": index, "ulp": ulp, **shown}
 
 
 def as_hex(tensor: torch.Tensor, index: int) -> str:

@@ -37,7 +37,37 @@ LAYOUTS: Mapping[str, tuple[tuple[int, ...], ...]] = MappingProxyType(
     }
 )
 
+LAYOUT_NOTES: Mapping[str, str] = MappingProxyType(
+    {
+        "edges": "sizes around what is special: empty, 0-dim, 1, 7, 1,023 to 1,025, 2,050 elements",
+        "offset": "every tensor begins one element into its memory, off 16-byte alignment",
+        "transposed": "matrices that lie column by column, and so do their gradients",
+        "strides": "matrices that lie column by column, while their gradients lie row by row",
+        "long": "tensors of 65,536 to 131,076 elements",
+        "long-offset": "long tensors that begin one element into their memory",
+        "tiny": "400 tensors of 1 to 17 elements",
+        "3M": "3,000,000 elements and 12",
+        "blocks": "64, 1,024 and 4,096 elements",
+        "one": "one tensor of 1,000 elements",
+    }
+)
+
 VALUES = ("normal", "wide", "subnormal", "special")
+VALUE_NOTES: Mapping[str, str] = MappingProxyType(
+    {
+        "normal": "normally distributed numbers",
+        "wide": "magnitudes from 2^-60 to 2^60, in float16 over its whole range",
+        "subnormal": "numbers below the dtype's smallest normal one",
+        "special": "+0, -0, +inf, -inf and NaN among normal numbers",
+    }
+)
+
+# What later groups have of their own besides lr, decay and momentum: an optimizer must read all of it per group.
+_OTHERS: Mapping[str, Any] = {"betas": (0.8, 0.97), "eps": 1e-5, "alpha": 0.95, "lr_decay": 0.02}
+
+
+def _as_text(options: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={str(value).replace(' ', '')}" for name, value in sorted(options.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +150,24 @@ class Case:
 
     def option_set(self) -> str:
         """The constructor's options alone, as text."""
-        return " ".join(f"{name}={str(value).replace(' ', '')}" for name, value in sorted(self.options.items()))
+        return _as_text(self.options)
+
+    def group_options(self) -> list[dict[str, Any]]:
+        """What each parameter group has of its own beside the constructor's options, in the optimizer's order."""
+        names = registered(self.optimizer).hyperparameter_names
+        groups: list[dict[str, Any]] = [{}]
+        for index in range(1, self.groups):
+            own = {"lr": float(self.options["lr"]) / (1 + index), "weight_decay": 0.01 * index}
+            own.update({name: value for name, value in _OTHERS.items() if name in names})
+            if self.options.get("momentum"):
+                own["momentum"] = 0.5 * float(self.options["momentum"])
+            groups.append(own)
+        return [{}, *groups] if self.empty == "group" else groups
+
+    def group_text(self) -> str:
+        """The groups' own options as text; "" where they have none."""
+        own = [(number, options) for number, options in enumerate(self.group_options()) if options]
+        return "; ".join(f"group {number}: {_as_text(options)}" for number, options in own)
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Of all parameters: the layout's, then those without elements."""

@@ -42,7 +42,8 @@ def _claim(rows: Sequence[Row]) -> dict[str, Any]:
     ulp = max((row.max_ulp for row in measured), default=None)
     scaling = _scaling(own)
     differing = sum(row.outcome.failed for row in answered)
-    common = {"ulp": ulp, "scaling": scaling, "compared": len(answered), "differing": differing}
+    tested = sum(row.outcome.compared or row.outcome.broke for row in rows)
+    common = {"ulp": ulp, "scaling": scaling, "compared": tested, "answered": len(answered), "differing": differing}
     if rows and all(row.outcome in (Outcome.UNSUPPORTED, Outcome.MISSING) for row in rows):
         return {"strength": 0, "claim": f"not offered: {rows[0].detail}", **common}
     if broken:
@@ -83,9 +84,10 @@ def summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _weakest(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    counts = {name: sum(cell[name] for cell in cells) for name in ("cases", "compared")}
     offered = [cell for cell in cells if not cell["claim"].startswith("not offered")]
     if not offered:
-        return {"options": f"0 of {len(cells)}", "claim": cells[0]["claim"], "scaling": "", "strength": 0}
+        return {"options": f"0 of {len(cells)}", "claim": cells[0]["claim"], "scaling": "", "strength": 0, **counts}
     least = min((cell["strength"] for cell in offered if cell["strength"] is not None), default=None)
     weak = [cell for cell in offered if cell["strength"] == least]
     worst = max(weak, key=lambda cell: cell["ulp"] or 0)
@@ -95,4 +97,5 @@ def _weakest(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "claim": worst["claim"],
         "scaling": "fails" if "fails" in scaling else "holds" if scaling else "",
         "strength": least,
+        **counts,
     }

@@ -90,7 +90,7 @@ def conform_command(
             why = next((row.detail for row in rows if row.detail), "no case fits this selection")
             raise errors.InputError("--provider", ", ".join(provider or ["all"]), f"nothing could be compared: {why}")
         broken = failed(rows, entrants)
-        document = report.document(rows, broken, chosen, done.not_run)
+        document = report.document(rows, broken, chosen, done.not_run, command=cli.command_line())
         if out is not None:
             if out.suffix == ".html":
                 from .report.page import conformance_page

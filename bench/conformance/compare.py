@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -172,8 +173,17 @@ def _describe(
             inputs=bits(before),
             provider=bits(mine),
             against=bits(other),
+            largest=_largest({n: (mine[n], other[n]) for n in order}),
         ),
     )
+
+
+def _largest(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Any]:
+    """The element that is furthest off, over all quantities; a NaN on one side is furthest."""
+    name = max(pairs, key=lambda name: bitwise.max_ulp(*pairs[name]))
+    mine, other = pairs[name]
+    index = bitwise.furthest(mine, other)
+    return bitwise.described(name, index, mine, other, bitwise.max_ulp(mine, other))
 
 
 def trace() -> str:

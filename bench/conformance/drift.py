@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
+
+from kernels import DTYPES
 
 from ..providers.base import Provider, Unsupported
 from ..providers.torch_optim import TorchOptim
@@ -37,6 +41,7 @@ class _Exact:
 
     def __init__(self, case: Case, side: Side) -> None:
         self.side = side
+        self.dtype = DTYPES[case.dtype].torch
         self.parameters = [p.detach().double().requires_grad_() for p in side.parameters]
         groups = make_groups(case, self.parameters)
         self.optimizer = TorchOptim(implementation="for-loop").build(case.optimizer, groups, case.options)
@@ -51,11 +56,47 @@ class _Exact:
                     if name != "step" and state is not None and name in known and known[name].numel() == state.numel():
                         state.copy_(known[name].reshape(theirs.shape))
 
-    def step(self, gradients: list[torch.Tensor]) -> None:
-        """One step with the provider's gradients."""
-        for mine, gradient in zip(self.parameters, gradients, strict=True):
-            mine.grad = gradient.double()
+    def step(self, gradients: list[torch.Tensor]) -> torch.Tensor:
+        """One step with the provider's gradients.
+
+        Returns:
+            How far it moves, element by element, when each of its inputs (parameter, gradient, states) moves by half an
+            ulp of the provider's dtype, all added up: no arithmetic in that dtype can be expected to be nearer.
+        """
+        exact = [gradient.double() for gradient in gradients]
+        start = [p.detach().clone() for p in self.parameters]
+        states = {p: _copied(self.optimizer.state.get(p, {})) for p in self.parameters}
+        names = dict.fromkeys(name for kept in states.values() for name, value in kept.items() if _moves(name, value))
+        after, moved = self._stepped(start, exact, states), None
+        for which in ("param", "grad", *names):
+            near = self._stepped(
+                [_moved(p, self.dtype) if which == "param" else p for p in start],
+                [_moved(g, self.dtype) if which == "grad" else g for g in exact],
+                {
+                    p: {n: _moved(v, self.dtype) if n == which and _moves(n, v) else v for n, v in kept.items()}
+                    for p, kept in states.items()
+                },
+            )
+            change = (near - after).abs()
+            moved = change if moved is None else moved + change
+        self._stepped(start, exact, states)
+        assert moved is not None
+        return moved
+
+    def _stepped(
+        self, start: list[torch.Tensor], gradients: list[torch.Tensor], states: Mapping[torch.Tensor, Mapping[str, Any]]
+    ) -> torch.Tensor:
+        """The parameters after one step from these inputs, flat."""
+        with torch.no_grad():
+            for mine, value, gradient in zip(self.parameters, start, gradients, strict=True):
+                mine.copy_(value)
+                mine.grad = gradient.clone()
+                kept = _copied(states[mine])
+                self.optimizer.state.pop(mine, None)
+                if kept:
+                    self.optimizer.state[mine] = kept
         self.optimizer.step()
+        return torch.cat([p.detach().reshape(-1) for p in self.parameters])
 
 
 def run_drift(case: Case, provider: Provider, device: torch.device, *, allowed: int | None = None) -> Row:
@@ -104,6 +145,26 @@ class _NoExactStep(Exception):
     pass
 
 
+def _copied(kept: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in kept.items()}
+
+
+def _moves(name: str, value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and name != "step"
+
+
+def _moved(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Values further from zero by half an ulp of a dtype."""
+    return values + torch.copysign(0.5 * _spacing(values.abs(), dtype), values)
+
+
+def _spacing(sizes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The distance between neighbours of a dtype at float64 sizes."""
+    limits = torch.finfo(dtype)
+    exponent = torch.frexp(sizes.clamp(limits.smallest_normal, limits.max)).exponent - 1
+    return torch.ldexp(torch.full_like(sizes, limits.eps), exponent)
+
+
 def _measure(case: Case, side: Side, exact: _Exact) -> tuple[int, dict[str, int], FirstMismatch | None]:
     worst, first, distances = 0, None, []
     for index in range(case.steps):
@@ -112,12 +173,12 @@ def _measure(case: Case, side: Side, exact: _Exact) -> tuple[int, dict[str, int]
         side_before = torch.cat([p.detach().reshape(-1) for p in side.parameters]).clone()
         side.step(index)
         try:
-            exact.step(make_gradients(case, index, side.device))
+            unavoidable = exact.step(make_gradients(case, index, side.device))
         except Exception as error:
             raise _NoExactStep(f"step {index} in float64: {trace()}") from error
         after = torch.cat([p.detach().reshape(-1) for p in exact.parameters])
         found = torch.cat([p.detach().reshape(-1) for p in side.parameters])
-        distance = _distance(found, after, before)
+        distance = _distance(found, after, before, unavoidable)
         distances.append(distance)
         top = float(distance.max()) if distance.numel() else 0.0
         ulp = _NOT_A_NUMBER if math.isinf(top) else math.ceil(top - 0.5)
@@ -130,20 +191,25 @@ def _measure(case: Case, side: Side, exact: _Exact) -> tuple[int, dict[str, int]
                 inputs={"param": bitwise.as_hex(side_before, where)},
                 provider={"param": bitwise.as_hex(found, where)},
                 against={"param": bitwise.as_hex(after.to(found.dtype), where)},
+                largest=bitwise.described("param", where, found, after, ulp),
             )
     # Half an ulp is what the last rounding costs anyone.
     together = torch.cat(distances) if distances else torch.zeros(0)
     return worst, bitwise.ulp_histogram((together - 0.5).clamp(min=0).ceil()), first
 
 
-def _distance(found: torch.Tensor, exact: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """|found - exact| in ulp of the largest of before, exact and the change; inf where one side alone is not finite."""
+def _distance(
+    found: torch.Tensor, exact: torch.Tensor, before: torch.Tensor, unavoidable: torch.Tensor
+) -> torch.Tensor:
+    """|found - exact| in units; inf where one side alone is not finite.
+
+    A unit is an ulp of the largest of before, exact and the change, or what half an ulp of every input does to the step
+    where that is more.
+    """
     wide = found.double()
-    limits = torch.finfo(found.dtype)
     largest = torch.stack([before.abs(), exact.abs(), (exact - before).abs()]).amax(dim=0)
-    exponent = torch.frexp(largest.clamp(limits.smallest_normal, limits.max)).exponent - 1
-    spacing = torch.ldexp(torch.full_like(wide, limits.eps), exponent)
+    unit = torch.maximum(_spacing(largest, found.dtype), unavoidable.nan_to_num(nan=0.0, posinf=0.0))
     rounded = exact.to(found.dtype).double()
     agree = (wide == rounded) | (wide.isnan() & rounded.isnan())
-    distance = torch.where(agree, 0.0, (wide - exact).abs() / spacing)
+    distance = torch.where(agree, 0.0, (wide - exact).abs() / unit)
     return torch.where(distance.isnan(), torch.inf, distance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..providers.base import Provider
 from ..workers import Batch, Ending, Loss, Pool
@@ -23,15 +23,23 @@ class Comparing:
         against: the reference; None for float64, step by step.
         device: as torch names it.
         allowed: the ulp from float64 that the provider claims, where that is the claim.
+        claimed: whether a difference is a failed claim; its row says what torch's own implementation does there.
     """
 
     provider: Provider
     against: Provider | None
     device: str
     allowed: int | None = None
+    claimed: bool = False
 
     def __call__(self, case: Case) -> Row:
         """The row of one case."""
+        row = self._row(case, self.provider)
+        if not self.claimed or row.first_mismatch is None:
+            return row
+        return replace(row, first_mismatch=replace(row.first_mismatch, torch=self._torchs_own(case)))
+
+    def _row(self, case: Case, provider: Provider) -> Row:
         import torch
 
         from .compare import run_case
@@ -39,8 +47,20 @@ class Comparing:
 
         device = torch.device(self.device)
         if self.against is None:
-            return run_drift(case, self.provider, device, allowed=self.allowed)
-        return run_case(case, self.provider, self.against, device)
+            return run_drift(case, provider, device, allowed=self.allowed)
+        return run_case(case, provider, provider if case.power else self.against, device)
+
+    def _torchs_own(self, case: Case) -> str:
+        """What torch does in a case that failed, against the same reference: its for-loop, or foreach beside that."""
+        from ..providers.torch_optim import TorchOptim
+
+        own = TorchOptim(implementation="for-loop")
+        if own in (self.provider, self.against):
+            own = TorchOptim(implementation="foreach")
+        row = self._row(case, own)
+        if not row.outcome.compared:
+            return ""
+        return f"{own.name} {'is identical' if row.outcome is Outcome.IDENTICAL else row.distance()} there"
 
     def unfinished(self, case: Case, outcome: Outcome, why: str) -> Row:
         """The row of a case whose worker did not answer."""
@@ -48,10 +68,16 @@ class Comparing:
 
 
 def batch(
-    provider: Provider, against: Provider | None, cases: Iterable[Case], device: str, allowed: int | None = None
+    provider: Provider,
+    against: Provider | None,
+    cases: Iterable[Case],
+    device: str,
+    *,
+    allowed: int | None = None,
+    claimed: bool = False,
 ) -> Cases:
     """Cases of one provider for one worker."""
-    work = Comparing(provider=provider, against=against, device=device, allowed=allowed)
+    work = Comparing(provider=provider, against=against, device=device, allowed=allowed, claimed=claimed)
     return Batch(work=work, items=tuple(cases))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 
 from kernels import DTYPES
 
-from ..optimizers import registered
 from .cases import LAYOUTS, Case
 
 _SPECIAL = (0.0, -0.0, float("inf"), float("-inf"), float("nan"))
@@ -75,10 +73,6 @@ def make_gradients(case: Case, step: int, device: torch.device) -> list[torch.Te
     return _split(flat, case, device, gradients=True)
 
 
-# What later groups have of their own besides lr, decay and momentum: an optimizer must read all of it per group.
-_OTHERS: Mapping[str, Any] = {"betas": (0.8, 0.97), "eps": 1e-5, "alpha": 0.95, "lr_decay": 0.02}
-
-
 def make_groups(case: Case, parameters: list[torch.Tensor]) -> list[dict[str, Any]]:
     """Parameter groups of the case: one, or several whose hyperparameters differ from the constructor's."""
     count = len(LAYOUTS[case.layout])
@@ -87,12 +81,6 @@ def make_groups(case: Case, parameters: list[torch.Tensor]) -> list[dict[str, An
     members = [filled[i :: case.groups] for i in range(case.groups)]
     if case.empty in ("first", "last"):
         members = [[e, *own] if case.empty == "first" else [*own, e] for e, own in zip(empty, members, strict=True)]
-    groups: list[dict[str, Any]] = [{"params": own} for own in members]
-    names = registered(case.optimizer).hyperparameter_names
-    for index, group in enumerate(groups[1:], start=1):
-        group["lr"] = float(case.options["lr"]) / (1 + index)
-        group["weight_decay"] = 0.01 * index
-        group.update({name: value for name, value in _OTHERS.items() if name in names})
-        if case.options.get("momentum"):
-            group["momentum"] = 0.5 * float(case.options["momentum"])
-    return [{"params": empty}, *groups] if case.empty == "group" else groups
+    if case.empty == "group":
+        members = [empty, *members]
+    return [{"params": own, **options} for own, options in zip(members, case.group_options(), strict=True)]

@@ -8,6 +8,9 @@ from typing import Any
 
 from .cases import Case
 
+NAN_ON_ONE_SIDE = 2**63 - 1
+"""The distance of a number from NaN; of float64 from an infinity too."""
+
 
 class Outcome(StrEnum):
     """How a comparison ended. Only IDENTICAL and CLOSE are passes; where nothing was compared nothing failed."""
@@ -44,6 +47,9 @@ class FirstMismatch:
     Attributes:
         step, quantity, index: where.
         inputs, provider, against: each quantity before the step, and after it on either side.
+        largest: the largest difference after that step: `quantity`, `index`, `ulp` (of the dtype; bit patterns apart),
+            and the two numbers, `provider` and `against`.
+        torch: where a claim failed, what torch's own implementation does in the same case.
         line: for rules of ours, `where` and `text` of the line that made it.
     """
 
@@ -53,12 +59,15 @@ class FirstMismatch:
     inputs: dict[str, str]
     provider: dict[str, str]
     against: dict[str, str]
+    largest: dict[str, Any] = field(default_factory=dict)
+    torch: str = ""
     line: dict[str, str] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As every document has it; without a line where there is none."""
-        found = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "line"}
-        return {**found, "line": self.line} if self.line else found
+        """As every document has it, without what there is nothing to say of."""
+        optional = ("largest", "torch", "line")
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in found.items() if value or name not in optional}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +95,14 @@ class Row:
     detail: str = ""
     time_s: float = 0.0
     option_set: str = ""
+    groups: str = ""
     histogram: dict[str, int] = field(default_factory=dict)
+
+    def distance(self) -> str:
+        """How far off the furthest element is, with its unit."""
+        if self.max_ulp == NAN_ON_ONE_SIDE:
+            return "NaN or infinite on one side"
+        return f"{self.max_ulp} ulp of {self.dtype} off"
 
     def as_dict(self) -> dict[str, Any]:
         """The row of the table, as every report has it; why a case was not compared stands in `first_mismatch`."""
@@ -126,4 +142,5 @@ def row_of(case: Case, provider: str, against: str, outcome: Outcome, detail: st
         outcome=outcome,
         detail=detail,
         option_set=case.option_set(),
+        groups=case.group_text(),
     )

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..providers import Provider
-from ..providers.registry import reference_of
+from ..providers.registry import reference_of, references
+from ..providers.torch_optim import TorchOptim
 from ..workers import Done
 from .cases import DTYPES, Case
 from .drift import measurable
@@ -21,6 +22,7 @@ from .selection import conform_cases
 CASE_LIMIT_S = 30.0
 _SLOW_LIMIT_S = 240.0
 _SLOW_CASES = 2
+_INTERPRETED_CASES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +31,20 @@ class Entrant:
 
     Attributes:
         provider: under test.
-        against: the reference, or None for float64 alone.
+        against: the reference; where torch lacks an optimizer, ours takes its place (`reference`).
         claims_identity: whether a difference from `against` is a failed claim.
         allowed: the ulp from float64 per step that are claimed, or None.
     """
 
     provider: Provider
-    against: Provider | None
+    against: Provider
     claims_identity: bool
     allowed: int | None = None
+
+    def reference(self, optimizer: str) -> Provider:
+        """What it is held against for an optimizer; torch has no Adam-atan2, say."""
+        lacking = isinstance(self.against, TorchOptim) and not hasattr(torch.optim, optimizer)
+        return references()["reference-foreach"] if lacking else self.against
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +89,8 @@ def batches_of(entrant: Entrant, selection: Selection, device: str) -> list[Case
     """The comparisons of one provider: with its reference, with float64, and with itself on another loss."""
     provider, traits = entrant.provider, entrant.provider.traits
     limit = _SLOW_CASES if traits.slow else selection.limit
+    if selection.quick and traits.interpreted:
+        limit = _INTERPRETED_CASES
     found: dict[tuple[str, str, str], list[Case]] = {}
     for optimizer in selection.optimizers:
         if not provider.offers(optimizer):
@@ -93,17 +102,22 @@ def batches_of(entrant: Entrant, selection: Selection, device: str) -> list[Case
             found.setdefault((kind, optimizer, case.dtype), []).append(chosen)
         # How far known bits are from float64 is a question for the long run.
         if not (selection.quick and traits.bits_known):
-            for case in _measured(cases):
+            for case in measured(cases):
                 found.setdefault(("float64", optimizer, case.dtype), []).append(case)
-    against = {"reference": entrant.against, "itself": provider, "float64": None}
     return [
-        batch(provider, against[kind], cases, device, entrant.allowed)
-        for (kind, _, _), cases in found.items()
-        if against[kind] is not None or kind == "float64"
+        batch(
+            provider,
+            None if kind == "float64" else provider if kind == "itself" else entrant.reference(optimizer),
+            cases,
+            device,
+            allowed=entrant.allowed,
+            claimed=entrant.claims_identity or (kind == "float64" and entrant.allowed is not None),
+        )
+        for (kind, optimizer, _), cases in found.items()
     ]
 
 
-def _measured(cases: Sequence[Case]) -> list[Case]:
+def measured(cases: Sequence[Case]) -> list[Case]:
     """The cases that have a float64 counterpart, and a plain one for every option set and dtype without any."""
     found = [case for case in cases if measurable(case)]
     seen = {(case.option_set(), case.dtype) for case in found}

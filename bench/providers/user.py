@@ -13,16 +13,8 @@ from .base import Provider, Traits, build_or_unsupported
 from .foreign import SAME, accepted_options
 
 
-@dataclass(frozen=True, kw_only=True)
-class OneClass(Provider):
-    """A class that is at hand, standing for one of torch's optimizers."""
-
-    made: type[torch.optim.Optimizer]
-
-    @property
-    def name(self) -> str:
-        """The class's own name."""
-        return self.made.__name__
+class _Standing(Provider):
+    """A class of somebody's that stands for whatever optimizer it is said to."""
 
     def states_of(self, optimizer: str) -> Mapping[str, str]:
         """Compared under torch's names; states of the class's own making are left alone."""
@@ -34,13 +26,29 @@ class OneClass(Provider):
         del optimizer
         return True
 
+    def against(self, device: torch.device) -> str:
+        """Torch itself: what the class was written after has the same square root."""
+        return "torch-foreach" if device.type == "cuda" else "torch-for-loop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneClass(_Standing):
+    """A class that is at hand, standing for one of torch's optimizers."""
+
+    made: type[torch.optim.Optimizer]
+
+    @property
+    def name(self) -> str:
+        """The class's own name."""
+        return self.made.__name__
+
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """The class, whatever the optimizer it stands for."""
         return build_or_unsupported(self.made, groups, accepted_options(self.made, optimizer, options))
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserClass(Provider):
+class UserClass(_Standing):
     """A user's `module:Class`, standing for one of torch's optimizers."""
 
     target: str
@@ -49,11 +57,6 @@ class UserClass(Provider):
     def name(self) -> str:
         """As the user wrote it."""
         return self.target
-
-    def states_of(self, optimizer: str) -> Mapping[str, str]:
-        """Compared under torch's names; states of the class's own making are left alone."""
-        del optimizer
-        return SAME
 
     def load(self) -> Any:
         """The class.
@@ -83,11 +86,6 @@ class UserClass(Provider):
     def traits(self) -> Traits:
         """Whoever points at a class of theirs wants to know whether it is right."""
         return Traits(claims_identity=True)
-
-    def offers(self, optimizer: str) -> bool:
-        """Whatever it is said to stand for."""
-        del optimizer
-        return True
 
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """The user's class, whatever the optimizer it stands for."""

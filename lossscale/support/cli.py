@@ -7,8 +7,10 @@ traceback.
 import importlib
 import itertools
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +36,8 @@ OutOption = Annotated[Path | None, typer.Option("--out", parser=_place, metavar=
 # typer carries its own copy of click or imports click, depending on its version; both give BadParameter this base.
 _KINDS = {"integer": "whole number", "float": "number", "number": "number"}
 """What click and pydantic call a kind of value, in plain words."""
+
+_typed: ContextVar[str] = ContextVar("typed", default="")
 
 _UsageError: type[Any] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
@@ -79,6 +83,7 @@ def run_app(app: typer.Typer, prog: str, argv: Sequence[str] | None = None) -> i
     # The group is called without typer's own main, which would draw errors in boxes and swallow an interrupt's words.
     group = typer.main.get_command(_prepared(app))
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    _typed.set(shlex.join([*prog.split(), *arguments]))
     try:
         with group.make_context(prog, arguments) as context:
             result = group.invoke(context)
@@ -117,6 +122,11 @@ def run_commands(commands: Sequence[Command], *, prog: str, help: str, argv: Seq
         else:
             parent.command(leaf, help=command.help)(_not_called)
     return run_app(app, prog, arguments)
+
+
+def command_line() -> str:
+    """What was typed for the command that runs, quoted for a shell."""
+    return _typed.get()
 
 
 def resolve_device(value: str, argument: str = "--device") -> str:

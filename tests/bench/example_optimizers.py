@@ -134,4 +134,11 @@ class ReferenceAdam(kernels.Adam):  # type: ignore[misc, valid-type]
     """Ours: identical to the reference by construction."""
 
 
+class SlightlyOff(torch.optim.Adam):
+    """A learning rate that is off by a factor of 1 + 2^-12."""
+
+    def __init__(self, params: Any, lr: float, **options: Any) -> None:
+        super().__init__(params, lr=lr * (1 + 2**-12), **options)
+
+
 NOT_AN_OPTIMIZER = 3

@@ -8,9 +8,10 @@ from typing import Any
 
 from lossscale.support import html
 
-from ..cases import DTYPES
+from ..cases import DTYPES, LAYOUT_NOTES, VALUE_NOTES
 from ..rows import Outcome, Row
-from .document import sentence
+from .coverage import counts_text
+from .document import NOT_TESTED, sentence
 
 _MARKS = {3: "holds", 2: "", 1: "fails", 0: "fails", None: "unpredicted"}
 _BAR = 260
@@ -20,15 +21,22 @@ _MISMATCHES = 200
 def conformance_page(rows: Sequence[Row], document: Mapping[str, Any]) -> str:
     """One self-contained HTML page of a run."""
     identical = sum(row.outcome is Outcome.IDENTICAL for row in rows)
+    covered = document["coverage"]
     lead = html.paragraph(
-        f"{len(rows)} comparisons: {identical} identical in every bit, {document['broken_claims']} break a claim, "
-        f"{document['not_run']} not run. A cell names the strongest claim that holds over all of its options."
+        f"{len(rows)} comparisons: {counts_text(covered)}; {identical} are identical in every bit, "
+        f"{document['broken_claims']} break a claim. A cell names the strongest claim that holds over all its options."
+    )
+    references = ", ".join(document["references"]) or "float64"
+    lead += html.preformatted(document["command"]) + html.paragraph(
+        f"Run on {document['date']}, compared with {references}; distances are from one step in float64."
     )
     sections = [
         html.Section(title="Claims", anchor="claims", body=_matrix(document["summary"])),
+        html.Section(title="What was compared", anchor="coverage", body=_coverage(covered)),
         html.Section(title="Per option", anchor="options", body=_options(document["claims"])),
         html.Section(title="Distances", anchor="distances", body=_histograms(rows)),
         html.Section(title="First mismatches", anchor="mismatches", body=_mismatches(rows)),
+        html.Section(title="Words", anchor="words", body=_words(rows)),
     ]
     machine = document["provenance"]
     footer = html.paragraph(
@@ -36,6 +44,28 @@ def conformance_page(rows: Sequence[Row], document: Mapping[str, Any]) -> str:
         + ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     )
     return html.page("Optimizer conformance", sections, lead=lead, footer=footer)
+
+
+def _coverage(covered: Mapping[str, Any]) -> str:
+    text = html.paragraph(f"{counts_text(covered)}. Not compared is no failure.")
+    reasons = [
+        {"provider": provider, "cases": count, "why they were not compared": why}
+        for provider, counted in covered["reasons"].items()
+        for why, count in counted.items()
+    ]
+    return text + (html.table(reasons) if reasons else "")
+
+
+def _words(rows: Sequence[Row]) -> str:
+    """What the layouts and values of the run's cases are: `long/wide` is one of each."""
+    shapes, values = {row.shape for row in rows}, {row.values for row in rows}
+    lines = [{"tensors": name, "are": note} for name, note in LAYOUT_NOTES.items() if name in shapes]
+    kinds = [{"values": name, "are": note} for name, note in VALUE_NOTES.items() if name in values]
+    ulp = html.paragraph(
+        "An ulp is the distance from a number to the next of its dtype; 'N ulp of fp32 off' counts the float32 numbers "
+        "between two results; from float64 it counts the spacing at the largest of parameter before, after and change."
+    )
+    return html.table(lines) + html.table(kinds) + ulp
 
 
 def _matrix(summary: Sequence[Mapping[str, Any]]) -> str:
@@ -50,26 +80,27 @@ def _matrix(summary: Sequence[Mapping[str, Any]]) -> str:
         body.append(f"<tr><th>{escape(provider)}</th>{line}</tr>")
     return (
         '<div class="scroll"><table><caption>Strongest claim that holds, over every option the provider has. '
-        "Hover for how many options that is.</caption>"
+        "2^k: 2^k times the loss with mapped hyperparameters repeats the run. Hover for how many options and cases."
+        "</caption>"
         f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
 def _cell(line: Mapping[str, Any] | None) -> str:
     if line is None:
-        return '<td class="unpredicted">–</td>'
+        return f'<td class="unpredicted">{NOT_TESTED}</td>'
     claim = line["claim"]
     short = {
         "identical to ": "= ",
         " from float64 per step": " of float64",
         "not offered: ": "",
     }
-    text = claim
+    text = claim or NOT_TESTED
     for old, new in short.items():
         text = text.replace(old, new)
     mark = "unpredicted" if claim.startswith("not offered") else _MARKS[line["strength"]]
-    scaling = {"holds": "2^k", "fails": "not 2^k"}.get(line["scaling"], "")
-    title = f"{line['options']} options; {claim}"
+    scaling = {"holds": "2^k", "fails": "not 2^k"}.get(line["scaling"], f"2^k {NOT_TESTED}")
+    title = f"{line['options']} options, {line['compared']} of {line['cases']} cases compared; {claim or NOT_TESTED}"
     body = f"{escape(text[:60])}<br><small>{escape(scaling)}</small>"
     return f'<td class="{mark}" title="{escape(title)}">{body}</td>'
 
@@ -82,17 +113,23 @@ def _options(claims: Sequence[Mapping[str, Any]]) -> str:
                 "optimizer": cell["optimizer"],
                 "options": cell["options"],
                 "dtype": cell["dtype"],
-                "strongest claim": cell["claim"] or "–",
-                "2^k loss": cell["scaling"] or "–",
-                "compared": cell["compared"],
+                "strongest claim": cell["claim"] or NOT_TESTED,
+                "2^k loss": cell["scaling"] or NOT_TESTED,
+                "compared": f"{cell['compared']} of {cell['cases']}",
                 "differing": cell["differing"],
-                "ulp from float64": "–" if cell["ulp"] is None or cell["ulp"] > 2**40 else cell["ulp"],
+                "ulp from float64": _ulp(cell["ulp"]),
             }
             for cell in claims
             if cell["provider"] == provider
         ]
         parts.append(html.details(f"{provider}: {len(lines)} combinations", html.table(lines)))
     return "".join(parts)
+
+
+def _ulp(ulp: int | None) -> int | str:
+    if ulp is None:
+        return NOT_TESTED
+    return "not a number" if ulp > 2**40 else ulp
 
 
 def _histograms(rows: Sequence[Row]) -> str:
