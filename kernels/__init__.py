@@ -13,7 +13,7 @@ from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm, regi
 from .backends import available_backends, interpreter, resolve_backend
 from .fingerprint import fingerprint
 from .launch import step_kernel, tables
-from .optim import StepOptimizer, make_optimizer
+from .optim import StepOptimizer, graphed, make_optimizer
 from .population import NETWORKS, POLICIES, Network, Policy, Population, Trainer
 from .rounding import flags
 from .rounding.dtypes import DTYPES
@@ -76,6 +76,7 @@ __all__ = [
     "flags",
     "functional",
     "get_algorithm",
+    "graphed",
     "interpreter",
     "launch",
     "make_optimizer",

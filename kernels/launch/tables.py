@@ -79,6 +79,11 @@ class Mirror:
         self.host, self._bits, self._source = host, host.view(np.int64), torch.from_numpy(host)
         self._views: dict[tuple[int, int], tuple[Any, Any]] = {}
 
+    @property
+    def captured(self) -> int:
+        """Copies that were recorded under capture."""
+        return len(self._captured)
+
     def send(self, array: np.ndarray, device: torch.device) -> Tensor:
         """Bring the device's copy up to ``array`` and return it."""
         host, kept = self.host, self.device

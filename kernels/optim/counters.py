@@ -53,11 +53,14 @@ class Counters:
     Args:
         counters: one per tensor, as `is_counter` has it.
         chunks: of this optimizer.
+
+    Attributes:
+        on_host: whether they are the host's.
     """
 
     def __init__(self, counters: list[Tensor], chunks: Sequence[Chunk]) -> None:
         self._counters = counters
-        self._on_host = not counters or counters[0].device.type == "cpu"
+        self.on_host = not counters or counters[0].device.type == "cpu"
         self._whole: Tensor | None = None
         self._index: Any = None
         for chunk in chunks:
@@ -68,7 +71,7 @@ class Counters:
         self._address = 0
         self._cells: list[Any] = []
         self._addresses: list[int] = []
-        if not self._on_host:
+        if not self.on_host:
             self._spread = self._whole is None or not isinstance(self._index, slice)
             self._view = None if self._spread or self._whole is None else self._whole[self._index]
 
@@ -88,7 +91,7 @@ class Counters:
 
     def advance(self, by: int) -> None:
         """Add ``by`` to every counter, in place."""
-        if self._on_host:
+        if self.on_host:
             self._host()
             if self._whole is not None:
                 self._array[self._index] += by
@@ -102,7 +105,7 @@ class Counters:
 
     def numbers(self) -> np.ndarray:
         """The counters' values; waits for a device."""
-        if not self._on_host:
+        if not self.on_host:
             return self.on_device(self._counters[0].device).numpy(force=True)
         self._host()
         if self._whole is not None:
@@ -114,15 +117,21 @@ class Counters:
 
     def on_device(self, device: torch.device) -> Tensor:
         """The counters as a kernel reads them: float32 [tensors]."""
-        if self._on_host:
+        if self.on_host:
             return torch.from_numpy(self.numbers().astype(np.float32)).to(device)
         if self._view is not None:
             return self._view
         return torch.stack([counter.reshape(()) for counter in self._counters])
 
+    def on_device_alone(self) -> list[Tensor]:
+        """The tensors that a device counts in; none for counters on the host."""
+        if self.on_host:
+            return []
+        return self._counters if self._spread or self._whole is None else [self._whole]
+
     def skip(self, found_inf: Tensor) -> None:
         """Take the last step back where ``found_inf`` is 1, without a wait."""
-        if self._on_host:
+        if self.on_host:
             self.advance(-int(found_inf))
         elif self._view is not None:
             self._view.sub_(found_inf)

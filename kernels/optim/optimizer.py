@@ -22,6 +22,7 @@ from ..launch.buckets import Assembly, assemble
 from ..launch.checks import check_apart, check_grad, check_param
 from .constructors import choose_recipe, plain, switches
 from .counters import Chunk, Counters
+from .graphs import Graphs
 from .hooks import hooked
 from .known import Known
 from .plans import Plan
@@ -37,6 +38,7 @@ class StepOptimizer(Optimizer):
     algorithm: ClassVar[Algorithm]
     values_of: ClassVar[Any]
     """A group's hyperparameters as they stand, in the record's order."""
+    _graphs: Graphs | None = None
     _fixed: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that this class's constructor does not offer."""
 
@@ -172,6 +174,9 @@ class StepOptimizer(Optimizer):
             found_inf = None
         if known is not None and known.quiet and grad_scale is None and found_inf is None:
             self._local_grads = None
+            if self._graphs is not None:
+                self._graphs.step(known)
+                return loss
             for plan in known.plans:
                 plan.step(known.hypers, None, None)
             return loss
@@ -203,6 +208,10 @@ class StepOptimizer(Optimizer):
             if states.take_back(chain.from_iterable(plan.owners for plan in plans[:stepped])):
                 self._known = None
             raise
+
+    def take_graphs(self, graphs: Graphs | None) -> None:
+        """Step with these graphs from now on; None for none. See `kernels.graphed`."""
+        self._graphs = graphs
 
     def refresh(self) -> None:
         """Send changed hyperparameters to the device, for CUDA graphs captured from `step`: call it before a replay."""

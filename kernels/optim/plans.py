@@ -175,9 +175,7 @@ class Plan:
             self.assembly.load()
         self._advance(1)
         try:
-            rows = self.send_rows(hypers)
-            if self._by_address and not self.tables.current:
-                self._bring_tables()
+            rows = self.bring_up(hypers)
             backends.step_bucket(
                 self.recipe,
                 self.flags,
@@ -195,12 +193,49 @@ class Plan:
             raise
         if self.copies_around:
             self.assembly.store(scaled=grad_scale is not None)
-        # Autograd cannot see a kernel write: a backward pass through the old values must fail as it does in torch.
-        increment_version(self._written)
+        self._finish()
         if found_inf is not None and self.counters is not None:
             self.counters.skip(found_inf)
+
+    def _finish(self) -> None:
+        # Autograd cannot see a kernel write: a backward pass through the old values must fail as it does in torch.
+        increment_version(self._written)
         self.any_first = False
         self.assembly.release()
+
+    def bring_up(self, hypers: list[Any]) -> Tensor:
+        """Send what a launch reads and has changed: host scalars, which are returned, and addresses."""
+        rows = self.send_rows(hypers)
+        if self._by_address and not self.tables.current:
+            self._bring_tables()
+        return rows
+
+    # -- as a graph ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_capturable(self) -> bool:
+        """Whether a launch needs nothing from the host that is another at every step."""
+        on_host = self.counters is not None and self.counters.on_host
+        return not self._rows_count and not (self._reads_steps and on_host)
+
+    @property
+    def copies_captured(self) -> int:
+        """Copies to the device that were recorded into somebody's graph."""
+        return self.rows.captured + self.tables.addresses.captured
+
+    def launched_with(self) -> list[Tensor]:
+        """The tensors whose addresses a launch is given, or whose counts it advances."""
+        given = [self.tables.addresses.device, self.tables.chunks, self.rows.device, self._powers.values]
+        counters = [] if self.counters is None else self.counters.on_device_alone()
+        return [tensor for tensor in (*given, *counters) if tensor is not None]
+
+    def replayed(self) -> None:
+        """What the host does in a step whose launch a graph has made."""
+        if self.counters is not None and self.counters.on_host:
+            self.counters.advance(1)
+        self._finish()
+
+    # -- what a launch needs from the host -----------------------------------------------------------------------------
 
     def _advance(self, by: int) -> None:
         if self.counters is not None:

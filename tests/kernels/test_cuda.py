@@ -82,6 +82,35 @@ def test_graph_replays_step_with_new_gradients_and_rates(
     assert _wrong(captured, eager) == [0, 0, 0]
 
 
+@pytest.mark.parametrize("fresh_gradients", [False, True])
+@pytest.mark.parametrize(("name", "options"), GRAPHED)
+def test_graphed_steps_have_the_bits_of_ordinary_ones(
+    name: str, options: dict[str, Any], fresh_gradients: bool
+) -> None:
+    mine, theirs = _params(), _params()
+    replayed = kernels.graphed(getattr(kernels, name)(mine, lr=0.1, **options))
+    plain = getattr(kernels, name)(theirs, lr=0.1, **options)
+    for step in range(24):
+        for optimizer, params in ((replayed, mine), (plain, theirs)):
+            for p, g in zip(params, _grads(params, step), strict=True):
+                if p.grad is None or fresh_gradients:
+                    p.grad = g
+                else:
+                    p.grad.copy_(g)
+            if step == 8:
+                optimizer.param_groups[0]["lr"] = 0.03
+            if step == 12:
+                params[1].data = params[1].data.clone()
+            if step == 16:
+                params[0].grad = None
+            optimizer.step()
+    torch.cuda.synchronize()
+    assert _wrong(mine, theirs) == [0, 0, 0]
+    steps = [[state.get("step", torch.zeros(())).item() for state in o.state.values()] for o in (replayed, plain)]
+    assert steps[0] == steps[1]
+    assert replayed._graphs.captures >= 2 and replayed._graphs.replays >= 8
+
+
 @pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")
 def test_capture_of_a_host_counted_step_is_refused() -> None:
     params = _params()
