@@ -36,12 +36,14 @@ class NetworkInits:
     """How many random initialisations a network gets per cell, and how many of them advance together.
 
     ``cohort_inits`` is part of the run's identity: batched matrix products may change bits with the batch size.
+    ``last_step`` ends its training before the grid's last checkpoint; 0 does not.
     """
 
     network: str
     inits: int
     cohort_inits: int
     quick_inits: int
+    last_step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

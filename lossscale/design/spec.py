@@ -111,6 +111,8 @@ class RunSpec:
         document = dataclasses.asdict(self)
         for network in document["networks"]:
             network["quick_inits"] = 0  # says what another run would do
+            if not network["last_step"]:
+                del network["last_step"]
         for optimizer in document["optimizers"]:
             if not optimizer["recipe"]:
                 del optimizer["recipe"]
@@ -118,6 +120,12 @@ class RunSpec:
             del document["measures"]
         plain: dict[str, Any] = _as_lists(document)
         return plain
+
+    def of_network(self, name: str) -> RunSpec:
+        """What one of its networks is run by: its own checkpoints."""
+        last = next(network.last_step for network in self.networks if network.network == name)
+        kept = tuple(step for step in self.checkpoints if step <= last)
+        return dataclasses.replace(self, checkpoints=kept or self.checkpoints[:1]) if last else self
 
     @property
     def steps(self) -> int:

@@ -117,6 +117,7 @@ def run_cohort(spec: RunSpec, cohort: Cohort) -> Columns:
     Raises:
         InputError: for a policy or a network that the engine cannot run.
     """
+    spec = spec.of_network(cohort.key.network)
     engine, policy = choose_engine(spec, cohort.key.policy, cohort.key.network), get_policy(cohort.key.policy)
     algorithm = get_algorithm(cohort.key.optimizer)
     base = base_hyperparameters(cohort.optimizer, spec.lr)

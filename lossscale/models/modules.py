@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..support.errors import check_choice
 from .data import SamplesFirst, Stream, words
 from .networks import NETWORKS, Head, Network
+from .transformer import TextStream, Transformer, text_digest
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(outputs, targets)``: of one model, a number; outputs arrive in float32."""
@@ -38,6 +39,7 @@ class ModuleNetwork:
         together: models per call: their forward and backward are one batch. Every call has this size (the last is
             filled up), since a batch's size and what is left over after whole vectors decide bits; 64 leaves nothing
             over, whatever the module. Wide modules can do with fewer, which stay in cache.
+        data_digest: of data that come from outside the repository and the packages whose versions a run compares.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModuleNetwork:
     stream: Callable[..., Stream]
     draw: Callable[[int, Sequence[int]], Tensor] | None = None
     together: int = 64
+    data_digest: Callable[[], str] | None = None
 
     def __post_init__(self) -> None:
         if self.together < 1:
@@ -116,10 +119,27 @@ def by_hand(network: Network) -> ModuleNetwork:
     )
 
 
-MODULES: Final[dict[str, ModuleNetwork]] = {entry.name: entry for entry in map(by_hand, NETWORKS.values())}
+TRANSFORMER: Final = ModuleNetwork(
+    name="char-transformer",
+    make=Transformer,
+    loss=cross_entropy,
+    stream=TextStream,
+    together=8,
+    data_digest=text_digest,
+)
+
+MODULES: Final[dict[str, ModuleNetwork]] = {
+    entry.name: entry for entry in (*map(by_hand, NETWORKS.values()), TRANSFORMER)
+}
 """Every network, by name. A new module is an entry here."""
 
 
 def get_module(name: str) -> ModuleNetwork:
     """The network of that name; InputError if there is none."""
     return MODULES[check_choice("network", name, MODULES)]
+
+
+def data_digests(networks: Sequence[str]) -> dict[str, str]:
+    """Digests of the networks' data that come from outside, by name."""
+    entries = (MODULES[name] for name in networks if name in MODULES)
+    return {f"data of {entry.name}": entry.data_digest() for entry in entries if entry.data_digest is not None}

@@ -124,15 +124,17 @@ def _own_origin(order: Order) -> Origin:
     from ..engines.engine import is_portable
 
     spec = order.manifest.run_spec
-    return _origin(order.manifest.study, "cpu" if spec is None else spec.device, spec is not None and is_portable(spec))
+    if spec is None:
+        return _origin(order.manifest.study, "cpu", False, ())
+    return _origin(order.manifest.study, spec.device, is_portable(spec), tuple(item.network for item in spec.networks))
 
 
 @functools.cache
-def _origin(study: str, device: str, portable: bool) -> Origin:
+def _origin(study: str, device: str, portable: bool, networks: tuple[str, ...]) -> Origin:
     """Git, packages and sources are read once by every worker."""
     from .planning import origin_of
 
-    return origin_of(study, device, portable=portable)
+    return origin_of(study, device, portable=portable, networks=networks)
 
 
 def _prepare(order: Order) -> None:

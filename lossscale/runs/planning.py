@@ -211,7 +211,12 @@ def _check(spec: RunSpec) -> None:
 def _manifest(study: Study, seed: int, device: str, spec: RunSpec | None, options: dict[str, Any]) -> Manifest:
     from ..engines.engine import is_portable
 
-    provenance, key = origin_of(study.name, device, portable=spec is not None and is_portable(spec))
+    provenance, key = origin_of(
+        study.name,
+        device,
+        portable=spec is not None and is_portable(spec),
+        networks=tuple(item.network for item in spec.networks) if spec is not None else (),
+    )
     return Manifest(
         study=study.name,
         seed=seed,
@@ -222,15 +227,21 @@ def _manifest(study: Study, seed: int, device: str, spec: RunSpec | None, option
     )
 
 
-def origin_of(study: str, device: str, *, portable: bool) -> Origin:
+def origin_of(study: str, device: str, *, portable: bool, networks: tuple[str, ...] = ()) -> Origin:
     """Provenance and resume key of this process.
 
     Args:
         study: name of the study that it has a part in.
         device: ``cpu`` or ``cuda``.
         portable: whether the run's bits are the same on every machine.
+        networks: of the run; those whose data are not in the repository add a digest of them.
     """
+    from ..models.modules import data_digests
     from ..support.provenance import collect
 
     provenance = collect(device)
-    return provenance.as_dict(), {**provenance.resume_key(portable=portable), SOURCES: digest(study)}
+    return provenance.as_dict(), {
+        **provenance.resume_key(portable=portable),
+        SOURCES: digest(study),
+        **data_digests(networks),
+    }
