@@ -35,7 +35,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "analysis": {"design", "support"},
         "runs": {"design", "models", "engines", "analysis", "support"},
         "report": {"design", "runs", "support"},
-        "studies": {"design", "models", "engines", "runs", "analysis", "report", "theory", "support"},
+        "studies": {"design", "models", "engines", "runs", "analysis", "report", "diagnose", "theory", "support"},
         "rescale": {"design", "support"},
         "probe": {"diagnose"},
         "clipping": set(),

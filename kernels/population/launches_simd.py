@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,56 +24,85 @@ _THREADED = 1 << 14
 def vector_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted: bool = False) -> None:
     """Train by `train_simd`, with torch's number of threads; arguments as in `triton_launches`."""
     del interpreted
-    width = train_simd.WIDTH
-    placed, numbers = run.placement, run.network.parameters
-    blocks = len(placed.model_of) // width
-    packed = [None if tensor is None else _across(placed.gather(tensor), width) for tensor in run.tensors]
-    # Blocks of one family after another share a tile of samples: the arms of a family lie in blocks alike.
-    families, tile_of = np.unique(run.family.view(blocks, width).numpy(), axis=0, return_inverse=True)
-    tile_of = np.ascontiguousarray(tile_of.reshape(-1), np.int64)
-    in_order = np.array_equal(families.reshape(-1), np.arange(data.shape[1]))
-    row_of = run.record.int()
-    powers = power_table(run.params.device)
-    constants = run.constants(keep_gradients=kept is not None)
-    # A CPU's roots and quotients of zeros are as quick as any.
-    constants["FLAGS"] &= ~ZEROS.value
-    per_step = max(run.rows.bytes_per_step, families.size * data.shape[2] * 4)
-    per_step = max(per_step, 0 if kept is None else blocks * width * numbers * 4)
-    for chunk in chunks(len(data), per_step, alone=run.first_step == 1 and not placed.shared):
-        steps = chunk.stop - chunk.start
-        rows, own = np.empty((0, 0)), _Own.empty()
-        if placed.shared:
-            rows = run.rows.rows(run.first_step + chunk.start, steps)
-        else:
-            columns = run.rows.columns(run.first_step + chunk.start, steps)
-            own = _Own.of(columns, run.record.view(blocks, width).numpy())
-        train = train_simd.train_function({**constants, "DEPENDS": own.depends})
-        samples = data[chunk]
-        samples = samples.reshape(steps, *families.shape, -1) if in_order else samples[:, torch.from_numpy(families)]
-        tiles = samples.permute(1, 0, 3, 2).contiguous()
-        grads = torch.empty(0) if kept is None else torch.empty(steps, blocks, numbers, width)
-        at = [0 if tensor is None else tensor.data_ptr() for tensor in packed]
-        call = {
-            **dict(zip(("params", "s0", "s1", "s2"), at, strict=True)),
-            "grads": grads.data_ptr(),
-            "data": tiles.data_ptr(),
-            "tile_of": tile_of.ctypes.data,
-            "scale": run.loss_scale.data_ptr(),
-            "rows": rows.ctypes.data,
-            "row_of": row_of.data_ptr(),
-            "powers": powers.values.data_ptr(),
-            **{kind: array.ctypes.data for kind, array in own.arrays.items()},
-            "records": rows.shape[1],
-            "first_step": run.first_step + chunk.start,
-            "steps": steps,
-            "blocks": blocks,
-        }
-        _in_threads(train, call, blocks, steps)
-        if kept is not None:
-            kept[chunk] = grads.transpose(2, 3).reshape(steps, -1, numbers)[:, placed.slot_of]
-    for tensor, values in zip(run.tensors, packed, strict=True):
-        if tensor is not None and values is not None:
-            placed.scatter(values.transpose(1, 2).reshape(-1, numbers), tensor)
+    packed = Packed(run, data.shape[1])
+    packed.advance(data, kept)
+    packed.unpack(run.tensors)
+
+
+class Packed:
+    """The models of a run as the vector code lays them out, for one stretch of training or several.
+
+    Args:
+        run: its tensors are read here, and written by `unpack` alone.
+        families: of its data.
+    """
+
+    def __init__(self, run: Run, families: int) -> None:
+        self._run = run
+        width = train_simd.WIDTH
+        self._blocks = len(run.placement.model_of) // width
+        self._packed = [
+            None if tensor is None else _across(run.placement.gather(tensor), width) for tensor in run.tensors
+        ]
+        # Blocks of one family after another share a tile of samples: the arms of a family lie in blocks alike.
+        found, tile_of = np.unique(run.family.view(self._blocks, width).numpy(), axis=0, return_inverse=True)
+        self._families = torch.from_numpy(found)
+        self._tile_of = np.ascontiguousarray(tile_of.reshape(-1), np.int64)
+        self._in_order = np.array_equal(found.reshape(-1), np.arange(families))
+        self._row_of = run.record.int()
+        self._step = run.first_step
+
+    def advance(self, data: Tensor, kept: Tensor | None = None) -> None:
+        """Train on, a step for every one of ``data``; ``kept`` takes the gradients."""
+        run, width, blocks = self._run, train_simd.WIDTH, self._blocks
+        placed, numbers = run.placement, run.network.parameters
+        powers = power_table(run.params.device)
+        constants = run.constants(keep_gradients=kept is not None)
+        # A CPU's roots and quotients of zeros are as quick as any.
+        constants["FLAGS"] &= ~ZEROS.value
+        per_step = max(run.rows.bytes_per_step, self._families.numel() * data.shape[2] * 4)
+        per_step = max(per_step, 0 if kept is None else blocks * width * numbers * 4)
+        for chunk in chunks(len(data), per_step, alone=self._step == 1 and not placed.shared):
+            steps = chunk.stop - chunk.start
+            rows, own = np.empty((0, 0)), _Own.empty()
+            if placed.shared:
+                rows = run.rows.rows(self._step, steps)
+            else:
+                columns = run.rows.columns(self._step, steps)
+                own = _Own.of(columns, run.record.view(blocks, width).numpy())
+            train = train_simd.train_function({**constants, "DEPENDS": own.depends})
+            samples = data[chunk]
+            in_blocks = (steps, *self._families.shape, -1)
+            samples = samples.reshape(in_blocks) if self._in_order else samples[:, self._families]
+            tiles = samples.permute(1, 0, 3, 2).contiguous()
+            grads = torch.empty(0) if kept is None else torch.empty(steps, blocks, numbers, width)
+            at = [0 if tensor is None else tensor.data_ptr() for tensor in self._packed]
+            call = {
+                **dict(zip(("params", "s0", "s1", "s2"), at, strict=True)),
+                "grads": grads.data_ptr(),
+                "data": tiles.data_ptr(),
+                "tile_of": self._tile_of.ctypes.data,
+                "scale": run.loss_scale.data_ptr(),
+                "rows": rows.ctypes.data,
+                "row_of": self._row_of.data_ptr(),
+                "powers": powers.values.data_ptr(),
+                **{kind: array.ctypes.data for kind, array in own.arrays.items()},
+                "records": rows.shape[1],
+                "first_step": self._step,
+                "steps": steps,
+                "blocks": blocks,
+            }
+            _in_threads(train, call, blocks, steps)
+            self._step += steps
+            if kept is not None:
+                kept[chunk] = grads.transpose(2, 3).reshape(steps, -1, numbers)[:, placed.slot_of]
+
+    def unpack(self, tensors: Sequence[Tensor | None]) -> None:
+        """Write what the models have become into these of the run's tensors; None leaves one as it is."""
+        for tensor, values in zip(tensors, self._packed, strict=True):
+            if tensor is not None and values is not None:
+                rows = values.transpose(1, 2).reshape(-1, self._run.network.parameters)
+                self._run.placement.scatter(rows, tensor)
 
 
 @dataclass(frozen=True, kw_only=True)

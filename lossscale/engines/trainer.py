@@ -77,7 +77,7 @@ class Trainer:
             stream = network.stream(seed=spec.seed, inits=cohort.inits, device=device)
             for checkpoint in sorted(spec.checkpoints):
                 self._run(trainer, stream, checkpoint - 1, cohort.size)
-                last = _samples(stream, range(checkpoint, checkpoint + 1))
+                last = samples(stream, range(checkpoint, checkpoint + 1))
                 before, losses = trainer.params.clone(), trainer.losses(last[0])
                 grads = trainer.run(last, keep_gradients=True)
                 assert grads is not None, "they were asked for"
@@ -97,10 +97,10 @@ class Trainer:
         at_once = max(1, self.chunk // (families * trainer.network.features))
         while trainer.step_count < until:
             first = trainer.step_count + 1
-            trainer.run(_samples(stream, range(first, min(first + at_once, until + 1))))
+            trainer.run(samples(stream, range(first, min(first + at_once, until + 1))))
 
 
-def _samples(stream: Stream, steps: range) -> Tensor:
-    """[steps, families, inputs + labels] of a stream with one sample per step."""
+def samples(stream: Stream, steps: range) -> Tensor:
+    """[steps, families, inputs + labels] of a stream with one sample per step, as `kernels.Trainer.run` takes them."""
     batches = map(stream.batch, steps)
     return torch.stack([torch.cat((batch.inputs, batch.targets), 1).squeeze(2) for batch in batches])

@@ -20,12 +20,13 @@ _PANEL_HEIGHT: Final = 265
 _FONT: Final = {"family": "system-ui, Segoe UI, Roboto, sans-serif", "size": 12, "color": "#1d2330"}
 
 
-def to_html(figure: go.Figure, name: str) -> str:
+def to_html(figure: go.Figure, name: str, *, zoomable: bool = False) -> str:
     """The figure as a piece of HTML that uses the page's one plotly script.
 
     Args:
         figure: what is drawn.
         name: begins its id, which goes on with its content: two runs on a page do not draw into one place.
+        zoomable: whether the wheel zooms, and buttons to zoom and to go back stand above it.
     """
     content = zlib.crc32(str(figure.to_json()).encode())
     return str(
@@ -33,7 +34,7 @@ def to_html(figure: go.Figure, name: str) -> str:
             full_html=False,
             include_plotlyjs=False,
             div_id=f"{name}-{content:08x}",
-            config={"displayModeBar": False, "responsive": True},
+            config={"displayModeBar": zoomable, "displaylogo": False, "scrollZoom": zoomable, "responsive": True},
         )
     )
 

@@ -173,7 +173,7 @@ def processes(
 ) -> Generator[Ended]:
     """On worker processes, which interpret the kernels if told to. Results as `Executor.train`."""
     others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start)
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=prepare_worker)
     try:
         with _interpreting(interpret):
             yield from _in_turn(executor, run, spec, cohorts, 2 * workers)
@@ -240,7 +240,7 @@ def train_cohort(spec: RunSpec, cohort: Cohort) -> bytes:
         raise
 
 
-def _start() -> None:
+def prepare_worker() -> None:
     """Prepares a worker: Ctrl-C is the parent's to answer, and a worker does not outlive its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

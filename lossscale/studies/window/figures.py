@@ -1,0 +1,107 @@
+"""The phase diagram of the page: zoomable, with the numbers of every pixel under the pointer."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ...analysis.phases import WORDS
+from ...report.figures import GRID_COLOR
+from .look import COLORS, RULED_TEXT, STRENGTHS, Drawing, shades
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_HEIGHT: Final = 520
+_NONE: Final = 255
+"""Stands for a distance of 0 or infinity, and for an unknown rho."""
+
+
+def phase_figure(drawn: Drawing, *, every: int = 1) -> go.Figure:
+    """A cell's diagram: columns are powers of two, rows are eps.
+
+    Args:
+        drawn: what is shown.
+        every: so many rows become one, to keep the page small.
+    """
+    import plotly.graph_objects as go
+
+    rows = slice(None, None, every)
+    colors, steps = shades(), len(shades())
+    scale = [[edge / steps, color] for place, color in enumerate(colors) for edge in (place, place + 1)]
+    height = drawn.height[rows]
+    figure = go.Figure(
+        go.Heatmap(
+            z=drawn.level[rows],
+            x0=int(drawn.powers[0]),
+            dx=int(drawn.powers[1] - drawn.powers[0]),
+            y0=float(height[0]),
+            dy=float(height[1] - height[0]),
+            zmin=-0.5,
+            zmax=steps - 0.5,
+            colorscale=scale,
+            showscale=False,
+            customdata=_numbers(drawn, rows),
+            hovertemplate="s = 2^%{x}, eps / RMS g = 2^%{y:.2f}<br>%{customdata[0]} of "
+            f"{int(drawn.arrays['inits'])} inits<br>d ≈ 2^-%{{customdata[1]}} (255: none)"
+            "<br>ρ ≈ %{customdata[2]} %<extra></extra>",
+        )
+    )
+    for border in drawn.borders:
+        figure.add_scatter(
+            x=border.x,
+            y=border.y,
+            mode="lines",
+            name=border.name,
+            line={"color": "#111111", "width": 2, "dash": border.dash},
+            hoverinfo="name",
+        )
+    for phase in drawn.present:
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=WORDS[phase],
+            marker={"color": COLORS[phase], "symbol": "square", "size": 11},
+        )
+    if math.isfinite(drawn.ruled_from):
+        figure.add_hline(
+            y=drawn.ruled_from,
+            line={"color": "#ffffff", "dash": "dashdot", "width": 1.5},
+            annotation_text=RULED_TEXT,
+            annotation_font={"color": "#ffffff", "size": 11},
+            annotation_position="top right",
+        )
+    figure.update_layout(
+        template="none",
+        height=_HEIGHT,
+        margin={"l": 60, "r": 10, "t": 10, "b": 130},
+        font={"family": "system-ui, Segoe UI, Roboto, sans-serif", "size": 12, "color": "#1d2330"},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0.0},
+    )
+    figure.update_xaxes(
+        title={"text": "log₂ s", "standoff": 4},
+        range=[float(drawn.powers[0]) - 0.5, float(drawn.powers[-1]) + 0.5],
+        gridcolor=GRID_COLOR,
+    )
+    figure.update_yaxes(
+        title={"text": "log₂(eps / RMS g)"}, range=[float(height[0]), float(height[-1])], gridcolor=GRID_COLOR
+    )
+    return figure
+
+
+def _numbers(drawn: Drawing, rows: slice) -> np.ndarray:
+    """[rows, columns, 3] bytes: votes, minus log2 of the median d rounded, median rho in per cent."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        minus = np.round(-np.log2(drawn.arrays["distance"][rows].astype(np.float64)))
+    apart = np.where(np.isfinite(minus), np.clip(minus, 0, _NONE - 1), _NONE)
+    rho = drawn.arrays["rho"][rows]
+    share = np.where(np.isfinite(rho), np.clip(np.round(100.0 * np.nan_to_num(rho)), 0, 100), _NONE)
+    return np.stack([drawn.arrays["votes"][rows], apart, share], 2).astype(np.uint8)
+
+
+__all__ = ["STRENGTHS", "phase_figure"]
