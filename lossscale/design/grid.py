@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from ..support.errors import InputError, check_choice
 from .arms import ARMS, BASE
 from .scales import Value, value_text
+
+SCALERS: Final = ("static", "dynamic")
+"""Kinds of GradScaler: a scale that stays, and one that grows and shrinks as torch.amp.GradScaler's."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -61,6 +65,8 @@ class Grid:
     checkpoints: tuple[int, ...] = (1, 10, 50, 200)
     measures: tuple[str, ...] = ()
     """Names of what is recorded of every pair beyond the standard measures."""
+    scaler: str = ""
+    """A GradScaler per model where a policy takes one (`Policy.takes_scaler`): static or dynamic; empty for none."""
     lr: float = 0.01
     recipe: str = "foreach"
 
@@ -86,6 +92,7 @@ class Grid:
                 raise InputError("grid: against", f"{arm}:{other}", "names an arm that does not run; add it to arms")
             if not (ARMS[arm].scaled and ARMS[other].scaled):
                 raise InputError("grid: against", f"{arm}:{other}", "pairs arms at equal scales, and one has none")
+        check_choice("grid: scaler", self.scaler, ("", *SCALERS))
         for scale in self.scales:
             if not 0 < scale < float("inf"):
                 raise InputError("grid: scales", scale, "is no scale; give finite numbers above 0")

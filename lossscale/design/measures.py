@@ -203,6 +203,15 @@ SYMMETRIC_DISTANCE: Final = Measure(
 _FURTHER: Final[tuple[Measure, ...]] = (
     Measure(name="size_ratio", observe=lambda now: now.size_ratio, shown=True),
     SYMMETRIC_DISTANCE,
+    Measure(
+        name="skipped",
+        observe=lambda now: now.of_arm(now.skipped),
+        kind=Kind.COUNT,
+        statistic=Statistic.MEDIAN,
+        quantity="median_skipped",
+        line=15,
+        shown=True,
+    ),
 )
 """What a grid records if it names it: a new measure is an entry here."""
 

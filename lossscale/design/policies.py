@@ -47,6 +47,11 @@ class Policy:
         return "fp16" not in vars(self).values()
 
     @property
+    def takes_scaler(self) -> bool:
+        """Whether a GradScaler has a place: float16 in forward and backward, float32 gradients at the optimizer."""
+        return self.compute == "fp16" and self.grads == "fp32"
+
+    @property
     def steps_in_fp32(self) -> bool:
         """Whether the optimizer's step is float32's, from the gradients that it receives to what it stores."""
         return self.params == self.grads == self.state == "fp32"

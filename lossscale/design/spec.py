@@ -83,6 +83,7 @@ class RunSpec:
     backend: str
     measures: tuple[str, ...] = ()
     engine: str = AUTO
+    scaler: str = ""
 
     @classmethod
     def of(cls, study: str, grid: Grid, *, seed: int, device: str, backend: str, engine: str = AUTO) -> RunSpec:
@@ -116,8 +117,9 @@ class RunSpec:
         for optimizer in document["optimizers"]:
             if not optimizer["recipe"]:
                 del optimizer["recipe"]
-        if not self.measures:
-            del document["measures"]
+        for name in ("measures", "scaler"):
+            if not getattr(self, name):
+                del document[name]
         plain: dict[str, Any] = _as_lists(document)
         return plain
 

@@ -23,6 +23,7 @@ class Batched:
     """Hand-batched networks, stepped as one population."""
 
     name = "batched"
+    scalers = False
     portable = False
     arithmetic = TORCH
 

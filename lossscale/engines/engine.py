@@ -37,6 +37,10 @@ class Engine(Protocol):
     def arithmetic(self) -> Arithmetic:
         """How its snapshots are measured."""
 
+    @property
+    def scalers(self) -> bool:
+        """Whether it has GradScalers."""
+
     def refusal(self, policy: Policy) -> str:
         """Why it cannot run the policy; empty if it can."""
 
@@ -63,8 +67,9 @@ def engine_of(spec: RunSpec, policy: str, network: str) -> Engine:
     if spec.engine != AUTO:
         return ENGINES[spec.engine]
     formats = get_policy(policy)
+    scaled = bool(spec.scaler) and formats.takes_scaler
     able = (engine for engine in ENGINES.values() if network in engine.networks() and not engine.refusal(formats))
-    return next(able, ENGINES[Module.name])
+    return next((engine for engine in able if engine.scalers or not scaled), ENGINES[Module.name])
 
 
 def engines_of(spec: RunSpec) -> list[Engine]:
@@ -98,6 +103,10 @@ def choose_engine(spec: RunSpec, policy: str, network: str) -> Engine:
                 f"is arm {arm.name}'s own ({own.text}) beside {policy}, and no engine runs two at once; leave it out"
             )
             raise InputError("--policy", arm.policy, remedy)
+    if spec.scaler and formats.takes_scaler and not engine.scalers:
+        able = [f"--engine {other.name}" for other in ENGINES.values() if other.scalers]
+        remedy = f"has no GradScaler, and the study wants a {spec.scaler} one in {policy}; give {' or '.join(able)}"
+        raise InputError("--engine", engine.name, remedy)
     if network not in engine.networks():
         remedies = [f"--network {item.network}" for item in spec.networks if item.network in engine.networks()]
         having = [other for other in ENGINES.values() if network in other.networks() and not other.refusal(formats)]

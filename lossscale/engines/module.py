@@ -19,6 +19,7 @@ from ..support.errors import InputError
 from ..support.memory import free_bytes
 from .arithmetic import ORDERED
 from .observer import Snapshot
+from .scaler import GROWTHS, Scalers
 from .start import starting_points
 from .threads import one_thread
 
@@ -32,6 +33,7 @@ class Module:
     """
 
     name = "module"
+    scalers = True
     portable = False
     arithmetic = ORDERED
 
@@ -65,7 +67,7 @@ class Module:
         """The cohort at each checkpoint in turn; arguments as `Batched.advance`.
 
         Every call of forward and backward has the same size, so that the bits depend on neither the cohort's size nor
-        its other models.
+        its other models. With GradScalers a model whose gradients overflow skips the step alone.
         """
         assert not self.refusal(policy), "choose_engine lets through only what the engine can run"
         family, device = spec.family, torch.device(spec.device)
@@ -87,13 +89,22 @@ class Module:
                 backend=spec.backend,
                 state_dtype=kernels.DTYPES[policy.state].torch,
             )
+            scalers: Scalers | None = None
+            if spec.scaler and policy.takes_scaler:
+                scalers = Scalers(copies.models, GROWTHS[spec.scaler], device=device)
             for step in range(1, spec.steps + 1):
-                losses = copies.gradients(params, stream.batch(step), scales, grads, step=step)
-                if step not in spec.checkpoints:
+                factors = scales if scalers is None else scales * scalers.scale
+                losses = copies.gradients(params, stream.batch(step), factors, grads, step=step)
+                shown = step in spec.checkpoints
+                before = params.clone() if shown else params
+                if scalers is None:
                     population.step(grads)
+                else:
+                    found = scalers.found_inf(grads)
+                    population.step(grads, grad_scale=scalers.scale, found_inf=found)
+                    scalers.update(found)
+                if not shown:
                     continue
-                before = params.clone()
-                population.step(grads)
                 yield Snapshot(
                     step=step,
                     initial=initial,
@@ -102,6 +113,7 @@ class Module:
                     grads=grads,
                     losses=losses,
                     state=population.state,
+                    taken=None if scalers is None else population.steps,
                 )
 
     def _copies(self, spec: RunSpec, network: str, inits: Sequence[int], policy: Policy, *, members: int) -> Copies:

@@ -97,6 +97,13 @@ class Observation:
         return (~self.snapshot.params.isfinite()).sum(1)
 
     @cached_property
+    def skipped(self) -> Tensor:
+        """[models]: steps so far that the optimizer did not take, for gradients that were not finite."""
+        if self.snapshot.taken is None:
+            return torch.zeros(len(self.snapshot.params), dtype=torch.int64)
+        return self.snapshot.step - self.snapshot.taken
+
+    @cached_property
     def differing_bits(self) -> Tensor:
         """Of pairs: parameter bits that differ."""
         return bits.differing_bits(*self._both).sum(2)
@@ -218,12 +225,13 @@ class Observation:
     def _root(self, members: Sequence[int]) -> Tensor | None:
         """[kept families, members, n] float64: r, the root of the second moment as it divides; None without one."""
         state = {name: self._at(tensor, members) for name, tensor in self.snapshot.state.items()}
+        taken = None if self.snapshot.taken is None else self._at(self.snapshot.taken.double().unsqueeze(1), members)
         roots = [
             steps.root(
                 self._algorithm,
                 {name: tensor[:, k] for name, tensor in state.items()},
                 self._hyper[index],
-                self.snapshot.step,
+                self.snapshot.step if taken is None else taken[:, k],
             )
             for k, index in enumerate(members)
         ]

@@ -34,6 +34,7 @@ class Snapshot:
         grads: the gradients that the optimizer saw.
         losses: [models], of the batch of this step, before it, not scaled.
         state: the optimizer's state after the step.
+        taken: [models], the steps that the optimizer has taken, where models may skip some; None where none does.
     """
 
     step: int
@@ -43,6 +44,7 @@ class Snapshot:
     grads: Tensor
     losses: Tensor
     state: Mapping[str, Tensor]
+    taken: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ class Trainer:
 
     chunk: int = _CHUNK
     name = "trainer"
+    scalers = False
     portable = True
     arithmetic = ORDERED
 

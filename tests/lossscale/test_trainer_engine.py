@@ -58,8 +58,7 @@ def snapshots(engine: Batched | Trainer, spec: RunSpec) -> Iterator[Snapshot]:
 
 
 def tensors(now: Snapshot) -> dict[str, torch.Tensor]:
-    values = dict(vars(now))
-    del values["step"]
+    values = {name: value for name, value in vars(now).items() if name != "step" and value is not None}
     return {**values.pop("state"), **values}
 
 
