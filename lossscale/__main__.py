@@ -18,6 +18,11 @@ COMMANDS = (
         target="lossscale.rescale.command:command",
         help="What to set when the loss was multiplied by S.",
     ),
+    Command(
+        name="inspect",
+        target="lossscale.inspection.command:command",
+        help="Where a saved optimizer state stands: eps, stalls, margins.",
+    ),
     Command(name="convert-eps", target="lossscale.conventions:command", help="The same eps in another convention."),
 )
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels import Algorithm
+from kernels import DTYPES, Algorithm
 
 from . import steps
 from .rounding import BY_TORCH, half_ulp
@@ -137,3 +137,28 @@ def second_moment(algorithm: Algorithm) -> str | None:
 def format_of(tensor: Tensor) -> Format | None:
     """The format of a tensor, None where none of ours is."""
     return BY_TORCH.get(tensor.dtype)
+
+
+def layer_of(name: str, count: int, size: int, param: Tensor, v: Tensor | None, *, fused: bool) -> Layer:
+    """A layer's formats: fused kernels compute in float32 whatever they store, eager ones in the parameter's dtype."""
+    kind = format_of(param)
+    return Layer(
+        name=name,
+        count=count,
+        size=size,
+        param=kind,
+        state=(format_of(v) if v is not None else None) or kind,
+        compute=DTYPES["fp32"] if fused else kind,
+    )
+
+
+def steps_seen(entries: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> float | Tensor:
+    """How many steps the states have seen: one number, or one per element. SGD and its like keep none."""
+    kept = [entry["step"] for entry in entries if "step" in entry]
+    if len(kept) != len(entries):
+        return 1.0
+    on_device = all(isinstance(step, Tensor) and step.device.type != "cpu" for step in kept)
+    numbers = torch.stack([step.detach() for step in kept]).tolist() if on_device else [float(step) for step in kept]
+    if len(set(numbers)) == 1:
+        return float(numbers[0])
+    return torch.from_numpy(np.repeat(np.array(numbers), lengths))

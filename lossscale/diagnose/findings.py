@@ -71,9 +71,9 @@ def _all(e: Elements, numbers: Numbers, fp16: bool) -> Iterator[_Found]:
         text = f"{underflow:.1%} of the gradients other than 0 are below 2^-14 once multiplied by the loss scale "
         text += f"{e.backward_scale:g}, where float16 loses bits{_worst(e, numbers, 'fp16_underflow')}"
         yield "fp16-underflow", underflow, text + ": raise the loss scale, or use bfloat16"
-    unchanged = found.get("v_unchanged", 0.0)
-    if unchanged >= RATCHET:
-        yield "ratchet", unchanged, _ratchet(e, numbers, unchanged)
+    for name in ("v_unchanged", "v_stall"):
+        if found.get(name, 0.0) >= RATCHET:
+            yield "ratchet", found[name], _ratchet(e, numbers, name)
     lost = found.get("update_lost", 0.0)
     if lost >= LOST and not e.exact_sums:
         text = f"{lost:.1%} of the updates are below half an ulp of their parameter and are lost"
@@ -111,15 +111,14 @@ _HALF_SUBNORMAL: Final = 2.0**-25
 """What float16 rounds to 0."""
 
 
-def _ratchet(e: Elements, numbers: Numbers, unchanged: float) -> str:
+def _ratchet(e: Elements, numbers: Numbers, which: str) -> str:
     name = "/".join(sorted({layer.state.name for layer in e.layers}))
     average = steps.memory(e.hyper)
     what = f"beta2 = {1 - 1 / average:.4g}" if average else "a sum that grows"
     remedy = f"keep it in float32, or use beta2 of {_largest_beta2(e):.3g} or less" if average else "keep it in float32"
-    return (
-        f"{unchanged:.1%} of v > 0 ({name}, {what}) did not change by the step{_worst(e, numbers, 'v_unchanged')}: "
-        f"its roundings hold it where it is; {remedy}"
-    )
+    said = "did not change by the step" if which == "v_unchanged" else "would not change by a step"
+    text = f"{numbers.group[which]:.1%} of v > 0 ({name}, {what}) {said}{_worst(e, numbers, which)}: its roundings "
+    return text + f"hold it where it is; {remedy}"
 
 
 def _largest_beta2(e: Elements) -> float:

@@ -31,6 +31,7 @@ MEANING: Final = {
     "v_zero_update": "share of the update where v = 0",
     "v_subnormal": "share of v that is subnormal in its dtype",
     "v_unchanged": "share of v > 0 that the step left unchanged",
+    "v_stall": "share of v > 0 that a step with gradients N(0, v) would leave unchanged",
     "update_lost": "share of updates below half an ulp of the parameter",
     "grad_zero": "share of gradients that are 0",
     "fp16_underflow": "share of gradients other than 0 with |g·scale| < 2^-14",
@@ -140,6 +141,8 @@ def _shares(e: Elements) -> Iterator[tuple[str, tuple[Array, Array]]]:
             before = e.v_before.numpy()
             seen = (v > 0) | (before > 0)
             yield "v_unchanged", (seen & (v == before), seen)
+        elif steps.memory(e.hyper):
+            yield "v_stall", (_stalls(e, e.v), v > 0)
     if e.params is not None and size is not None and not e.update_is_typical:
         moved = size > 0
         lost = moved & (size < e.half_ulp(e.params, lambda layer: layer.param).numpy())
@@ -149,6 +152,18 @@ def _shares(e: Elements) -> Iterator[tuple[str, tuple[Array, Array]]]:
         zero = grads == 0
         yield "grad_zero", (zero, every)
         yield "fp16_underflow", (~zero & (np.abs(grads) * e.backward_scale < HALF_NORMAL), ~zero)
+
+
+def _stalls(e: Elements, v: Tensor) -> Array:
+    """[n]: probability that v stays as it is when a gradient of N(0, v) is averaged in with one rounding; 0 where v is.
+
+    v moves by (1 - beta2)(g² - v), which is lost below half an ulp: |g²/v - 1| < x with x = half ulp / (v (1 - beta2)).
+    """
+    alive = (v > 0) & v.isfinite()
+    some = torch.where(alive, v, 1.0)
+    x = e.half_ulp(some, lambda layer: layer.state) / some * steps.memory(e.hyper)
+    within = torch.erf(torch.sqrt((1 + x) / 2)) - torch.erf(torch.sqrt((1 - x).clamp(min=0) / 2))
+    return torch.where(alive, within, 0.0).numpy()
 
 
 def _of_the_root(

@@ -78,8 +78,9 @@ def hyper_of(algorithm: Algorithm, group: Mapping[str, Any]) -> Any:
 
 
 def missing_states(algorithm: Algorithm, entry: Mapping[str, Any]) -> list[str]:
-    """Names of the states that the algorithm always keeps and a parameter's entry lacks."""
-    return [state.name for state in algorithm.states if state.always and entry.get(state.name) is None]
+    """Names of the states that the algorithm always keeps, its counter among them, and a parameter's entry lacks."""
+    always = [*(["step"] if algorithm.stateful_step else []), *(s.name for s in algorithm.states if s.always)]
+    return [name for name in always if entry.get(name) is None]
 
 
 def sums_exactly(names: Iterable[str]) -> bool:

@@ -1,4 +1,4 @@
-"""A probe on a live optimizer: `Probe`. `sampling` takes elements, `skips` counts what a GradScaler left out."""
+"""A probe on a live optimizer: `Probe`. `skips` counts what a GradScaler left out."""
 
 from .probe import Probe
 

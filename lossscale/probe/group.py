@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kernels import DTYPES, Algorithm
+from kernels import Algorithm
 
-from ..diagnose.elements import Elements, Layer, format_of, second_moment
+from ..diagnose.elements import Elements, Layer, format_of, layer_of, second_moment, steps_seen
 from ..diagnose.recognise import MASTER, hyper_of, missing_states, sums_exactly
-from .sampling import counts, joined, local, places, take
+from ..diagnose.sampling import counts, joined, local, places, take
 
 
 @dataclass(kw_only=True)
@@ -148,7 +147,7 @@ class Group:
         found = Elements(
             algorithm=self._algorithm,
             hyper=hyper,
-            step=_steps(entries, [it.count for it in stepped]),
+            step=steps_seen(entries, [it.count for it in stepped]),
             layers=tuple(self._layer(it, entry, group) for it, entry in zip(stepped, entries, strict=True)),
             states=states,
             v_before=before,
@@ -172,31 +171,6 @@ class Group:
             entry.get(self._v) if self._v is not None else None,
             fused=bool(group.get("fused")),
         )
-
-
-def layer_of(name: str, count: int, size: int, param: Tensor, v: Tensor | None, *, fused: bool) -> Layer:
-    """A layer's formats: fused kernels compute in float32 whatever they store, eager ones in the parameter's dtype."""
-    kind = format_of(param)
-    return Layer(
-        name=name,
-        count=count,
-        size=size,
-        param=kind,
-        state=(format_of(v) if v is not None else None) or kind,
-        compute=DTYPES["fp32"] if fused else kind,
-    )
-
-
-def _steps(entries: list[Mapping[str, Any]], lengths: list[int]) -> float | Tensor:
-    """How many steps the states have seen: one number, or one per element. SGD and its like keep none."""
-    kept = [entry["step"] for entry in entries if "step" in entry]
-    if len(kept) != len(entries):
-        return 1.0
-    on_device = all(isinstance(step, Tensor) and step.device.type != "cpu" for step in kept)
-    numbers = torch.stack([step.detach() for step in kept]).tolist() if on_device else [float(step) for step in kept]
-    if len(set(numbers)) == 1:
-        return float(numbers[0])
-    return torch.from_numpy(np.repeat(np.array(numbers), lengths))
 
 
 def _grad(it: Watched) -> Tensor | None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ..checkpoints.files import Checkpoint
+from ..checkpoints.groups import Group
 from ..design.scales import is_power_of_two
-from .files import Checkpoint
-from .groups import Group
 from .states import Lost
 from .values import CLIP
 

@@ -8,17 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
+from ..checkpoints.files import KEY, Checkpoint, read_checkpoint, read_file, write_file
+from ..checkpoints.groups import Group, read_group
 from ..design.options import check_finite, find_algorithm, make_record
 from ..design.scales import parse_scale
 from ..support.cli import JsonOption, OutOption
 from ..support.errors import InputError
 from ..support.output import Output
 from .advice import Case, rate_rows, rows, sentences, state_rows, table_rows
-from .files import FROM, KEY, Checkpoint, read_checkpoint, read_file, write_file
-from .groups import Group, read_group, scale_file_rates, write_group
+from .groups import scale_file_rates, write_group
 from .states import DEGREE, Lost, parse_degrees, rescale_states
 from .values import CLIP, VALUES, parse_values
 
+FROM = "--from"
 SCHEDULER = "--scheduler"
 SCHEDULER_OUT = "--scheduler-out"
 
@@ -77,8 +79,8 @@ def command(
         record = make_record(algorithm, typed.options, VALUES, " ".join(parts))
         groups = [Group(record=record, absent=(), rates={}, unknown=())]
     else:
-        read = read_checkpoint(checkpoint, key)
-        groups = [read_group(algorithm, group, checkpoint) for group in read.state_dict["param_groups"]]
+        read = read_checkpoint(checkpoint, key, FROM)
+        groups = [read_group(algorithm, group, read) for group in read.state_dict["param_groups"]]
     then = [algorithm.rescale(group.record, factor) for group in groups]
     lr_by = [factor ** algorithm.degrees_of(group.record).get("lr", 0) for group in groups]
     for group, record, by in zip(groups, then, lr_by, strict=True):

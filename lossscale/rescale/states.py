@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ..checkpoints.files import Checkpoint
 from ..support.errors import InputError
-from .files import FROM, Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from kernels import Algorithm
 
 DEGREE: Final = "--degree"
-_FREE: Final = ("step", "master_param")
-"""States that are free of the loss's scale under every algorithm: counters, and masters of narrow parameters."""
 _STEEPEST: Final = 4
 
 
@@ -39,8 +37,10 @@ def parse_degrees(algorithm: Algorithm, texts: list[str]) -> dict[str, int]:
     Raises:
         InputError: for a degree that is no small whole number, and a name that is known or given twice.
     """
+    from ..diagnose.recognise import FREE_STATES
+
     degrees: dict[str, int] = {}
-    own = (*(state.name for state in algorithm.states), *_FREE)
+    own = (*(state.name for state in algorithm.states), *FREE_STATES)
     for text in texts:
         name, _, number = text.partition("=")
         if name in own or name in degrees:
@@ -80,14 +80,15 @@ def rescale_states(algorithm: Algorithm, checkpoint: Checkpoint, given: Mapping[
 
 
 def _check_names(algorithm: Algorithm, entries: Mapping[Any, Any], given: Mapping[str, int], at: Checkpoint) -> None:
-    if not all(isinstance(entry, dict) for entry in entries.values()):
-        raise InputError(FROM, at.path, "keeps no dictionary of states per parameter; give a file that torch wrote")
+    from ..diagnose.recognise import FREE_STATES
+
     found = dict.fromkeys(_names(entries))
-    unknown = [name for name in found if name not in (*(state.name for state in algorithm.states), *_FREE, *given)]
+    known = (*(state.name for state in algorithm.states), *FREE_STATES, *given)
+    unknown = [name for name in found if name not in known]
     if unknown:
         ways = " ".join(f"{DEGREE} {name}=D" for name in unknown)
         remedy = f"has states that {algorithm.title} does not keep; name the optimizer that saved them, or give {ways}"
-        raise InputError(FROM, at.path, remedy)
+        raise InputError(at.argument, at.path, remedy)
     strange = [name for name in given if name not in found]
     if strange:
         raise InputError(DEGREE, strange[0], f"{at.path} has no such state; it has {', '.join(found) or 'none'}")
@@ -96,7 +97,7 @@ def _check_names(algorithm: Algorithm, entries: Mapping[Any, Any], given: Mappin
         missing = [name for name in needed if entry and entry.get(name) is None]
         if missing:
             remedy = f"has no {', '.join(missing)} for parameter {place}, so it is not {algorithm.title}'s"
-            raise InputError(FROM, at.path, f"{remedy}; name the optimizer that saved it")
+            raise InputError(at.argument, at.path, f"{remedy}; name the optimizer that saved it")
 
 
 def _names(entries: Mapping[Any, Any]) -> Iterator[str]:
@@ -112,7 +113,7 @@ def _times(value: Any, by: float, name: str, at: Checkpoint) -> tuple[Any, Lost]
     kind = "complex" if type(value) is torch.Tensor and value.is_complex() else _kind(value)
     if kind not in ("real", "complex"):
         remedy = f"its {name} is {kind}, which holds no product; save it dequantised, as float32"
-        raise InputError(FROM, at.path, remedy)
+        raise InputError(at.argument, at.path, remedy)
     if kind == "complex":
         parts, lost = _times_real(torch.view_as_real(value.resolve_conj()), by, name)
         return torch.view_as_complex(parts), lost

@@ -11,7 +11,6 @@ from typing import Any, Final
 from ..support.errors import InputError
 from ..support.files import whole_file
 
-FROM: Final = "--from"
 KEY: Final = "--key"
 _DEEPEST: Final = 6
 """How many containers deep a checkpoint is searched."""
@@ -29,30 +28,37 @@ class Checkpoint:
         key: where the state_dict is, as `find_states` spells it.
         state_dict: a part of the document; whoever changes it changes the document.
         others: where further optimizers' state_dicts are.
+        argument: what an error about the file calls it.
     """
 
     path: Path
+    argument: str
     document: Any
     key: str
     state_dict: dict[str, Any]
     others: tuple[str, ...]
 
 
-def read_checkpoint(path: Path, key: str | None) -> Checkpoint:
+def read_checkpoint(path: Path, key: str | None, argument: str) -> Checkpoint:
     """The optimizer's state_dict at a key of a file, or the whole file; numpy numbers in it become Python's.
+
+    Args:
+        path: the file.
+        key: where in it; None for its top.
+        argument: what an error calls the file.
 
     Raises:
         InputError: the file cannot be read, holds a type that is refused, or has no such state_dict there; it names the
             type, or the keys where one is.
     """
-    document = read_file(path, FROM)
+    document = read_file(path, argument)
     found = dict(find_states(document))
     if not found:
         keys = f"its keys are {', '.join(map(str, list(document)[:8]))}; " if isinstance(document, dict) else ""
-        raise InputError(FROM, path, f"holds no optimizer's state_dict; {keys}{_SAVE}")
+        raise InputError(argument, path, f"holds no optimizer's state_dict; {keys}{_SAVE}")
     if key is None and "" not in found:
         places = " or ".join(f"{KEY} {place}" for place in found)
-        raise InputError(FROM, path, f"holds no optimizer's state_dict at its top but further in; add {places}")
+        raise InputError(argument, path, f"holds no optimizer's state_dict at its top but further in; add {places}")
     where = key or ""
     if where not in found:
         places = ", ".join(place or "the top, which needs no key" for place in found)
@@ -61,8 +67,10 @@ def read_checkpoint(path: Path, key: str | None) -> Checkpoint:
     state_dict["param_groups"] = [
         {name: _python(value) for name, value in group.items()} for group in state_dict["param_groups"]
     ]
+    if not all(isinstance(entry, dict) for entry in state_dict["state"].values()):
+        raise InputError(argument, path, "keeps no dictionary of states per parameter; give a file that torch wrote")
     others = tuple(place for place in found if place != where)
-    return Checkpoint(path=path, document=document, key=where, state_dict=state_dict, others=others)
+    return Checkpoint(path=path, document=document, key=where, state_dict=state_dict, others=others, argument=argument)
 
 
 def find_states(document: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:

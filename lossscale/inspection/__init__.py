@@ -1,0 +1,1 @@
+"""``python -m lossscale inspect``: where a saved optimizer state stands."""
