@@ -236,15 +236,19 @@ class Cluster:
         try:
             return self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as failed:
-            if not isinstance(failed.cause, Exception):
-                raise
-            failed.cause.add_note(f"on a worker of the cluster:\n{failed.traceback_str}")
+            # Its text is the traceback there; its cause is the exception, or one of Ray's for what cannot travel.
+            failed.cause.add_note(f"on a worker of the cluster: {failed}")
+            if isinstance(failed.cause, self.ray.exceptions.RayError):
+                failed.cause.add_note(_among(batch))
             raise failed.cause from None
         except self.ray.exceptions.RayError as lost:
-            if batch:
-                names = ", ".join(cohort.name for cohort in batch)
-                lost.add_note(f"in cohort {names}, after {_LOSSES} more tries; --resume goes on from there")
+            lost.add_note(f"{_among(batch)}, after {_LOSSES} more tries")
             raise
+
+
+def _among(batch: Sequence[Cohort]) -> str:
+    names = ", ".join(cohort.name for cohort in batch)
+    return f"in cohort {names}" if names else "while the run was planned"
 
 
 def _batches(cohorts: Sequence[Cohort], places: int, most: int) -> Iterator[tuple[Cohort, ...]]:

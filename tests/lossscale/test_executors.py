@@ -20,7 +20,9 @@ from lossscale.runs.cluster_worker import Order, Probe, probe_there, train_there
 from lossscale.runs.executor import Local, open_executor
 from lossscale.runs.planning import Choices, planned_manifest
 from lossscale.runs.records import Manifest
+from lossscale.runs.run import run_study
 from lossscale.support.errors import InputError
+from lossscale.support.output import Output
 
 STUDY = studies.get("loss-vs-lr")
 CHOICES = Choices(optimizers=("sgd",), scales=("4",), inits=4, steps=2, device="cpu")
@@ -110,7 +112,7 @@ def test_a_cluster_writes_the_same_bytes(
     assert {one.origin[1]["torch_build"] for one in ended if one.origin} == {manifest.resume_key["torch_build"]}
 
 
-@pytest.mark.parametrize(("gpus", "tasks"), [(0, 1000), (4, 63)])
+@pytest.mark.parametrize(("gpus", "tasks"), [(0, 1000), (4, 63), (40, 334)])
 def test_few_of_many_cohorts_wait_in_the_cluster(
     tmp_path: Path, manifest: Manifest, cohorts: list[Cohort], monkeypatch: pytest.MonkeyPatch, gpus: int, tasks: int
 ) -> None:
@@ -123,11 +125,24 @@ def test_few_of_many_cohorts_wait_in_the_cluster(
     ray = FakeRay(cores=4, gpus=gpus)
     ended = list(Cluster(ray, print).train(tmp_path, dataclasses.replace(manifest, spec=spec.as_dict()), many))
     assert sorted(one.cohort.first for one in ended) == list(range(1000))
-    assert ray.most == 8 and len(trained) == tasks and sum(trained) == 1000
+    assert ray.most == 2 * (gpus or 4) and len(trained) == tasks and sum(trained) == 1000
     assert ray.options["num_gpus"] == (1 if gpus else 0) and ray.options["num_cpus"] == 1
 
 
 ENDED = types.SimpleNamespace(digest="", data=None, origin=None)
+
+
+class Refusing(Local):
+    def check(self, run: Path, manifest: Manifest) -> None:
+        raise InputError("--out", run, "will not do")
+
+
+def test_what_is_refused_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for run in (tmp_path / "new", tmp_path / "empty"):
+        with pytest.raises(InputError, match="will not do"):
+            run_study(STUDY, CHOICES, run, Output(), executor=Refusing())
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["empty", "empty/.lock"]
 
 
 def test_what_is_closed_is_cancelled(tmp_path: Path, manifest: Manifest, cohorts: list[Cohort]) -> None:
@@ -143,6 +158,20 @@ def test_an_exception_names_its_cohort(tmp_path: Path, manifest: Manifest, cohor
         with pytest.raises(ValueError) as caught:
             list(executor.train(tmp_path, manifest, [cohorts[0], nowhere(cohorts[1])]))
         assert f"in cohort {nowhere(cohorts[1]).name}; " in caught.value.__notes__[0]
+
+
+def test_a_task_that_keeps_losing_its_workers_names_its_cohort(
+    tmp_path: Path, manifest: Manifest, cohorts: list[Cohort], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(order: Order, batch: Sequence[Cohort]) -> None:
+        raise RuntimeError("the worker died")  # Ray's own error here
+
+    monkeypatch.setattr("lossscale.runs.cluster.train_there", lose)
+    ray = FakeRay()
+    with pytest.raises(RuntimeError) as caught:
+        list(Cluster(ray, print).train(tmp_path, manifest, cohorts))
+    assert ray.options["max_retries"] == 5
+    assert caught.value.__notes__ == [f"in cohort {cohorts[3].name}, after 5 more tries"]
 
 
 def test_a_node_is_looked_at(tmp_path: Path, manifest: Manifest, cohorts: list[Cohort]) -> None:

@@ -112,10 +112,14 @@ def environment() -> dict[str, str]:
     }
 
 
-def start(cluster: Cluster, run: Path, *more: str) -> subprocess.Popen[str]:
-    words = ["run", "loss-vs-lr", *TYPED, "--device", "cpu", "--out", str(run), "--executor", "ray"]
+def words(cluster: Cluster, run: Path, typed: tuple[str, ...] = TYPED) -> list[str]:
+    own = [*typed, "--device", "cpu", "--out", str(run), "--executor", "ray", "--address", cluster.address]
+    return [sys.executable, "-m", "lossscale", "run", "loss-vs-lr", *own]
+
+
+def start(cluster: Cluster, run: Path, *more: str, typed: tuple[str, ...] = TYPED) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "lossscale", *words, "--address", cluster.address, *more],
+        [*words(cluster, run, typed), *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -214,16 +218,62 @@ def test_a_task_that_raises_names_its_cohort_and_stops_the_others(cluster: Clust
         check=False,
     )
     assert done.returncode == 1
-    assert "ValueError" in done.stderr and "in cohort mlp-64-32-10.nowhere." in done.stderr
+    assert (
+        "ValueError" in done.stderr
+        and "During handling" not in done.stderr
+        and "in cohort mlp-64-32-10.nowhere." in done.stderr
+    )
     there = len(shards(run))
     time.sleep(2)
     assert len(shards(run)) == there < SHARDS - 1
 
 
-def test_a_node_with_other_bits_is_refused(tmp_path: Path) -> None:
+def test_a_node_with_other_bits_is_refused_unless_the_engine_has_none(tmp_path: Path) -> None:
+    portable = ("--network", "mlp-6-6-1", "--engine", "trainer", "--optimizer", "sgd", "--scale", "4")
+    portable += ("--inits", "2000", "--steps", "20")
     with started() as cluster:
         cluster.do("other")
         _, errors = end(start(cluster, tmp_path / "run"), 2)
+        end(start(cluster, tmp_path / "portable", typed=portable))
     assert errors.startswith("error: --address ") and errors.count("\n") == 1
     assert "this node has cpu_capability " in errors and "the bits would mix" in errors
     assert not (tmp_path / "run").exists()
+    manifest = records.read_manifest(tmp_path / "portable")
+    capabilities = {node["cpu_capability"] for node in (manifest.provenance, *manifest.nodes)}
+    assert len(capabilities) == 2 and "DEFAULT" in capabilities
+    choices = Choices(
+        networks=("mlp-6-6-1",),
+        engine="trainer",
+        optimizers=("sgd",),
+        scales=("4",),
+        inits=2000,
+        steps=20,
+        device="cpu",
+    )
+    run_study(studies.get("loss-vs-lr"), choices, tmp_path / "here", Output())
+    assert shards(tmp_path / "portable") == shards(tmp_path / "here")
+
+
+def test_a_directory_that_nodes_do_not_share(cluster: Cluster, tmp_path: Path) -> None:
+    """The command sees a file system of its own where the nodes see an empty folder."""
+    alone = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t tmpfs none "$0" && exec "$@"',
+        str(tmp_path),
+    ]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs namespaces")
+    command = [*alone, *words(cluster, tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"error: --out {tmp_path / 'run'}: on the node ") and done.stderr.count("\n") == 1
+    assert done.stderr.endswith(
+        "it is another directory, or none; give a path that all nodes share, or --shards-by driver\n"
+    )
+    command += ["--shards-by", "driver", "--inits", "2", "--steps", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
