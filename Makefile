@@ -2,6 +2,7 @@
 # make test         set up .venv (once), then lint, type-check and test
 # make test-compat  the same code beside the oldest supported Triton, in .venv-compat
 # make test-scale   runs on a Ray cluster of this machine, in .venv-scale
+# make test-clients real training frameworks with our classes, in .venv-clients; writes the table of docs/clients.md
 # make clean        remove the environments and every cache; runs/ stays
 #
 # PYTHON is the interpreter that makes the environments (3.11 or later); `make clean` before changing it.
@@ -14,16 +15,18 @@ COMPAT_TRITON := 3.6.0
 VENV := .venv
 COMPAT := .venv-compat
 SCALE := .venv-scale
+CLIENTS := .venv-clients
 BIN := $(VENV)/bin/python
 COMPAT_BIN := $(COMPAT)/bin/python
 SCALE_BIN := $(SCALE)/bin/python
+CLIENTS_BIN := $(CLIENTS)/bin/python
 SOURCES := pyproject.toml constraints.txt
 
 # One thread for each of the two workers: tests are small, and oversubscribed threads slow them down.
 PYTEST_ENV := OMP_NUM_THREADS=1
 PYTEST_ARGS := -n 2 -q
 
-.PHONY: study test lint test-compat test-scale clean
+.PHONY: study test lint test-compat test-scale test-clients clean
 .DELETE_ON_ERROR:
 
 study: $(VENV)/.installed
@@ -48,8 +51,11 @@ test-compat: $(COMPAT)/.installed
 test-scale: $(SCALE)/.installed
 	$(PYTEST_ENV) $(SCALE_BIN) -m pytest -q tests/lossscale/test_ray.py tests/lossscale/test_executors.py
 
+test-clients: $(CLIENTS)/.installed
+	$(PYTEST_ENV) CLIENTS_TABLE=$(CURDIR)/docs/clients.md $(CLIENTS_BIN) -m pytest -q tests/clients
+
 clean:
-	rm -rf $(VENV) $(COMPAT) $(SCALE) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(COMPAT) $(SCALE) $(CLIENTS) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find kernels lossscale bench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is written only after a complete installation, and removed before a new one begins.
@@ -67,6 +73,11 @@ $(VENV)/.installed: $(SOURCES)
 
 $(SCALE)/.installed: EXTRAS := dev,scale
 $(SCALE)/.installed: $(SOURCES)
+	$(install)
+	@touch $@
+
+$(CLIENTS)/.installed: EXTRAS := clients,dev
+$(CLIENTS)/.installed: $(SOURCES)
 	$(install)
 	@touch $@
 

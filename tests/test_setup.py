@@ -130,6 +130,14 @@ def test_make_test_compat_has_its_own_environment(checkout: Checkout) -> None:
     assert not (checkout.root / ".venv").exists()
 
 
+def test_make_test_clients_has_its_own_environment_and_writes_the_table(checkout: Checkout) -> None:
+    code, lines = checkout.make("test-clients")
+    assert code == 0
+    assert any(line.endswith("-e .[clients,dev]") for line in lines)
+    assert lines[-1] == "-m pytest -q tests/clients"
+    assert not (checkout.root / ".venv").exists()
+
+
 def test_a_name_that_our_kernels_lacks_is_a_missing_package_to_whoever_imports_it() -> None:
     with pytest.raises(ModuleNotFoundError, match="the one of lossscale-bench") as caught:
         from kernels import get_kernel  # noqa: F401

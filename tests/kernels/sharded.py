@@ -1,6 +1,7 @@
 """What `test_dtensor.py` runs in every process: ``python sharded.py FOLDER RANK`` writes {check: error or ""}."""
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -259,6 +260,8 @@ def main() -> None:
                 report[name] = traceback.format_exc()
     (FOLDER / f"{RANK}.json").write_text(json.dumps(report))
     dist.destroy_process_group()
+    # Threads of gloo can abort an interpreter that is ending.
+    os._exit(0)
 
 
 if __name__ == "__main__":
