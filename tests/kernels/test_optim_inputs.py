@@ -156,6 +156,18 @@ def test_gradients_that_are_refused() -> None:
         optimizer.step()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize(("name", "takes"), [("SGD", "SGD"), ("Adagrad", "Adagrad"), ("AdamW", "SparseAdam")])
+def test_sparse_gradients_are_sent_to_the_class_of_torch_that_takes_them(name: str, takes: str) -> None:
+    embedding = torch.nn.Embedding(5, 2, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match=rf"{name} does not support sparse gradients; use torch\.optim\.{takes},"):
+        getattr(kernels, name)(embedding.parameters(), lr=0.1).step()
+    theirs = torch.nn.Embedding(5, 2, sparse=True)
+    theirs(torch.tensor([1])).sum().backward()
+    getattr(torch.optim, takes)(theirs.parameters(), lr=0.1).step()
+
+
 def test_parameters_of_several_dtypes_step_like_each_alone() -> None:
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     results = []

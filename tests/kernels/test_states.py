@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing._internal.two_tensor import TwoTensor
 
 import kernels
 from kernels import bits
@@ -150,6 +152,10 @@ def test_counters_follow_the_default_dtype_as_in_torch() -> None:
                 optimizer.step()
                 kinds.append(optimizer.state_dict()["state"][0]["step"].dtype)
             assert kinds == [torch.float64] * 2, name
+            loaded = getattr(kernels, name)([p])
+            loaded.load_state_dict(optimizer.state_dict())
+            loaded.step()
+            assert loaded.state[p]["step"].dtype == torch.float64, name
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -224,16 +230,44 @@ def test_a_model_built_on_meta() -> None:
         torch.__future__.set_swap_module_params_on_conversion(False)
 
 
-@pytest.mark.slow
+def test_fake_parameters_are_constructed_and_refused_where_they_are_stepped() -> None:
+    with FakeTensorMode():
+        module = torch.nn.Linear(4, 4)
+        optimizer = kernels.AdamW(module.parameters())
+        module(torch.ones(2, 4)).sum().backward()
+        with pytest.raises(TypeError, match="a FakeTensor, which has no memory of its own"):
+            optimizer.step()
+
+
+def test_a_loaded_state_without_memory_of_its_own_is_refused_by_name() -> None:
+    # A checkpoint of torchao's 8-bit optimizers has such moments.
+    saved = stepped(torch.optim.AdamW).state_dict()
+    saved["state"][0]["exp_avg"] = TwoTensor(torch.ones(4), torch.ones(4))
+    with pytest.raises(TypeError, match="state 'exp_avg': a TwoTensor, which has no memory of its own"):
+        resumed(kernels.AdamW, saved)
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_step_breaks_the_graph_and_keeps_its_bits() -> None:
+def test_a_compiled_step_is_one_graph_break_and_keeps_its_bits() -> None:
+    from torch._dynamo.utils import counters
+
     ends = []
     for compiled in (False, True):
         p = Param(torch.linspace(-1, 1, 64))
         optimizer = kernels.AdamW([p], lr=0.1)
-        step = torch.compile(lambda optimizer=optimizer: optimizer.step()) if compiled else optimizer.step
+
+        def train(x: torch.Tensor, optimizer: Any = optimizer) -> torch.Tensor:
+            y = x * 2
+            optimizer.step()
+            return y + 1
+
+        step = torch.compile(train, backend="eager") if compiled else train
+        torch._dynamo.reset()
+        counters.clear()
         for k in range(5):
             p.grad = torch.linspace(1, 2, 64) * (k + 1)
-            step()
+            step(torch.ones(3))
+        # What stands before the step and what follows it.
+        assert counters["stats"]["unique_graphs"] == (2 if compiled else 0)
         ends.append(p.detach())
     assert bits.mismatches(*ends) == 0
