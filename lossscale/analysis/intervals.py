@@ -12,12 +12,14 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, norm
 
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE: Final = 0.95
 _TAIL: Final = (1.0 - CONFIDENCE) / 2.0
+NORMAL_95: Final = float(norm.isf(_TAIL))
+"""Standard deviations to either side of a mean of many values."""
 
 
 def median_interval(values: Floats) -> tuple[Floats, Floats, Floats]:
@@ -46,6 +48,16 @@ def median_rank(size: int) -> int | None:
     """
     rank = int(binom.ppf(_TAIL, size, 0.5)) - 1
     return rank if rank >= 0 else None
+
+
+@lru_cache(maxsize=256)
+def quantile_ranks(size: int, level: float) -> tuple[int, int]:
+    """Ranks, from 0, between which a quantile lies with 95 %; −1 or ``size`` where the sample does not reach so far.
+
+    As `median_rank`: the quantile lies below the value of rank k with the probability that at most k of ``size`` values
+    lie below it, P(B ≤ k) for B of Binomial(size, level).
+    """
+    return int(binom.ppf(_TAIL, size, level)) - 1, int(binom.isf(_TAIL, size, level))
 
 
 def share_interval(shares: Floats, size: int) -> tuple[Floats, Floats, Floats]:

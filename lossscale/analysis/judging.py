@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ import pandas as pd
 from ..design.claims import Claim
 from ..design.study import Study
 from ..design.verdicts import CELL, COLUMNS, FAILS, HOLDS, NO_PREDICTION, NOT_JUDGED, UNRESOLVED
-from .intervals import median_interval, share_interval
+from .intervals import NORMAL_95, median_interval, quantile_ranks, share_interval
 
 _TEXTS: Final = ("network", "optimizer", "options", "recipe", "policy", "arm", "against")
 
@@ -36,6 +36,34 @@ class Measured:
             return cls(value=math.nan, count=0)
         middle, lo, hi = median_interval(sample[None])
         return cls(value=float(middle[0]), lo=float(lo[0]), hi=float(hi[0]), count=len(sample))
+
+    @classmethod
+    def quantile(cls, values: Sequence[float] | np.typing.NDArray[Any], level: float) -> Measured:
+        """A quantile of finite values between order statistics, as the median's interval is; NaN of none."""
+        sample = np.sort(np.asarray(values, dtype=np.float64).ravel())
+        sample = sample[np.isfinite(sample)]
+        if not len(sample):
+            return cls(value=math.nan, count=0)
+        low, high = quantile_ranks(len(sample), level)
+        lo = float(sample[low]) if low >= 0 else math.nan
+        hi = float(sample[high]) if high < len(sample) else math.nan
+        return cls(value=float(np.quantile(sample, level)), lo=lo, hi=hi, count=len(sample))
+
+    @classmethod
+    def mean(cls, values: Sequence[float] | np.typing.NDArray[Any]) -> Measured:
+        """The mean of finite values with its normal interval, for many of them; NaN of none."""
+        sample = np.asarray(values, dtype=np.float64).ravel()
+        sample = sample[np.isfinite(sample)]
+        if len(sample) < 2:
+            return cls(value=float(sample[0]) if len(sample) else math.nan, count=len(sample))
+        center, half = float(sample.mean()), NORMAL_95 * float(sample.std(ddof=1)) / math.sqrt(len(sample))
+        return cls(value=center, lo=center - half, hi=center + half, count=len(sample))
+
+    @property
+    def width(self) -> float:
+        """From one end of the interval to the other; 0 without one."""
+        width = self.hi - self.lo
+        return width if math.isfinite(width) else 0.0
 
     @classmethod
     def share(cls, hits: int, of: int) -> Measured:
@@ -130,6 +158,23 @@ class Lines:
             }
         )
         return verdict
+
+    def rounded(
+        self, quantity: str, measured: Measured, claim: Claim, predicted: float, half_unit: float, **cell: Any
+    ) -> str:
+        """A line of a prediction that is known to so many digits: half a unit of the last one, and the interval.
+
+        The tolerance is the half unit and the interval's width, so that chance alone decides nothing: the claim holds
+        where the interval reaches within half a unit of the prediction, however narrow it is.
+        """
+        return self.add(quantity, measured, claim, predicted=predicted, tolerance=half_unit + measured.width, **cell)
+
+    def unjudged(self, claims: Iterable[Claim], reason: str, **cell: Any) -> None:
+        """A line with the reason for each claim that has none yet: what this run cannot judge."""
+        there = {row["prediction"] for row in self._rows}
+        for claim in claims:
+            if claim.id not in there:
+                self.add("not_measured", math.nan, claim, reason=reason, **cell)
 
     def frame(self) -> pd.DataFrame:
         """All lines, columns `COLUMNS` of `design.verdicts`.

@@ -69,6 +69,8 @@ class Grid:
     """A GradScaler per model where a policy takes one (`Policy.takes_scaler`): static or dynamic; empty for none."""
     lr: float = 0.01
     recipe: str = "foreach"
+    engine: str = "auto"
+    """The engine that runs it unless another is asked for; ``auto`` takes for every policy the first that has it."""
 
     def __post_init__(self) -> None:
         """A slip in a study is an error, not a smaller grid.

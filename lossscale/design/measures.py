@@ -212,6 +212,20 @@ _FURTHER: Final[tuple[Measure, ...]] = (
         line=15,
         shown=True,
     ),
+    Measure(
+        name="moved_elements",
+        observe=lambda now: now.of_arm(now.moved_elements),
+        statistic=Statistic.MEDIAN,
+        line=7,
+    ),
+    Measure(
+        name="differing_elements",
+        observe=lambda now: now.differing_elements,
+        kind=Kind.COUNT,
+        statistic=Statistic.MEDIAN,
+        quantity="median_differing_elements",
+        line=3,
+    ),
 )
 """What a grid records if it names it: a new measure is an entry here."""
 

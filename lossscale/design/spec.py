@@ -87,9 +87,12 @@ class RunSpec:
 
     @classmethod
     def of(cls, study: str, grid: Grid, *, seed: int, device: str, backend: str, engine: str = AUTO) -> RunSpec:
-        """The spec of a study's whole grid."""
+        """The spec of a study's whole grid; ``engine`` is the one asked for, else the grid's own."""
         shared = {field.name: getattr(grid, field.name) for field in dataclasses.fields(grid)}
-        return cls(study=study, seed=seed, device=device, backend=backend, engine=engine, **shared)
+        own = shared.pop("engine")
+        return cls(
+            study=study, seed=seed, device=device, backend=backend, engine=own if engine == AUTO else engine, **shared
+        )
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> RunSpec:

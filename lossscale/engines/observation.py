@@ -80,6 +80,13 @@ class Observation:
         return self._norm(self.snapshot.params.double() - self.snapshot.initial.double())
 
     @cached_property
+    def moved_elements(self) -> Tensor:
+        """[models]: of the elements with a gradient now, the share that left its initialisation; NaN without any."""
+        alive = self.snapshot.grads != 0
+        left = alive & (self.snapshot.params != self.snapshot.initial)
+        return left.double().sum(1) / alive.double().sum(1)
+
+    @cached_property
     def loss(self) -> Tensor:
         """[models]: of this step's batch, not scaled."""
         return self.snapshot.losses.double()
@@ -107,6 +114,11 @@ class Observation:
     def differing_bits(self) -> Tensor:
         """Of pairs: parameter bits that differ."""
         return bits.differing_bits(*self._both).sum(2)
+
+    @cached_property
+    def differing_elements(self) -> Tensor:
+        """Of pairs: parameters whose bits differ."""
+        return bits.mismatch_mask(*self._both).sum(2)
 
     @cached_property
     def max_ulp(self) -> Tensor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COLUMNS: Final = 4
 GRID_COLOR: Final = "#e6e9ef"
 _PANEL_HEIGHT: Final = 265
-_FONT: Final = {"family": "system-ui, Segoe UI, Roboto, sans-serif", "size": 12, "color": "#1d2330"}
+FONT: Final = {"family": "system-ui, Segoe UI, Roboto, sans-serif", "size": 12, "color": "#1d2330"}
 
 
 def to_html(figure: go.Figure, name: str, *, zoomable: bool = False) -> str:
@@ -56,7 +56,7 @@ def panel_grid(titles: Sequence[str]) -> go.Figure:
         template="none",
         height=_PANEL_HEIGHT * rows + 110,
         margin={"l": 60, "r": 10, "t": 70, "b": 50},
-        font=_FONT,
+        font=FONT,
         paper_bgcolor="white",
         plot_bgcolor="white",
         legend={"orientation": "h", "y": 1.0, "yanchor": "top", "yref": "container", "x": 0.0},

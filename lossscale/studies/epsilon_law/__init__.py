@@ -1,0 +1,206 @@
+"""What eps does to a step when the loss is scaled and eps is not: the closed form, and when anything of it is seen."""
+
+from __future__ import annotations
+
+from ...design.claims import Claim, Relation
+from ...design.controls import CONTROLS
+from ...design.study import Presentation, Study, StudyContext
+
+FORM = Claim(
+    id="S3.form.1",
+    says="One step from p = 0 in float32: u_S / u_U = (1 + δ)/(1 + δ/s), δ = eps / r, element by element within 5e-7.",
+    predicted=5e-7,
+    relation=Relation.AT_MOST,
+)
+SATURATES = Claim(
+    id="S3.limits.1",
+    says="For large s the gain saturates at δ: within 5e-7 of 1 + δ at s = 1e8, for δ ≤ 1.",
+    predicted=5e-7,
+    relation=Relation.AT_MOST,
+)
+MOMENTUM = Claim(
+    id="S3.limits.2",
+    says="For small s the step is that of momentum SGD with lr · s / eps, up to s·r/eps.",
+    relation=Relation.AT_MOST,
+    tolerance=5e-7,
+)
+EXAMPLES = Claim(
+    id="S3.examples.1",
+    says="δ = .1: +9.9 % at s = 100 and −45 % at s = .1; δ = 1: +98 % and −82 %.",
+    tolerance=None,
+)
+HALF = Claim(
+    id="S5.epsilon-law.1",
+    says="Where s·r = eps the step is half of the one without eps, within 1 %.",
+    predicted=0.5,
+    tolerance=0.005,
+)
+HALF_RATIO = Claim(
+    id="S5.epsilon-law.2",
+    says="There u_S / u_U is (1 + δ)/2.",
+    predicted=5e-7,
+    relation=Relation.AT_MOST,
+)
+NORM = Claim(
+    id="S5.epsilon-law.3",
+    says="The first step's norm ratio on the 6-6-1 nets follows from U's own elements: ‖u (1 + δ)/(1 + δ/s)‖ / ‖u‖.",
+    predicted=5e-7,
+    relation=Relation.AT_MOST,
+)
+ZERO_GRADIENTS = Claim(
+    id="S5.epsilon-law.4",
+    says="49 % of the gradients of the 6-6-1 nets are exactly 0 at step 1.",
+    tolerance=None,
+)
+ZERO_MOMENTS = Claim(
+    id="S5.epsilon-law.5",
+    says="v is 0 in 19 % of their elements at step 20.",
+    tolerance=None,
+)
+FLAT = Claim(
+    id="S5.epsilon-law.6",
+    says="At eps 1e-8 most curves are flat: most elements of the nets' first step change by less than 1e-6 at s = 1e8.",
+    predicted=0.5,
+    relation=Relation.AT_LEAST,
+)
+MAPPED_S = Claim(
+    id="S2.rounding.1",
+    says="With eps mapped, s that is no power of two leaves a float32 step within 3e-7: scaling itself rounds.",
+    predicted=3e-7,
+    relation=Relation.AT_MOST,
+)
+NEVER = Claim(
+    id="S4a.never.1",
+    says="eps is never seen below eps / r = 2^−(p+1): 2^−25 (float32), 2^−12 (float16), 2^−9 (bfloat16).",
+    relation=Relation.AT_LEAST,
+)
+ALWAYS = Claim(
+    id="S4a.always.1",
+    says="It always is above 2^−p: 2^−24, 2^−11, 2^−8.",
+    relation=Relation.AT_MOST,
+)
+STAIRCASE = Claim(
+    id="S4a.staircase.1",
+    says="In between r's place in its binade decides: seen exactly where eps > ulp(r)/2, or = with an odd last bit of "
+    "r.",
+    predicted=0.0,
+)
+FUSED = Claim(
+    id="S8.fused.1",
+    says="4(a) goes by the denominator's arithmetic: fused kernels take float32's row whatever they store.",
+    predicted=0.0,
+)
+QUARTER = Claim(
+    id="S4a.default.1",
+    says="eps = 1e-8 in float32 is invisible for r ≥ .25 and seen below.",
+    predicted=0.0,
+)
+SAME = Claim(
+    id="S4a.identical.1",
+    says="An unmapped pair has the same bits where eps / r and eps / (s·r) both lie under the first column.",
+    predicted=1.0,
+)
+SEEN = Claim(
+    id="S4a.identical.2",
+    says="It has not where eps / (s·r) lies over the second.",
+    predicted=0.0,
+)
+FLIPS = Claim(
+    id="S4b.flips.1",
+    says="A parameter in (.5, 1) flips with probability η|u||D| / ulp(θ) per step: within 5 % where that is over 1e-3.",
+    tolerance=0.05,
+    relative=True,
+)
+EVENT = Claim(
+    id="S8.flips.1",
+    says="It flips exactly where fl(θ − η·u_U) ≠ fl(θ − η·u_S): every parameter, in every storage.",
+    predicted=0.0,
+)
+LAW_ENDS = Claim(
+    id="S8.flips.2",
+    says="The law holds only where η|u| ≫ ulp(θ): bfloat16 parameters in (.5, 1) at lr 1e-3 flip less than a tenth as "
+    "often.",
+    predicted=0.1,
+    relation=Relation.AT_MOST,
+)
+STAIRS = Claim(
+    id="S8.stairs.1",
+    says="Rounding after every operation makes the change a staircase too: the step is exactly that of eps_eff = fl(r "
+    "+ eps) − r.",
+    predicted=0.0,
+)
+COARSE = Claim(
+    id="S8.stairs.2",
+    says="5e-7 is float32's alone: in bfloat16 and float16 the closed form is off by more.",
+    predicted=5e-7,
+    relation=Relation.AT_LEAST,
+)
+MIXED = Claim(
+    id="S8.rounding.1",
+    says="Within 3e-7 is float32 compute's alone: bf16-mixed with eps mapped ends 7e-4 apart at s = 3 (T = 100, "
+    "6-6-1).",
+    tolerance=None,
+)
+HALVES = Claim(
+    id="S8.halves.1",
+    says="Half of the 6-6-1 pairs differ in bits by T = 100 from eps / RMS g on: 2^−36 … 2^−32 in fp32 and 2^−20 … "
+    "2^−16 in bf16-true at lr .01, 2^−12 … 2^−10 in bf16-true at lr 1e-4.",
+    tolerance=None,
+)
+HALVES_MIXED = Claim(
+    id="S8.halves.2",
+    says="And below 2^−32 in bf16-mixed.",
+    predicted=-32.0,
+    relation=Relation.AT_MOST,
+)
+FLOOR = Claim(
+    id="S8.floor.1",
+    says="In bf16-true a unit in the last place is large: 99 % of the one-ulp pairs end within .11 of their way (lr "
+    ".01, T = 100).",
+    tolerance=None,
+)
+FLOOR_HIDES = Claim(
+    id="S8.floor.2",
+    says="That is more than what eps itself does at eps / RMS g = 2^−6: the median distance there is below it.",
+    relation=Relation.AT_MOST,
+)
+CHAOS = Claim(
+    id="S8.chaos.1",
+    says="Chaos does not always amplify: in float32 the one-ulp pairs of the 6-6-1 nets are 2.9e-6 of their way apart "
+    "after a step and 1.1e-7 after 100.",
+    tolerance=None,
+)
+MOVED = Claim(
+    id="S8.moved.1",
+    says="In bf16-true at lr 1e-4 8 % of the elements with a gradient move, in 96 % of the models at least one.",
+    tolerance=None,
+)
+
+
+def _execute(context: StudyContext) -> None:
+    from .script import execute
+
+    execute(context)
+
+
+def _presentation(study: Study) -> Presentation:
+    from .presentation import Law
+
+    return Law(study)
+
+
+STUDY = Study(
+    name="epsilon-law",
+    title="What eps makes of a scaled loss",
+    shows="by how much a step changes under loss × s with eps left alone, and from which eps / r on anything is seen, "
+    "per dtype",
+    cost="half a minute",
+    predictions=CONTROLS,
+    claims=(
+        *(FORM, SATURATES, MOMENTUM, EXAMPLES, HALF, HALF_RATIO, NORM, ZERO_GRADIENTS, ZERO_MOMENTS, FLAT, MAPPED_S),
+        *(NEVER, ALWAYS, STAIRCASE, FUSED, QUARTER, SAME, SEEN, FLIPS, EVENT, LAW_ENDS, STAIRS, COARSE),
+        *(MIXED, HALVES, HALVES_MIXED, FLOOR, FLOOR_HIDES, CHAOS, MOVED),
+    ),
+    execute=_execute,
+    presentation=_presentation,
+)
