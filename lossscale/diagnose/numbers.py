@@ -141,7 +141,7 @@ def _shares(e: Elements) -> Iterator[tuple[str, tuple[Array, Array]]]:
             before = e.v_before.numpy()
             seen = (v > 0) | (before > 0)
             yield "v_unchanged", (seen & (v == before), seen)
-        elif steps.memory(e.hyper):
+        elif steps.memory(e.hyper) and settled(e):
             yield "v_stall", (_stalls(e, e.v), v > 0)
     if e.params is not None and size is not None and not e.update_is_typical:
         moved = size > 0
