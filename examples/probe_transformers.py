@@ -1,4 +1,4 @@
-"""A probe in transformers' Trainer: a small GPT-2 with parameters and optimizer states in bfloat16, on Python's own help texts.
+"""A probe in transformers' Trainer: a small GPT-2, all of it in bfloat16, trained on Python's own help texts.
 
     pip install transformers accelerate
     python examples/probe_transformers.py

@@ -123,9 +123,7 @@ def test_a_scaler_chooses_its_engine() -> None:
         name = engine_of(spec, policy, "mlp-6-6-1").name
         assert name == ("module" if wanted else "batched" if policy == "fp32" else "trainer")
     spec = dataclasses.replace(spec_of("dynamic", engine="trainer"), networks=())
-    with pytest.raises(
-        InputError, match=r"trainer: has no GradScaler, .* dynamic one in fp16-mixed; give --engine "
-    ):
+    with pytest.raises(InputError, match=r"trainer: has no GradScaler, .* dynamic one in fp16-mixed; give --engine "):
         choose_engine(spec, "fp16-mixed", "mlp-6-6-1")
     with pytest.raises(InputError, match="grid: scaler dinamic: unknown; did you mean dynamic"):
         dataclasses.replace(GRID, scaler="dinamic")
