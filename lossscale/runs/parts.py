@@ -102,8 +102,7 @@ def _made(run: Path, parts: Sequence[Part], workers: int | None) -> Iterator[tup
         return
     executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=prepare_worker)
     try:
-        # The longest first, so that no process waits for one at the end.
-        submitted = {executor.submit(_make, run, part): part for part in sorted(parts, key=lambda part: -part.work)}
+        submitted = {executor.submit(_make, run, part): part for part in parts}
         for future in as_completed(submitted):
             yield submitted[future], future.result()
     except BaseException:

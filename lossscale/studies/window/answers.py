@@ -27,10 +27,10 @@ LEGEND: Final = (
     "statistics.",
     "one step: the last step, from mapped shared state, changes a parameter bit. run: a bit differs after any step. "
     "beyond rounding: d = ‖θ_S − θ_U‖ / ‖θ_U − θ_0‖ ends above the floor φ, the 99 % quantile of the mapped arm at "
-    "s = 3. loss: the mean paired difference of log(loss + e) on a fresh sample is 0.1 standard deviations or more, "
+    "s = 3. loss: the mean paired difference of log(loss + 2.75) on a fresh sample is 0.1 standard deviations or more, "
     "with its 95 % interval; equivalent up to: both one-sided tests hold there.",
     "window: powers of two between the borders beyond rounding, 1 among them; ≥ where the grid of 2^-40 … 2^40 ends "
-    "first. Its limits are the causes with the largest share of the deviation at the first power outside.",
+    "first. Its limits are the causes of a quarter or more of the deviation at the first power outside.",
 )
 
 
@@ -131,5 +131,9 @@ def binades(row: pd.Series) -> str:
 
 
 def _cause(row: pd.Series) -> str:
-    limit = str(row["limit"])
-    return _CAUSES.get(limit, "saturates" if limit == SATURATES else limit if limit != "nan" else "")
+    limit = row["limit"]
+    if not isinstance(limit, str):
+        return ""
+    if limit == SATURATES:
+        return "saturates"
+    return " and ".join(_CAUSES.get(cause, cause) for cause in limit.split("+"))

@@ -96,13 +96,21 @@ class Pixels:
             evidence.range_events[of] = events
             left &= ~(helped & events)
         left &= ~(evidence.rho[of] >= RULED)
+        if left.any():
+            evidence.mapped[of] = self._mapped(where, left)
+
+    def _mapped(self, where: Places, left: Flags) -> Flags:
+        """[pixels, inits]: of those that are left, whether the pair is exact with its eps mapped."""
+        exact = np.zeros_like(left)
         some = np.flatnonzero(left.any(1))
-        own, start = self._arms(where[some], mapped=True)
-        exact = np.zeros(left.shape, np.bool_)
-        asked = np.pad(left[some].T, ((0, 0), (start, 0)))
-        seen = watch(self.setting, self.given, own, range(start, len(own)), ranges=False, needed=asked)
-        exact[some] = (seen.exact & asked)[:, start:].T
-        evidence.mapped[of] = exact
+        arms, begin = self._arms(where[some], mapped=True)
+        runs = Runs(self.setting, self.given, arms)
+        runs.to(self.given.steps)
+        asked = np.pad(left[some].T, ((0, 0), (begin, 0))) & ~differing(runs.params, bases(arms)).numpy()
+        undecided = [begin + index for index in np.flatnonzero(asked[:, begin:].any(0)).tolist()]
+        seen = watch(self.setting, self.given, arms, undecided, ranges=False, needed=asked)
+        exact[some] = (seen.exact & asked)[:, begin:].T
+        return exact
 
     def _arms(self, where: Places, *, mapped: bool) -> tuple[list[Arm], int]:
         """The unscaled runs of the pixels' rows, then the pixels; and where these begin."""

@@ -33,8 +33,8 @@ from ...analysis.thresholds import (
 from .cells import Cell
 from .floor import USELESS, Floor, floor_of, upper_quantile
 
-LOSS_OFFSET: Final = math.e
-"""Losses are label − output, output < e: with e added they are positive and have a logarithm."""
+LOSS_OFFSET: Final = 2.75
+"""Losses are label − output, and no format rounds an output, at most e, up to this: with it added losses are positive."""
 
 STEP, RUN, MOVED_ON, OUTCOME = "step", "run", "floor", "outcome"
 KINDS: Final = (STEP, RUN, MOVED_ON, OUTCOME)
@@ -42,6 +42,9 @@ KINDS: Final = (STEP, RUN, MOVED_ON, OUTCOME)
 
 SMALLEST_FLOOR: Final = 2.0**-24
 """In place of a floor of 0, which a single step can have: half of float32's spacing."""
+
+NAMED: Final = 0.25
+"""A cause with this share of the deviation, or more, limits a window."""
 
 SATURATES: Final = "none: saturates"
 
@@ -108,8 +111,9 @@ def _of_cell(cell: Cell, part: Arrays, floor: Floor, causes: pd.DataFrame | None
 
 
 def _outcome_rows(cell: Cell, part: Arrays, common: Mapping[str, float]) -> list[dict[str, Any]]:
-    own, reference = np.log(part["loss"] + LOSS_OFFSET), part["finite"]
+    reference = part["finite"]
     with np.errstate(invalid="ignore", divide="ignore"):
+        own = np.log(part["loss"] + LOSS_OFFSET)
         differences = (np.log(part["losses"] + LOSS_OFFSET) - own[:, None])[reference]
     judged = outcomes(differences, float(own[reference].std(ddof=1)))
     rows = []
@@ -132,15 +136,15 @@ def _outcome_rows(cell: Cell, part: Arrays, common: Mapping[str, float]) -> list
 
 
 def _limit(border: float, side: str, causes: pd.DataFrame | None) -> str:
-    """The cause with the largest share at the first power beyond the window."""
+    """The causes with at least `NAMED` of the deviation at the first power beyond the window, the largest first."""
     if math.isinf(border):
         return SATURATES if side == ABOVE else "none on the grid"
     if causes is None or causes.empty:
         return ""
     row = causes[(causes["power"] == border) & (causes["at"] == RUN)]
-    if row.empty or row[[f"share_{cause}" for cause in CAUSES]].isna().all(axis=None):
-        return ""
-    return str(max(CAUSES, key=lambda cause: float(row[f"share_{cause}"].iloc[0])))
+    shares_of = {cause: float(row[f"share_{cause}"].iloc[0]) for cause in CAUSES} if len(row) else {}
+    named = [cause for cause in shares_of if shares_of[cause] >= NAMED]
+    return "+".join(sorted(named, key=lambda cause: -shares_of[cause]))
 
 
 def cause_frame(cell: Cell, part: Arrays, floor: Floor, reference: np.ndarray) -> pd.DataFrame:
