@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import window_table
 from .kept import RESULTS, read_json
 
 ROOT = RESULTS.parents[1]
+WINDOW = ROOT / "docs" / "window.csv"
 H100 = RESULTS / "nvidia-h100-80gb-hbm3"
 _MARKED = re.compile(r"(<!-- table: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _BIG = tuple((optimizer, "fp32") for optimizer in ("AdamW", "SGD", "RMSprop", "Adagrad"))
@@ -119,9 +121,21 @@ def _populations() -> str:
     return _markdown(["ns a model-step", *(f"{size:,} models" for size in sizes)], table)
 
 
+def _window() -> str:
+    """From which loss scale on Adam notices, policy by policy."""
+    return _markdown(window_table.HEAD, window_table.rows(WINDOW, "adam"))
+
+
+def _window_all() -> str:
+    """The same of every optimizer and recipe."""
+    return _markdown(["optimizer", "recipe", *window_table.HEAD], window_table.rows(WINDOW))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "h100-one-tensor": _one_big_tensor,
     "h100-whole-steps": _whole_steps,
     "h100-populations": _populations,
+    "window": _window,
+    "window-all": _window_all,
 }
 """By the name in the mark."""

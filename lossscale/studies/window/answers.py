@@ -104,10 +104,10 @@ def _of_policy(own: pd.DataFrame, policy: str) -> str:
     text = f"in {policy} ({int(below['inits']):,} pairs a scale) bits differ from s = {bracketed(bits)} down, "
     text += f"more than rounding from {bracketed(below)}"
     if math.isfinite(below["eps_over_r"]):
-        text += f" (eps / (s · RMS g) = 2^{below['eps_over_r']:.0f})"
+        text += f" (eps / (s · RMS g) = 2^{round(below['eps_over_r'])})"
     text += f" and the loss from {power(loss['q50'])}"
     if math.isfinite(loss["eps_over_r"]):
-        text += f" (2^{loss['eps_over_r']:.0f})"
+        text += f" (2^{round(loss['eps_over_r'])})"
     if math.isfinite(above["q50"]):
         text += f"; upwards more than rounding from s = {bracketed(above)} on ({_cause(above)})"
     return text

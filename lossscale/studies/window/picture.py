@@ -69,7 +69,9 @@ def draw(drawings: Sequence[Drawing], steps: int, out: Path) -> None:
             ha="left",
             weight="bold",
         )
-        figure.supxlabel("log₂ s, the scale of the loss", color=_FAINT)
+        for axes in every[max(0, len(drawings) - columns) : len(drawings)]:
+            axes.set_xlabel("log₂ s, the scale of the loss")
+            axes.tick_params(labelbottom=True)
         figure.supylabel("log₂(eps / RMS g)", color=_FAINT)
         present = [phase for phase in Phase if any(phase in drawn.present for drawn in drawings)]
         keys: list[Any] = [Patch(color=COLORS[phase], label=WORDS[phase]) for phase in present]
