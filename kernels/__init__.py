@@ -14,7 +14,7 @@ from .backends import available_backends, interpreter, resolve_backend
 from .fingerprint import fingerprint
 from .launch import step_kernel, tables
 from .optim import StepOptimizer, graphed, make_optimizer
-from .population import NETWORKS, POLICIES, Network, Policy, Population, Trainer
+from .population import NETWORKS, POLICIES, Network, Policy, Population, Trainer, optimizer_step
 from .rounding import flags
 from .rounding.dtypes import DTYPES
 from .rounding.powers import BIAS_CORRECTIONS
@@ -80,6 +80,7 @@ __all__ = [
     "interpreter",
     "launch",
     "make_optimizer",
+    "optimizer_step",
     "population",
     "register",
     "resolve_backend",

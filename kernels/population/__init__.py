@@ -3,6 +3,7 @@
 from . import train_kernel
 from .launches import training_constants, training_options
 from .network import NETWORKS, Head, Network, get_network
+from .operator import optimizer_step
 from .policy import POLICIES, Policy
 from .step import Population
 from .trainer import Trainer
@@ -16,6 +17,7 @@ __all__ = [
     "Population",
     "Trainer",
     "get_network",
+    "optimizer_step",
     "train_kernel",
     "training_constants",
     "training_options",

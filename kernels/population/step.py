@@ -6,7 +6,7 @@ one launch of the same arithmetic, and a model steps to the same bits as it woul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,9 @@ class Population:
         recipe: whose rounding; None for the algorithm's default.
         backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
         state_dtype: of the states; None for the parameters' dtype.
+        state: states to go on from, by torch's names, [models, n] of one dtype, contiguous; updated in place. None for
+            new ones.
+        steps: [models], how many steps each model has taken before; None for none.
 
     Attributes:
         state: the state tensors by name, each [models, n].
@@ -83,6 +86,8 @@ class Population:
         recipe: str | None = None,
         backend: str = "auto",
         state_dtype: torch.dtype | None = None,
+        state: Mapping[str, Tensor] | None = None,
+        steps: Tensor | None = None,
     ) -> None:
         self.algorithm = get_algorithm(algorithm)
         self.recipe = self.algorithm.recipe(recipe)
@@ -112,12 +117,23 @@ class Population:
         self._record_index = torch.from_numpy(self.record_of).to(params.device)
         self._skipped: Tensor | None = None
         self._powers = power_table(params.device)
-        self._dtypes = (params.dtype, params.dtype, state_dtype or params.dtype, None)
+        held = next((tensor.dtype for tensor in state.values()), None) if state else None
+        self._dtypes = (params.dtype, params.dtype, state_dtype or held or params.dtype, None)
         self._rows_of = RowTable(self.recipe, self._dtypes, distinct, self._powers)
         names = self.algorithm.state_names(distinct[0]) if distinct else ()
         fills = torch.tensor([self.algorithm.fill(hyper) for hyper in distinct], dtype=torch.float64)
         self._fill = fills.to(params.device, self._dtypes[2])[self._record_index].unsqueeze(1)
-        self.state = {name: self._fill.expand(params.shape).clone() for name in names}
+        if state is None:
+            self.state = {name: self._fill.expand(params.shape).clone() for name in names}
+        elif set(state) != set(names):
+            raise ValueError(f"state: {sorted(state)} given, these hyperparameters keep {sorted(names)}; give those")
+        else:
+            self.state = {name: state[name] for name in names}
+            self._check_states()
+        if steps is not None and models:
+            taken = per_model("steps", steps, models, params.device).long()
+            self.step_count = int(taken.max())
+            self._skipped = None if bool((taken == self.step_count).all()) else self.step_count - taken
         self._tables = Tables()
 
     @torch.no_grad()
