@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .plans import Layouts, Plan, Rooms
+from .layouts import Layouts, Rooms
+from .plans import Plan
 from .shards import Shards
 
 if TYPE_CHECKING:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -17,57 +15,15 @@ from .. import backends
 from ..algorithm import Algorithm, Recipe, Row
 from ..backends.dispatch import launch_block
 from ..launch.buckets import Assembly
-from ..launch.checks import bytes_spanned, has_memory
+from ..launch.checks import has_memory
 from ..launch.rows import host_rows
 from ..launch.tables import GRAD, Mirror, Tables, address_table, table_of
 from ..rounding.powers import power_table
 from .counters import Counters
+from .layouts import Layouts
 from .shards import is_dtensor
 
-_SHAPE, _DTYPE, _DEVICE = map(operator.attrgetter, ("shape", "dtype", "device"))
 _address = Tensor.data_ptr
-
-
-class Layouts:
-    """Shapes, strides, dtypes and devices that tensors had, to be compared with those they have.
-
-    Compared as they are read: with thousands of tensors a list of new tuples would set off Python's garbage collector.
-    """
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._shapes = list(map(_SHAPE, tensors))
-        self._strides = list(map(Tensor.stride, tensors))
-        self._dtypes = list(map(_DTYPE, tensors))
-        self._devices = list(map(_DEVICE, tensors))
-        self._types = list(map(type, tensors))
-
-    def same(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether equally many tensors are laid out as those were."""
-        try:
-            return (
-                all(map(operator.eq, map(_SHAPE, tensors), self._shapes))
-                and all(map(operator.eq, map(Tensor.stride, tensors), self._strides))
-                and all(map(operator.is_, map(_DTYPE, tensors), self._dtypes))
-                and all(map(operator.eq, map(_DEVICE, tensors), self._devices))
-                and all(map(operator.is_, map(type, tensors), self._types))
-            )
-        except RuntimeError:
-            # A sparse tensor has no strides.
-            return False
-
-
-class Rooms:
-    """How much memory tensors of known layouts need, to be compared with what their storages have."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._bytes = list(map(bytes_spanned, tensors))
-
-    def hold(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether the elements of equally many tensors of those layouts lie inside their storages."""
-        if any(map(Tensor.storage_offset, tensors)):
-            return all(map(has_memory, tensors))
-        sizes = map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, tensors))
-        return all(map(operator.ge, sizes, self._bytes))
 
 
 @dataclass(kw_only=True, eq=False)
