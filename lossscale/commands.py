@@ -10,7 +10,7 @@ import typer
 from . import studies
 from .design.study import Study
 from .support.cli import DeviceOption, JsonOption, OutOption, QuickOption
-from .support.errors import InputError, choose
+from .support.errors import InputError, check_ending, choose
 from .support.output import Output
 
 ALL = "all"
@@ -93,7 +93,7 @@ ShardsByOption = Annotated[
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 1 if a prediction fails.")]
 PairOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--pair", metavar="ID", help="NETWORK/OPTIMIZER[:OPTIONS]/POLICY/ARM:AGAINST/SCALE/INIT.", show_default=False
     ),
@@ -195,13 +195,28 @@ def run(
         return _present([(item, directory) for item, _, directory in asked], output, strict=strict)
 
 
-def show(run: RunArgument, pair: PairOption, as_json: JsonOption = False) -> None:
-    """One pair's trajectory, a row per checkpoint."""
-    from .runs.trajectories import shown_columns, trajectory
+def show(run: RunArgument, pair: PairOption = None, as_json: JsonOption = False) -> None:
+    """One pair's trajectory, a row per checkpoint; without --pair the pairs that there are."""
+    from .runs import trajectories
 
     with Output(as_json) as output:
-        rows = trajectory(run, pair)
-        output.table(rows, shown_columns(rows), title=pair, pair=pair)
+        if pair is None:
+            found, example = trajectories.pairs_of(run), trajectories.example_of(run)
+            if not as_json:
+                found = [{**row, "scales": _few(row["scales"]), "inits": f"0 to {row['inits'] - 1}"} for row in found]
+            output.table(found, example=example)
+            output.note(f"An ID is one of these with a scale and an initialisation: --pair {example}")
+            return
+        rows = trajectories.trajectory(run, pair)
+        columns = trajectories.shown_columns(rows)
+        output.table(rows, columns, title=pair, pair=pair)
+        output.note(trajectories.legend(columns))
+
+
+def _few(texts: list[str]) -> str:
+    """The texts, with an ellipsis in the middle of many."""
+    shown = texts if len(texts) < 6 else [*texts[:2], "…", *texts[-2:]]
+    return ", ".join(shown) + f" ({len(texts)})" * (len(texts) > 1)
 
 
 def report(runs: RunsArgument, out: OutOption = None, as_json: JsonOption = False) -> None:
@@ -209,6 +224,7 @@ def report(runs: RunsArgument, out: OutOption = None, as_json: JsonOption = Fals
     from .report.libraries import LibraryMissing
     from .report.page import write_report
 
+    check_ending("--out", out, ".html")
     with Output(as_json) as output:
         try:
             page = write_report(runs, out, find_study=studies.get)
@@ -222,6 +238,7 @@ def picture(run: RunArgument, out: OutOption = None, as_json: JsonOption = False
     from .report.finished import read_finished
     from .report.libraries import LibraryMissing
 
+    check_ending("--out", out, ".svg", ".png", ".pdf")
     with Output(as_json) as output:
         finished = read_finished(run, studies.get)
         target = out or run / "picture.svg"

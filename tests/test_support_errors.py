@@ -1,8 +1,17 @@
 import pickle
+from pathlib import Path
 
 import pytest
 
-from lossscale.support.errors import InputError, check_choice, check_count, check_scale, input_errors
+from lossscale.support.errors import (
+    InputError,
+    check_choice,
+    check_count,
+    check_ending,
+    check_scale,
+    choose,
+    input_errors,
+)
 
 
 def test_the_message_is_one_line_with_argument_value_and_remedy() -> None:
@@ -34,6 +43,19 @@ def test_good_values_come_back() -> None:
 def test_a_count_below_its_minimum() -> None:
     with pytest.raises(InputError, match=r"^--inits 0: must be at least 1$"):
         check_count("--inits", 0)
+
+
+def test_an_ending_that_promises_another_format() -> None:
+    for path in (None, Path("a.json"), Path("a.JSON"), Path("a.html")):
+        check_ending("--out", path, ".json", ".html")
+    with pytest.raises(InputError, match=r"^--out a\.csv: the file's name must end in \.json or \.html$"):
+        check_ending("--out", Path("a.csv"), ".json", ".html")
+
+
+@pytest.mark.parametrize(("value", "meant"), [("SDG", "SGD"), ("sdg", "SGD"), ("adamm", "Adam"), ("ADAMM", "Adam")])
+def test_the_nearest_choice_is_found_whatever_the_case(value: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"did you mean {meant}\?"):
+        choose("--optimizer", value, ["SGD", "Adam"])
 
 
 def test_an_unknown_choice_lists_what_is_known_and_the_nearest() -> None:

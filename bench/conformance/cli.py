@@ -52,10 +52,8 @@ def conform_command(
         raise errors.InputError("--minutes", minutes, "must be above 0")
     if ulp is not None:
         errors.check_count("--ulp", ulp, 0)
-    for path, suffixes in ((out, (".json", ".html")), (junit, (".xml",))):
-        if path is not None and path.suffix not in suffixes:
-            option = "--out" if path is out else "--junit"
-            raise errors.InputError(option, path, f"the file's name must end in {' or '.join(suffixes)}")
+    errors.check_ending("--out", out, ".json", ".html")
+    errors.check_ending("--junit", junit, ".xml")
     from ..choices import choose_all
     from .cases import DTYPES
 

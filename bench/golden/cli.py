@@ -23,8 +23,7 @@ def golden_command(
         out: an .npz file to record torch.optim's bits into.
     """
     chosen = cli.resolve_device(device)
-    if out is not None and out.suffix != ".npz":
-        raise errors.InputError("--out", out, "recordings are .npz files; give a name that ends in .npz")
+    errors.check_ending("--out", out, ".npz")
     import torch
 
     from ..conformance.rows import Outcome

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +80,8 @@ class Foreign(Provider):
         if device.type not in self.devices:
             return f"runs on {' and '.join(self.devices)} only"
         try:
-            importlib.import_module(self.module)
+            with _silence():
+                importlib.import_module(self.module)
         except ModuleNotFoundError as error:
             return f"not installed: {error}"
         except Exception as error:
@@ -92,6 +98,25 @@ class Foreign(Provider):
             raise Unsupported(f"{self.module} has no {self.classes[optimizer]}")
         accepted = accepted_options(made, optimizer, options, lacks=self.lacks)
         return build_or_unsupported(made, groups, {**self.arguments, **accepted})
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing is printed or warned inside, by compiled code neither: what packages say when they load is not asked."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for number, descriptor in enumerate(kept, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.close(nowhere)
 
 
 def accepted_options(

@@ -37,6 +37,7 @@ def report_command(
     from .page import freshness_rows, report_page
     from .source import Source
 
+    errors.check_ending("--out", out, ".html")
     paths = list(dict.fromkeys(results or kept_timings()))
     if not paths and not check_fresh:
         raise errors.InputError("RESULT", "", "no result is kept in this repository; name one")

@@ -38,6 +38,7 @@ def compare_command(
     """
     if fail_above is not None and not fail_above > 0:
         raise errors.InputError("--fail-above", fail_above, "must be above 0; 1.05 allows five per cent")
+    errors.check_ending("--out", out, ".json")
     from .compare import ratios
     from .freshness import unlike as apart
     from .load import KEY, read_result

@@ -29,6 +29,7 @@ def export_command(
     from .load import read_result
 
     name = errors.choose("--format", form, list(FORMATS))
+    errors.check_ending("--out", out, ".csv" if name == "csv" else ".json")
     text = FORMATS[name](read_result(result, "RESULT"))
     if out is None:
         sys.stdout.write(text)

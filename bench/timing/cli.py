@@ -37,6 +37,7 @@ def time_step_command(
         out: also write it there.
     """
     chosen = cli.resolve_device(device)
+    errors.check_ending("--out", out, ".json")
     import torch
 
     from ..store.schema import COLUMNS

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lossscale.support import cli, files
+from lossscale.support import cli, errors, files
 from lossscale.support.output import Output
 
 COLUMNS = (
@@ -42,6 +42,7 @@ def time_host_command(
         json: print one JSON document.
         out: also write it there.
     """
+    errors.check_ending("--out", out, ".json")
     from ..optimizers import parse_optimizers
 
     titles = parse_optimizers(optimizer) if optimizer else ["AdamW", "SGD"]

@@ -12,6 +12,8 @@ from ..support.errors import InputError
 from ..support.files import whole_file
 
 KEY: Final = "--key"
+TORCH_ENDINGS: Final = (".pt", ".pth", ".ckpt", ".bin", ".tar", "")
+"""What files are called that torch writes; other endings promise another format."""
 _DEEPEST: Final = 6
 """How many containers deep a checkpoint is searched."""
 _SAVE: Final = "save one with torch.save(optimizer.state_dict(), FILE)"

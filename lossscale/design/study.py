@@ -109,7 +109,8 @@ class Study:
         name: as typed on the command line; the file or folder is the name with ``_`` for ``-``.
         title: a short line.
         shows: what one learns from it, one sentence.
-        cost: a human's estimate of time and size on two cores.
+        cost: what a run took, measured: processor time on two x86-64 cores (a run takes as many seconds
+            divided by the cores that it gets), and megabytes.
         grid: the paired runs; None for a study with a script.
         predictions: what the summary of a grid judges.
         claims: what the script's lines judge, or the further ones.

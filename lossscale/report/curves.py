@@ -87,3 +87,12 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
     for place, index in enumerate(order):
         result[int(index)] = placed[place]
     return result
+
+
+def below(top: float, positions: Sequence[float], gap: float) -> list[float]:
+    """Positions at least `gap` apart, moved down as far as it takes for the highest to be no higher than `top`."""
+    result, limit = list(map(float, positions)), top
+    for index in reversed(np.argsort(positions, kind="stable")):
+        result[int(index)] = min(result[int(index)], limit)
+        limit = result[int(index)] - gap
+    return result

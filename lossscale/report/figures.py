@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from .curves import decades, spread
+from .curves import below, decades, spread
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -71,10 +71,17 @@ def place(index: int) -> dict[str, int]:
 
 
 def label_ends(
-    figure: go.Figure, ends: Sequence[tuple[float, str, str]], *, x: float, gap: float, where: dict[str, int]
+    figure: go.Figure,
+    ends: Sequence[tuple[float, str, str]],
+    *,
+    x: float,
+    gap: float,
+    top: float,
+    where: dict[str, int],
 ) -> None:
-    """Name each curve where it ends, moved apart where curves coincide."""
-    for height, (_, label, color) in zip(spread([end[0] for end in ends], gap=gap), ends, strict=True):
+    """Name each curve where it ends, moved apart where curves coincide, and none above `top`."""
+    placed = below(top, spread([end[0] for end in ends], gap=gap), gap=gap)
+    for height, (_, label, color) in zip(placed, ends, strict=True):
         figure.add_annotation(
             x=x, y=height, text=label, font={"color": color, "size": 11}, showarrow=False, xanchor="left", **where
         )

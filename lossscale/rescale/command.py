@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ..checkpoints.files import KEY, Checkpoint, read_checkpoint, read_file, write_file
+from ..checkpoints.files import KEY, TORCH_ENDINGS, Checkpoint, read_checkpoint, read_file, write_file
 from ..checkpoints.groups import Group, read_group
 from ..design.options import check_finite, find_algorithm, make_record
 from ..design.scales import parse_scale
 from ..support.cli import JsonOption, OutOption
-from ..support.errors import InputError
+from ..support.errors import InputError, check_ending
 from ..support.output import Output
 from .advice import Case, rate_rows, rows, sentences, state_rows, table_rows
 from .groups import scale_file_rates, write_group
@@ -142,7 +142,9 @@ def _check_together(
     scheduler_out: Path | None,
     out: Path | None,
 ) -> None:
-    """Refuses options that need another one, or another one's absence."""
+    """Refuses options that need another one, or another one's absence, and names of files that torch does not write."""
+    for name, written, source in (("--out", out, checkpoint), (SCHEDULER_OUT, scheduler_out, scheduler)):
+        check_ending(name, written, *TORCH_ENDINGS, *([source.suffix.lower()] if source is not None else []))
     needy = {"--out": out, KEY: key, DEGREE: " ".join(degree or []) or None}
     for name, value in needy.items():
         if value is not None and checkpoint is None:

@@ -15,6 +15,65 @@ from . import records
 FORM: Final = "NETWORK/OPTIMIZER[:OPTIONS]/POLICY/ARM:AGAINST/SCALE/INIT"
 
 
+LEGEND: Final[Mapping[str, str]] = {
+    "identical": "whether all parameter bits of the two agree",
+    "differing_bits": "how many parameter bits differ",
+    "max_ulp": "the largest difference of a parameter, in units in the last place",
+    "rel_distance": "|arm − against| / |against| over all parameters",
+    "update_norm_ratio": "length of the arm's last step over that of the other's",
+    "predicted_update_norm_ratio": "the same by the optimizer's closed form",
+    "eps_over_r_q50": "eps over the root it is added to, the median over parameters",
+    "v_zero_share": "share of the parameters whose second moment is 0",
+    "loss_arm": "the arm's loss, not multiplied by s",
+    "loss_against": "the other's",
+    "smallest_grad": "the arm's smallest gradient that is not 0",
+    "nonfinite": "how many of the arm's parameters are infinite or NaN",
+    "state_identical": "whether the optimizers' states agree in every bit, brought to one loss scale",
+    "size_ratio": "|arm| / |against| over all parameters",
+}
+"""What the columns of a trajectory say."""
+
+
+def legend(columns: Sequence[str]) -> str:
+    """A line about the columns that a terminal shows."""
+    return "; ".join(f"{name}: {LEGEND[name]}" for name in columns if name in LEGEND) + "."
+
+
+def pairs_of(run: Path) -> list[dict[str, Any]]:
+    """The pairs of a run, a row for those that differ in scale and initialisation alone.
+
+    Returns:
+        Rows of ``pairs`` (an ID without its last two parts), ``scales`` (as IDs have them) and ``inits`` (their number:
+        the initialisations are 0 to one less).
+
+    Raises:
+        InputError: if the run's study has no pairs.
+    """
+    spec = _spec_of(run)
+    scales: dict[str, list[str]] = {}
+    for pairing in spec.pairings:
+        arm, against = spec.family[pairing.arm], spec.family[pairing.against]
+        scales.setdefault(f"{arm.name}:{against.name}", []).append(repr(arm.scale).removesuffix(".0"))
+    inits = {network.network: network.inits for network in spec.networks}
+    cells = dict.fromkeys(cohort.key for cohort in spec.cohorts())
+    return [
+        {
+            "pairs": f"{key.network}/{key.optimizer}{f':{key.options}' * bool(key.options)}/{key.policy}/{arms}",
+            "scales": found,
+            "inits": inits[key.network],
+        }
+        for key in cells
+        for arms, found in scales.items()
+    ]
+
+
+def _spec_of(run: Path) -> RunSpec:
+    spec = records.read_manifest(run).run_spec
+    if spec is None:
+        raise InputError("RUN", run, "this study is a script and has no pairs; see its summary.csv")
+    return spec
+
+
 def shown_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a terminal shows of a trajectory: the step, and the measures that are for it."""
     there = {name for row in rows for name in row}
@@ -31,9 +90,7 @@ def trajectory(run: Path, pair: str) -> list[dict[str, Any]]:
     Raises:
         InputError: if the run has no such pair, or its shard is damaged.
     """
-    spec = records.read_manifest(run).run_spec
-    if spec is None:
-        raise InputError("RUN", run, "this study is a script and has no pairs; see its summary.csv")
+    spec = _spec_of(run)
     parts = pair.split("/")
     if len(parts) != 6:
         raise _unknown(pair, spec)
@@ -60,6 +117,11 @@ def trajectory(run: Path, pair: str) -> list[dict[str, Any]]:
         raise _unknown(pair, spec)
     ordered = rows.sort_values("step")
     return [{str(name): value for name, value in row.items()} for row in ordered.to_dict("records")]
+
+
+def example_of(run: Path) -> str:
+    """The ID of some pair of a run."""
+    return example(_spec_of(run))
 
 
 def example(spec: RunSpec) -> str:

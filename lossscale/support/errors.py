@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 _LONGEST_VALUE = 200
@@ -87,6 +88,12 @@ def _unknown(argument: str, value: str, known: list[str]) -> NoReturn:
     raise InputError(
         argument, value, f"unknown; {suggestion}choose from {', '.join(known) or 'nothing: none is available'}"
     )
+
+
+def check_ending(argument: str, path: Path | None, *endings: str) -> None:
+    """Refuses a file name whose ending says another format than the one that would be written; None is no file."""
+    if path is not None and path.suffix.lower() not in endings:
+        raise InputError(argument, path, f"the file's name must end in {' or '.join(filter(None, endings))}")
 
 
 def check_scale(argument: str, value: float) -> float:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -197,6 +198,18 @@ def test_the_line_of_a_rule() -> None:
     assert found is not None and found["where"].startswith("algorithms/adam.py:") and found["text"].startswith("v = ")
     assert (rule_line("SGD", "foreach", "param") or {})["text"].startswith("return ops.add_scaled(p, g, minus_lr")
     assert rule_line("Adam", "foreach", "step") is None
+
+
+def test_what_a_package_says_when_it_loads_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = "import os, sys, warnings\nprint('a')\nsys.stderr.write('b')\nos.write(2, b'c')\nos.write(1, b'd')\n"
+    (tmp_path / "noisy_optimizers.py").write_text(words + "warnings.warn('no GPU')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert Foreign(label="noisy", module="noisy_optimizers", classes={}).missing(CPU) == ""
+    assert capfd.readouterr() == ("", "")
+    print("after")
+    assert capfd.readouterr() == ("after\n", "")
 
 
 def test_a_package_that_is_not_there_says_so() -> None:

@@ -13,10 +13,12 @@ import torch
 
 from lossscale import studies
 from lossscale.__main__ import main
+from lossscale.design.measures import MEASURES
 from lossscale.runs import records
 from lossscale.runs.lock import locked
 from lossscale.runs.planning import Choices, parse_optimizer
 from lossscale.runs.run import run_study
+from lossscale.runs.trajectories import LEGEND
 from lossscale.support.output import Output
 
 SMALL = ("--optimizer", "adam", "--scale", "4", "--scale", "0.1", "--inits", "2", "--steps", "3", "--device", "cpu")
@@ -287,7 +289,8 @@ def test_show(finished: Path, capsys: pytest.CaptureFixture[str], fails: Failing
         ("loss", 4.0, 1, "eps=0.001")
     }
     assert main(["show", str(finished), "--pair", PAIR]) == 0
-    assert "rel_distance" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "rel_distance" in out and "rel_distance: |arm − against| / |against|" in out
     for unknown in (
         "x",
         PAIR.replace("/1", "/2"),
@@ -297,7 +300,28 @@ def test_show(finished: Path, capsys: pytest.CaptureFixture[str], fails: Failing
     ):
         assert "mlp-6-6-1/adam:eps=0.001/fp32/lr-ulp:lr/4.0/0" in fails("show", finished, "--pair", unknown)
     assert "holds no run" in fails("show", finished / "pairs", "--pair", PAIR)
-    assert "--pair" in fails("show", finished)
+
+
+def test_show_without_a_pair_lists_them(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(finished), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert main(["show", str(finished), "--pair", document["example"]]) == 0
+    listed = [
+        f"{row['pairs']}/{scale}/{init}"
+        for row in document["rows"]
+        for scale in row["scales"]
+        for init in range(row["inits"])
+    ]
+    spec = records.read_manifest(finished).run_spec
+    assert spec is not None and len(listed) == len(set(listed)) == spec.pairs and PAIR in listed
+    capsys.readouterr()
+    assert main(["show", str(finished)]) == 0
+    out = capsys.readouterr().out
+    assert PAIR.rsplit("/", 2)[0] in out and f"--pair {document['example']}" in out
+
+
+def test_every_shown_column_is_explained() -> None:
+    assert {name for name, measure in MEASURES.items() if measure.shown} == set(LEGEND)
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,6 +101,9 @@ def test_the_study_writes_its_files_and_says_what_happened(tmp_path: Path) -> No
     )
     assert rows["sgd"]["ours_against_torch"] == "same bits"
     assert "ulp" in rows["adam"]["ours_against_torch"]
+    answer = " ".join(PRESENTED.sentences(tmp_path))
+    assert "Under SGD yes: at s = 10000 the article's two networks end 8.8e-08 of their size apart" in answer
+    assert "at s = 2^13 with the same bits" in answer and "every gradient is 0" in answer
     titles, _, bodies = zip(*PRESENTED.sections(tmp_path), strict=True)
     assert len(titles) == 1 + len(article.EXPERIMENTS)
     page = " ".join(bodies)

@@ -18,10 +18,11 @@ from lossscale.__main__ import main
 from lossscale.analysis.summarize import summarize
 from lossscale.report import libraries
 from lossscale.report import page as report
-from lossscale.report.curves import decades, panels, spread, zero_level
+from lossscale.report.curves import below, decades, panels, spread, zero_level
 from lossscale.runs import records
 from lossscale.runs.summary import read_summary, summary_text
 from lossscale.studies.loss_vs_lr import STUDY
+from lossscale.studies.loss_vs_lr.figures import distance_figure
 from lossscale.studies.loss_vs_lr.picture import draw
 from lossscale.support.errors import InputError
 from tests.lossscale.summaries import PairMaker
@@ -222,7 +223,7 @@ def test_a_picture_that_cannot_be_drawn_is_one_line(
     with pytest.raises(ValueError, match="'elsewhere'"):
         draw(read_summary(run), tmp_path / "x.svg", "elsewhere")
     assert main(["picture", str(run), "--out", str(tmp_path / "x.doc")]) == 2
-    assert "'.doc' is no picture: end its name in .svg or .png" in capsys.readouterr().err
+    assert "x.doc: the file's name must end in .svg or .png or .pdf" in capsys.readouterr().err
     monkeypatch.setattr(libraries, "find_spec", lambda name: None)
     assert main(["picture", str(run)]) == 2
     assert "the picture needs matplotlib: pip install matplotlib" in capsys.readouterr().err
@@ -249,3 +250,22 @@ def test_labels_are_moved_apart_and_keep_their_order() -> None:
     assert np.diff(sorted(placed)).min() >= 0.5 - 1e-6
     assert placed[2] == 5.0
     assert spread([1.0, 3.0], gap=0.5) == [1.0, 3.0]
+    assert below(5.0, [5.2, 4.9, 1.0], gap=0.5) == [5.0, 4.5, 1.0]
+
+
+def test_labels_at_line_ends_do_not_touch(make_run: Callable[..., Path]) -> None:
+    figure = distance_figure(read_summary(make_run()), "mlp-6-6-1")
+    inside = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    panels_of: dict[str, list[float]] = {}
+    for note in figure.layout.annotations:
+        if str(note.yref).startswith("y"):
+            axis = figure.layout[str(note.yref).replace("y", "yaxis")]
+            pixels = (axis.domain[1] - axis.domain[0]) * inside
+            panels_of.setdefault(note.yref, []).append(
+                (note.y - axis.range[0]) / (axis.range[1] - axis.range[0]) * pixels
+            )
+            assert note.y <= axis.range[1]
+    assert len(panels_of) == 3
+    for heights in panels_of.values():
+        # Letters of 11 points are 15 pixels high.
+        assert len(heights) >= 2 and min(np.diff(sorted(heights))) >= 15

@@ -38,6 +38,7 @@ def time_population_command(
         record_expected()
         return 0
     path = out / "population.json" if out is not None and out.is_dir() else out
+    errors.check_ending("--out", path, ".json")
     with Output(as_json=json) as output:
         document = _run(chosen, path, minutes, dry_run)
         rows: list[dict[str, Any]] = document.pop("rows", [])

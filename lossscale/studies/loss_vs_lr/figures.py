@@ -33,7 +33,7 @@ class Drawn:
 DRAWN: Final = (
     Drawn(arm="lr", against="base", label="lr × s", color="#D55E00", symbol="square", width=5.0),
     Drawn(arm="loss", against="base", label="loss × s", color="#0072B2", symbol="circle", width=2.0),
-    Drawn(arm="loss", against="lr", label="loss × s to lr × s", color="#CC79A7", symbol="diamond", width=2.0),
+    Drawn(arm="loss", against="lr", label="between loss × s and lr × s", color="#CC79A7", symbol="diamond", width=2.0),
     Drawn(arm="mapped", against="base", label="mapped", color="#009E73", symbol="x", width=2.0),
 )
 """Wide lines first, so that a curve that coincides with another stays visible on top of it."""
@@ -67,7 +67,7 @@ def distance_figure(summary: pd.DataFrame, network: str) -> go.Figure:
                 y0=zero * 1.6, y1=panel.floor, fillcolor=FLOOR_COLOR, opacity=0.25, line_width=0, layer="below", **where
             )
         x = math.log10(float(summary["scale"].max())) + 0.03 * span(summary)
-        label_ends(figure, ends, x=x, gap=0.06 * (high - low + 1), where=where)
+        label_ends(figure, ends, x=x, gap=0.075 * (high - low + 1), top=high + 0.3, where=where)
     ticks = decades(low + 1, high)
     figure.update_yaxes(
         type="log",
@@ -113,8 +113,9 @@ def distance_caption(summary: pd.DataFrame, network: str) -> str:
         f"How far training on {network} ends from where it would have ended. Each point compares two networks that "
         f"started with the same weights and saw the same data for {step} steps; it is the median, over random "
         "initialisations, of the distance between their weights divided by the size of the weights. “loss × s”: the "
-        "loss was multiplied by s; “lr × s”: the learning rate was, both compared with the unscaled run; “loss × s "
-        "to lr × s” compares those two with each other; “mapped”: the loss was multiplied by s and the "
+        "loss was multiplied by s; “lr × s”: the learning rate was, both compared with the unscaled run; “between "
+        "loss × s and lr × s” (“loss to lr” in the panels): how far those two end from each other; "
+        "“mapped”: the loss was multiplied by s and the "
         "hyperparameters were mapped to undo it. Where such a pair is identical at s = 2ᵏ, other scales (which "
         "round when they are multiplied in) are drawn apart: open and dotted. The bottom tick, 0, means that every "
         "bit is the same. Inside the grey band a difference is no larger than what one unit in the last place of "

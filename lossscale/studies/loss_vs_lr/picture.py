@@ -65,8 +65,6 @@ def draw(summary: pd.DataFrame, out: Path, network: str | None = None) -> None:
         figure = Figure(figsize=(9.2, 4.2), facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
         _fill(figure, found, chosen)
         ending = out.suffix.removeprefix(".").lower() or "svg"
-        if ending not in figure.canvas.get_supported_filetypes():
-            raise ValueError(f"a file that ends in {out.suffix!r} is no picture: end its name in .svg or .png")
         with whole_file(out) as temporary:
             figure.savefig(temporary, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else None)
 

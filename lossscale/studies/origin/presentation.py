@@ -47,9 +47,8 @@ class Experiments(Neutral):
         return rows
 
     def sentences(self, run: Path) -> Sequence[str]:
-        """None: every experiment has its own, in its part of the page."""
-        del run
-        return []
+        """The article's question answered, from what was measured."""
+        return list(_answers({result["name"]: result for result in _read(run)}))
 
     def legend(self, run: Path) -> Sequence[str]:
         """None: the page's table has a caption."""
@@ -84,9 +83,45 @@ class Experiments(Neutral):
             yield result["asks"], "", paragraph(" ".join(_words(result))) + shown + folded
 
 
+def _answers(results: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What the article's two scripts show, and what they do not, in numbers."""
+
+    def apart(name: str) -> str:
+        distance = _ours(results[name])["distance"]
+        if distance["identical"]:
+            return "with the same bits"
+        return f"{distance['rel_distance']:.2g} of their size apart"
+
+    def word(name: str) -> str:
+        return "no" if _outcome(_ours(results[name])) == "different" else "yes"
+
+    yield (
+        f"Is the loss times s the same as the learning rate times s? Under SGD {word('sgd')}: at s = "
+        f"{results['sgd']['scale']:g} the article's two networks end {apart('sgd')}, at s = 2^13 {apart('sgd-2^13')}."
+    )
+    yield (
+        f"Under Adam the loss times {results['adam']['scale']:g} ends {apart('adam')} from the loss itself, the "
+        f"learning rate times as much too {apart('adam-lr')}; with eps following the loss, at s = 2^13, "
+        f"{apart('adam-mapped-2^13')}."
+    )
+    if _ours(results["multi-task"])["moved"][0] == 0.0:
+        yield (
+            "The article's script on loss weights shows nothing about them: in one of its networks every gradient is "
+            f"0. With two heads, other weights of the losses end {apart('two-heads')}, a common factor "
+            f"{apart('two-heads-common')}."
+        )
+
+
+def _ours(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(
+        entry for entry in result["runs"] if (entry["library"], entry["recipe"]) == ("kernels", "foreach")
+    )
+    return found
+
+
 def _words(result: Mapping[str, Any]) -> Iterator[str]:
     """The experiment's outcome as sentences, from its numbers."""
-    ours = next(entry for entry in result["runs"] if (entry["library"], entry["recipe"]) == ("kernels", "foreach"))
+    ours = _ours(result)
     distance, first = ours["distance"], ours["first_layer_distance"]
     if distance["identical"]:
         yield "The two networks end with the same bits in every weight."
