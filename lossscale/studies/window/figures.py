@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _HEIGHT: Final = 520
-_NONE: Final = 255
-"""Stands for a distance of 0 or infinity, and for an unknown rho."""
+_NONE: Final = 250
+"""Stands for a distance of 0 or infinity, and for an unknown rho; 255 would fill the page with escaped slashes."""
 
 
 def phase_figure(drawn: Drawing, *, every: int = 1) -> go.Figure:
@@ -45,7 +45,7 @@ def phase_figure(drawn: Drawing, *, every: int = 1) -> go.Figure:
             showscale=False,
             customdata=_numbers(drawn, rows),
             hovertemplate="s = 2^%{x}, eps / RMS g = 2^%{y:.2f}<br>%{customdata[0]} of "
-            f"{int(drawn.arrays['inits'])} inits<br>d ≈ 2^-%{{customdata[1]}} (255: none)"
+            f"{int(drawn.arrays['inits'])} inits<br>d ≈ 2^-%{{customdata[1]}} (250: none)"
             "<br>ρ ≈ %{customdata[2]} %<extra></extra>",
         )
     )
@@ -77,7 +77,7 @@ def phase_figure(drawn: Drawing, *, every: int = 1) -> go.Figure:
     figure.update_layout(
         template="none",
         height=_HEIGHT,
-        margin={"l": 60, "r": 10, "t": 10, "b": 130},
+        margin={"l": 60, "r": 10, "t": 34, "b": 130},
         font={"family": "system-ui, Segoe UI, Roboto, sans-serif", "size": 12, "color": "#1d2330"},
         paper_bgcolor="white",
         plot_bgcolor="white",

@@ -34,7 +34,7 @@ from .cells import Cell
 from .floor import USELESS, Floor, floor_of, upper_quantile
 
 LOSS_OFFSET: Final = 2.75
-"""Losses are label − output, and no format rounds an output, at most e, up to this: with it added losses are positive."""
+"""Losses are label − output, and no format rounds an output, at most e, up to this; with it added they are positive."""
 
 STEP, RUN, MOVED_ON, OUTCOME = "step", "run", "floor", "outcome"
 KINDS: Final = (STEP, RUN, MOVED_ON, OUTCOME)
