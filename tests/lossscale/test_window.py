@@ -1,5 +1,6 @@
 """The study of the window, small: its exact predictions, its plane, its parts after a kill, its page's words."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 import kernels
 from lossscale.design.policies import POLICIES
+from lossscale.design.study import StudyContext
 from lossscale.runs import parts
 from lossscale.studies import get
-from lossscale.studies.window import absorbed, answers, steps
+from lossscale.studies.window import absorbed, answers, script, steps
 from lossscale.studies.window.cells import Cell, cells, repaired
 from lossscale.studies.window.compare import bases, differing, watch
 from lossscale.studies.window.diagram import Diagram, Plane
@@ -20,6 +22,7 @@ from lossscale.studies.window.floor import floor_of, upper_quantile
 from lossscale.studies.window.look import drawing, shade
 from lossscale.studies.window.scan import Scan, half_border
 from lossscale.studies.window.training import Arm, Runs, Setting, families, with_eps
+from lossscale.support.errors import InputError
 
 EIGHT = families(0, 8, 6)
 SCALES = [2.0**k for k in (-30, -20, -8, -1, 1, 8)]
@@ -229,3 +232,13 @@ def test_every_recipe_and_policy_has_a_cell() -> None:
     fused = {(cell.optimizer, cell.policy) for cell in full if cell.recipe == "fused"}
     assert fused == {(name, p) for name in ("adam", "adamw", "adagrad") for p in ("bf16-true", "fp16-true")}
     assert all(claim.tolerance is not None for claim in get("window").claims)
+
+
+@pytest.mark.parametrize(("device", "backend", "used"), [("cpu", "reference", "reference"), ("cuda", "triton", "auto")])
+def test_it_trains_on_the_cpu_wherever_it_is_asked_for(device: str, backend: str, used: str, tmp_path: Path) -> None:
+    context = StudyContext(
+        study=get("window"), run=tmp_path, seed=0, steps=None, quick=True, device=device, backend=backend
+    )
+    assert script._backend(context) == used
+    with pytest.raises(InputError, match="--backend"):
+        script._backend(dataclasses.replace(context, device="cpu", backend="interpreter"))

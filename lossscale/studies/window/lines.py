@@ -36,7 +36,7 @@ from . import (
     ULP_LAST,
     absorbed,
 )
-from .cells import FREE, NETWORK, SMALL_LR, Cell
+from .cells import FREE, NETWORK, SMALL_LR, STEPS, Cell
 from .diagram import Diagram
 from .floor import LEVEL, floor_of
 from .frames import RUN
@@ -87,6 +87,7 @@ def scan_lines(lines: Lines, cell: Cell, part: Mapping[str, Any], steps: int) ->
 def _number_lines(lines: Lines, cell: Cell, part: Mapping[str, Any], at: Mapping[str, Any]) -> None:
     """Floors, and the numbers that are predicted of one cell each."""
     plain = cell.optimizer == "adam" and cell.recipe == "foreach"
+    other = _other(at["step"])
     floor, reference = floor_of(part), part["finite"]
     known = part["ulp"][~np.isnan(part["ulp"])]
     ulp = Measured(value=floor.ulp, count=len(known))
@@ -94,29 +95,30 @@ def _number_lines(lines: Lines, cell: Cell, part: Mapping[str, Any], at: Mapping
         value, lo, hi = quantile(known, LEVEL)
         ulp = Measured(value=value, lo=lo, hi=hi, count=len(known))
     true = plain and cell.policy == "bf16-true" and cell.lr != SMALL_LR.lr
-    lines.add("ulp_q99", ulp, ULP_FLOOR if true else None, arm="ulp", against="base", **at)
+    lines.add("ulp_q99", ulp, ULP_FLOOR if true else None, reason=other, arm="ulp", against="base", **at)
     mapped = Measured(value=floor.mapped, count=int((~np.isnan(part["floor"])).sum()))
     lines.add("floor_q99", mapped, arm="mapped", against="base", **{**at, "scale": 3.0})
     moved = Measured.share(int(part["moved"].sum()), int(part["alive"].sum()))
     models = Measured.share(int((part["moved"] > 0).sum()), len(part["moved"]))
-    lines.add("moved_elements", moved, MOVED if cell == SMALL_LR else None, arm="base", against="initial", **at)
-    lines.add("moved_models", models, MODELS_MOVED if cell == SMALL_LR else None, arm="base", against="initial", **at)
+    initial: dict[str, Any] = {"arm": "base", "against": "initial", "reason": other}
+    lines.add("moved_elements", moved, MOVED if cell == SMALL_LR else None, **initial, **at)
+    lines.add("moved_models", models, MODELS_MOVED if cell == SMALL_LR else None, **initial, **at)
     if not reference.any():
         return
     value, lo, hi = quantile(half_border(part)[reference], 0.5)
     border = Measured(value=value, lo=lo, hi=hi, count=int(reference.sum()))
     key = (cell.policy, cell.recipe, cell.lr)
     claim = _HALF.get(key) if plain else None
-    arm: dict[str, Any] = {"arm": "eps", "against": "no eps"}
+    arm: dict[str, Any] = {"arm": "eps", "against": "no eps", "reason": other}
     lines.add("half_differ_log2_eps_over_rms", border, claim, **arm, **at)
     if not plain or cell.policy != "fp32":
         return
     lines.add("half_differ_log2_eps_over_rms", border, NOT_RMS, **arm, **at)
     roots = Measured.median(np.log2(part["root_last"] / part["rms"]))
-    lines.add("log2_smallest_root_over_rms", roots, SMALLEST_ROOT, arm="base", **at)
+    lines.add("log2_smallest_root_over_rms", roots, SMALLEST_ROOT, reason=other, arm="base", **at)
     ulp_arm: dict[str, Any] = {"arm": "ulp", "against": "base"}
     lines.add("median_distance", Measured.median(part["ulp_first"]), ULP_FIRST, **ulp_arm, **{**at, "step": 1})
-    lines.add("median_distance", Measured.median(part["ulp"]), ULP_LAST, **ulp_arm, **at)
+    lines.add("median_distance", Measured.median(part["ulp"]), ULP_LAST, reason=other, **ulp_arm, **at)
 
 
 def threshold_lines(lines: Lines, frame: pd.DataFrame, steps: int) -> None:
@@ -180,7 +182,8 @@ def diagram_lines(lines: Lines, part: Diagram, arrays: Mapping[str, Any], steps:
         over, power = _BIASED_AT
         row = int(np.abs(np.log2(arrays["eps"] / arrays["rms"]) - over).argmin())
         column = int(np.abs(arrays["powers"] - power).argmin())
-        lines.add("median_distance_at_2^-6", float(arrays["distance"][row, column]), BIAS_BELOW, **at)
+        distance = float(arrays["distance"][row, column])
+        lines.add("median_distance_at_2^-6", distance, BIAS_BELOW, reason=_other(steps), **at)
 
 
 def sum_lines(lines: Lines, seed: int) -> None:
@@ -193,3 +196,8 @@ def sum_lines(lines: Lines, seed: int) -> None:
         )
     wrong, count = absorbed.default_eps_exceptions(seed)
     lines.add("wrong_sums", Measured(value=float(wrong), count=count), DEFAULT_EPS, policy="fp32", arm="r + 1e-8")
+
+
+def _other(steps: int) -> str:
+    """Why numbers that are predicted of so many steps are not judged after others; empty if they are."""
+    return "" if steps == STEPS else f"it is predicted of {STEPS} steps"

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+import torch
+
+import kernels
 
 from ...analysis.judging import Lines
 from ...design.study import StudyContext
 from ...runs.parts import advance, read_part
 from ...runs.summary import write_lines
+from ...support.errors import input_errors
 from . import lines as judged
 from .attributed import Attribution
 from .cells import STEPS, Cell, cells, diagrams
@@ -69,7 +73,7 @@ def make(run: Path, parts: Parts, note: Callable[[str], None]) -> None:
 def execute(context: StudyContext) -> None:
     """Make the run's parts, thresholds.csv, causes.csv and summary.csv."""
     run, steps = context.run, context.steps or STEPS
-    parts = plan(seed=context.seed, backend=context.backend, trained=steps, quick=context.quick)
+    parts = plan(seed=context.seed, backend=_backend(context), trained=steps, quick=context.quick)
     make(run, parts, context.note)
     scanned = {part.cell: read_part(run, part.name) for part in parts.scans}
     frames, lines = {}, Lines(context.study)
@@ -92,3 +96,16 @@ def execute(context: StudyContext) -> None:
         judged.diagram_lines(lines, diagram, read_part(run, diagram.name), steps)
     judged.sum_lines(lines, context.seed)
     write_lines(run, lines.frame())
+
+
+def _backend(context: StudyContext) -> str:
+    """What trains: on the CPU, wherever the run was asked for, for its bits are a GPU's and it reads every step.
+
+    Raises:
+        InputError: for a backend that this process cannot use.
+    """
+    if context.device != "cpu":
+        context.note("window trains on the CPU: the bits are the same, and every step is looked at")
+        return "auto"
+    with input_errors("--backend", context.backend):
+        return kernels.resolve_backend(context.backend, torch.device("cpu"))
