@@ -57,8 +57,10 @@ def trial_cases(optimizer: str, recipe: str) -> list[Case]:
         happenings = [replace(plain, options=options, **fields) for fields in list(settings.values())[1:]]
         extra += [case for case in happenings if not case.power]
     # With decay in every group two groups share their options, and so one launch.
-    decayed = next((c.options for c in cases if c.options.get("weight_decay")), None)
-    if decayed is not None:
+    # ... and decay alone is what torch's fused kernels contract lane by lane.
+    decay = next((c.options["weight_decay"] for c in cases if c.options.get("weight_decay")), None)
+    if decay is not None:
+        decayed = {**plain.options, "weight_decay": decay}
         extra += [replace(plain, options=decayed, groups=2), replace(plain, options=decayed, layout="offset")]
     seen = {(c.option_set(), c.dtype) for c in cases}
     # Every option in every dtype: what a dtype hides from one option it shows with another.
