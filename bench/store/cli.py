@@ -53,12 +53,14 @@ def compare_command(
     if not found:
         raise errors.InputError("B", b, "has no time in common with A; give results of the same workloads")
     broken = [one for one in found if fail_above is not None and one.lo is not None and one.lo > fail_above]
+    undecided = [one for one in found if one.lo is None]
     rows = [one.as_dict() for one in found]
     document: dict[str, Any] = {
         "only_in_a": [dict(zip(KEY, key, strict=True)) for key in first.rows if key not in second.rows],
         "only_in_b": [dict(zip(KEY, key, strict=True)) for key in second.rows if key not in first.rows],
         "unlike": differences,
         "above": len(broken),
+        "too_few_samples": len(undecided),
     }
     with Output(as_json=json) as output:
         if out is not None:
@@ -70,6 +72,8 @@ def compare_command(
         for name, label in (("only_in_a", "A"), ("only_in_b", "B")):
             if document[name]:
                 output.note(f"{len(document[name])} rows are in {label} alone")
+        if undecided and fail_above is not None:
+            output.note(f"{len(undecided)} ratios of too few samples cannot fail: time both results again, for longer")
         for one in broken:
             output.note(f"above {fail_above:g}: {' '.join(filter(None, one.key))} {one.measure}: {one.ratio:.3f}")
     return int(bool(broken))

@@ -10,8 +10,8 @@ from ..store.compare import median_interval
 
 RELATIVE_ERROR = 0.01
 """Of a median, below which another round would tell nothing that matters."""
-FEWEST, MOST = 6, 50
-"""Rounds: those below which a median has no interval, and those at which one that will not settle is left."""
+FEWEST, MOST = 7, 50
+"""Rounds: those that `bench compare` needs for an interval; those at which a median that does not settle is left."""
 _LEVEL = 0.95
 # Slow workloads: after so many times the time limit, so many rounds have to do.
 _OVERRUN, _OVERRUN_ROUNDS = 3, 3

@@ -57,6 +57,9 @@ def test_few_samples_show_nothing(capsys: pytest.CaptureFixture[str], tmp_path: 
     six = result(slower=9.0, samples=6)
     code, out, _ = compare(capsys, tmp_path, result(samples=6), six, "--fail-above", "1.1", "--json")
     assert code == 0 and {row["verdict"] for row in json.loads(out)["rows"]} == {"too few samples"}
+    assert json.loads(out)["too_few_samples"] == 4
+    _, out, _ = compare(capsys, tmp_path, result(samples=6), six, "--fail-above", "1.1")
+    assert "4 ratios of too few samples cannot fail" in out
 
 
 def test_wrong_bits_have_no_time_in_an_older_result_either(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ class PretendedDevice(HostClock):
 def test_kernel_times_come_from_events_where_the_host_keeps_ahead() -> None:
     (row,), _ = time_workload(SMALL, [TorchOptim(implementation="foreach")], PretendedDevice(0.0), 0.05)
     assert (row.kernel_time_ns, row.kernel_time_from, row.host_time_ns) == (5_000, "events", 1)
-    assert len(row.samples_kernel_ns) == len(row.samples_step_ns) == row.rounds >= 6
+    assert len(row.samples_kernel_ns) == len(row.samples_step_ns) == row.rounds >= 7
     assert len(row.samples_queued_ns) == -(-row.rounds // 3)
 
 
