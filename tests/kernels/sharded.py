@@ -157,6 +157,23 @@ def check_tensor_parallel_with_partial_gradients_has_torchs_bits() -> None:
     assert wrong(everything(nets[1], ours), everything(nets[0], theirs)) == 0
 
 
+def check_two_dimensions_of_processes_have_torchs_bits() -> None:
+    # FSDP2 over tensor parallelism: parameters of two placements, one of them strided.
+    grid = init_device_mesh("cpu", (1, WORLD), mesh_dim_names=("data", "model"))
+    nets = []
+    for _ in range(2):
+        net = parallelize_module(Net(128), grid["model"], {"up": ColwiseParallel(), "down": RowwiseParallel()})
+        nets.append(fully_shard(net, mesh=grid["data"]))
+    options = {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}
+    theirs, ours = torch.optim.SGD(nets[0].parameters(), **options), kernels.SGD(nets[1].parameters(), **options)
+    x = torch.randn(4, 128, generator=torch.Generator().manual_seed(7))
+    for net, optimizer in zip(nets, (theirs, ours), strict=True):
+        trained(net, optimizer, range(3), x)
+    placements = {type(each).__name__ for p in nets[1].parameters() for each in p.placements}
+    assert placements == {"_StridedShard", "Shard"}, placements
+    assert wrong(everything(nets[1], ours), everything(nets[0], theirs)) == 0
+
+
 def check_distributed_checkpoints_cross_both_ways() -> None:
     options = {"lr": 0.1}
     roots: dict[str, Any] = {
