@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lossscale.support.output import Output, format_table, to_json
+from lossscale.support import html
+from lossscale.support.output import Output, format_table, format_time, to_json
 
 ROWS = [{"name": "adam", "share": 0.123456, "pairs": 12}, {"name": "sgd", "share": None, "pairs": 1200}]
 
@@ -89,3 +90,29 @@ def test_a_second_document_is_a_bug() -> None:
     with pytest.raises(RuntimeError, match=r"called Output\.table twice"), Output(as_json=True) as out:
         out.table([])
         out.table([])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 ns"),
+        (2.5e-9, "2.5 ns"),
+        (999.4e-9, "999 ns"),
+        (999.6e-9, "1 µs"),
+        (25.28e-6, "25.3 µs"),
+        (0.1963, "196 ms"),
+        (0.9996, "1 s"),
+        (61.04, "61 s"),
+        (4321.0, "4321 s"),
+        (-3e-3, "-3 ms"),
+    ],
+)
+def test_times_read_well(seconds: float, text: str) -> None:
+    assert format_time(seconds) == text
+
+
+def test_columns_of_times_have_units_in_their_cells() -> None:
+    rows = [{"name": "a", "step_us": 1.963e5, "gb_per_s": 0.5}, {"name": "b", "step_us": None, "gb_per_s": 2.0}]
+    assert format_table(rows).splitlines()[0] == "name    step  gb_per_s"
+    assert format_table(rows).splitlines()[2:] == ["a     196 ms       0.5", "b                    2"]
+    assert "196 ms" in html.table(rows) and ">step<" in html.table(rows) and "step_us" not in html.table(rows)

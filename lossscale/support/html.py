@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .output import format_cell, is_number
+from .output import cell, heading, is_number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -107,8 +107,8 @@ def table(
     """
     names = list(columns) if columns is not None else list(dict.fromkeys(name for row in rows for name in row))
     kinds = {name: "number" if any(is_number(row.get(name)) for row in rows) else "" for name in names}
-    headings = [_Text(text=(titles or {}).get(name, name), kind=kinds[name]) for name in names]
-    cells = [[_cell(row.get(name), kinds[name]) for name in names] for row in rows]
+    headings = [_Text(text=(titles or {}).get(name, heading(name)), kind=kinds[name]) for name in names]
+    cells = [[_cell(name, row.get(name), kinds[name]) for name in names] for row in rows]
     return str(_parts().table(headings, cells, caption))
 
 
@@ -122,8 +122,8 @@ def details(summary: str, body: str) -> str:
     return str(_parts().details(summary, as_html(body)))
 
 
-def _cell(value: object, kind: str) -> _Text:
-    text = format_cell(value)
+def _cell(name: str, value: object, kind: str) -> _Text:
+    text = cell(name, value)
     return _Text(text=text, kind=_VERDICTS.get(text, kind))
 
 

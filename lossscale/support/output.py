@@ -13,6 +13,9 @@ from typing import Any, Self
 
 Row = Mapping[str, Any]
 
+_SECONDS = {"_ns": 1e-9, "_us": 1e-6, "_ms": 1e-3}
+"""What the end of a column's name says about its times."""
+
 
 class Output:
     """A command's output, as a context manager around the whole command.
@@ -69,10 +72,11 @@ class Output:
 
 
 def format_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
-    """The rows as lines of aligned text, numbers to the right."""
+    """The rows as lines of aligned text, numbers to the right; times as `heading` and `cell` have them."""
     names = list(columns) if columns is not None else list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[format_cell(row.get(name)) for name in names] for row in rows]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    headings = list(map(heading, names))
+    cells = [[cell(name, row.get(name)) for name in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     numeric = [any(is_number(row.get(name)) for row in rows) for name in names]
 
     def line(texts: Sequence[str]) -> str:
@@ -82,7 +86,32 @@ def format_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> s
         )
         return "  ".join(aligned).rstrip()
 
-    return "\n".join([line(names), line(["-" * width for width in widths]), *map(line, cells)])
+    return "\n".join([line(headings), line(["-" * width for width in widths]), *map(line, cells)])
+
+
+def heading(name: str) -> str:
+    """What people read above a column: of a time (``step_us``) the name without the unit, which stands in the cells."""
+    return name[: -len(_unit(name))] if _unit(name) else name
+
+
+def cell(name: str, value: object) -> str:
+    """A column's value as people read it: a time in a unit that reads well, anything else as `format_cell` has it."""
+    unit = _unit(name)
+    if unit and isinstance(value, int | float) and math.isfinite(value):
+        return format_time(value * _SECONDS[unit])
+    return format_cell(value)
+
+
+def format_time(seconds: float) -> str:
+    """Three digits and the unit that makes them read well: 25.3 µs, 196 ms, 1.2 s."""
+    for unit, size in (("ns", 1e-9), ("µs", 1e-6), ("ms", 1e-3)):
+        if abs(seconds) < 999.5 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s" if abs(seconds) < 999.5 else f"{seconds:.0f} s"
+
+
+def _unit(name: str) -> str:
+    return next((unit for unit in _SECONDS if name.endswith(unit)), "")
 
 
 def format_cell(value: object) -> str:
