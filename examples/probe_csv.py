@@ -1,7 +1,7 @@
 """A probe's numbers in a CSV file: digits, trained in bfloat16 with a second moment that remembers 1000 steps.
 
     python examples/probe_csv.py
-    python examples/probe_csv.py --dtype float32 --out probe.csv
+    python examples/probe_csv.py --dtype float32 --out probe.csv --save checkpoint.pt
 
 The file has a line for every number: step, name, value.
 """
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> list[str]:
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--out", type=Path, default=Path("probe.csv"))
+    parser.add_argument("--save", type=Path, help="a checkpoint to write at the end, for lossscale inspect")
     arguments = parser.parse_args(argv)
     torch.manual_seed(0)
     dtype = getattr(torch, arguments.dtype)
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> list[str]:
             optimizer.step()
             if numbers := probe.take():  # <- line 2 of 2
                 writer.writerows((step, name, value) for name, value in numbers.items())
+    if arguments.save:
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, arguments.save)
     print(f"written to {arguments.out}; {len(probe.warnings)} warnings")
     return [str(warning) for warning in probe.warnings]
 

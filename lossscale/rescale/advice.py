@@ -144,7 +144,10 @@ def _first(case: Case, found: list[dict[str, Any]]) -> str:
     if case.exact:
         how = ", bit for bit as long as nothing overflows or turns subnormal"
     elif case.max_grad_norm is not None and is_power_of_two(case.factor):
-        how = " up to rounding (clip_grad_norm_ adds 1e-6 to the norm, whatever the scale)"
+        how = (
+            " up to rounding (torch's clip_grad_norm_ adds 1e-6 to the norm, whatever the scale; to the last bit with "
+            f"lossscale.clip_grad_norm_ and eps={1e-6 * case.factor:g})"
+        )
     return f"With the loss multiplied by {case.scale}, {what}: the optimizer's run repeats the one without it{how}."
 
 
