@@ -277,3 +277,17 @@ def test_a_directory_that_nodes_do_not_share(cluster: Cluster, tmp_path: Path) -
     command += ["--shards-by", "driver", "--inits", "2", "--steps", "2"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_kubernetes_file_is_two_jobs_with_a_pod_for_each_share() -> None:
+    yaml = pytest.importorskip("yaml")  # Ray brings it
+    text = (Path(__file__).resolve().parents[2] / "examples" / "kubernetes_job.yaml").read_text()
+    shares, finish = yaml.safe_load_all(text)
+    assert [job["kind"] for job in (shares, finish)] == ["Job", "Job"] and finish["spec"]["suspend"] is True
+    assert shares["spec"]["completionMode"] == "Indexed"
+    pods = [job["spec"]["template"]["spec"] for job in (shares, finish)]
+    names = [{item["name"]: item["value"] for item in pod["containers"][0]["env"]} for pod in pods]
+    assert names[0] == {**names[1], "SHARDS": str(shares["spec"]["completions"])}
+    assert pods[0]["volumes"] == pods[1]["volumes"]
+    assert pods[0]["containers"][0]["volumeMounts"] == pods[1]["containers"][0]["volumeMounts"]
+    assert names[0]["OUT"].startswith(pods[0]["containers"][0]["volumeMounts"][0]["mountPath"])
