@@ -184,9 +184,10 @@ class Cluster:
     def _order(self, run: Path, manifest: Manifest) -> Order:
         return Order(manifest=manifest, run=None if self.by_driver else run.resolve())
 
-    def _remote(self, function: Callable[..., Any], *, gpu: bool, **options: Any) -> Any:
-        asked = {"num_cpus": 1, "num_gpus": 1 if gpu else 0, "max_retries": _LOSSES, **options}
-        return self.ray.remote(function).options(**asked)
+    def _remote(self, function: Callable[..., Any], *, gpu: bool) -> Any:
+        # A process stays on the GPU that it began with, whichever Ray gives its next task: that one gets a new process.
+        asked = {"num_cpus": 1, "num_gpus": 1 if gpu else 0, "max_retries": _LOSSES, "max_calls": 1 if gpu else 0}
+        return self.ray.remote(**asked)(function)
 
     def _places(self, kind: str) -> int:
         return int(self.ray.cluster_resources().get(kind, 0))
@@ -204,7 +205,7 @@ class Cluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        return self._remote(probe_there, gpu=order.gpu, scheduling_strategy=there).remote(order, token)
+        return self._remote(probe_there, gpu=order.gpu).options(scheduling_strategy=there).remote(order, token)
 
     def _answer(self, reference: Any) -> Probe | None:
         """What a node said; nothing if it has gone away since."""

@@ -62,7 +62,11 @@ class FakeRay(types.SimpleNamespace):
             cancelled=[],
         )
 
-    def remote(self, function: Callable[..., Any]) -> Any:
+    def remote(self, **asked: Any) -> Any:
+        self.options = asked
+        return self.task
+
+    def task(self, function: Callable[..., Any]) -> Any:
         names = itertools.count()
 
         def submit(*arguments: Any) -> int:
@@ -72,11 +76,7 @@ class FakeRay(types.SimpleNamespace):
             self.most = max(self.most, len(self.running))
             return reference
 
-        def options(**asked: Any) -> Any:
-            self.options = asked
-            return types.SimpleNamespace(remote=submit)
-
-        return types.SimpleNamespace(options=options)
+        return types.SimpleNamespace(remote=submit)
 
     def wait(self, references: Sequence[int], **options: Any) -> tuple[list[int], list[int]]:
         return list(references)[-1:], list(references)[:-1]  # the last one ends first
@@ -126,7 +126,7 @@ def test_few_of_many_cohorts_wait_in_the_cluster(
     ended = list(Cluster(ray, print).train(tmp_path, dataclasses.replace(manifest, spec=spec.as_dict()), many))
     assert sorted(one.cohort.first for one in ended) == list(range(1000))
     assert ray.most == 2 * (gpus or 4) and len(trained) == tasks and sum(trained) == 1000
-    assert ray.options["num_gpus"] == (1 if gpus else 0) and ray.options["num_cpus"] == 1
+    assert ray.options["num_gpus"] == ray.options["max_calls"] == (1 if gpus else 0) and ray.options["num_cpus"] == 1
 
 
 ENDED = types.SimpleNamespace(digest="", data=None, origin=None)

@@ -279,6 +279,24 @@ def test_a_directory_that_nodes_do_not_share(cluster: Cluster, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
+PLACES = """
+import os, ray
+from lossscale.runs.cluster import Cluster
+ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, object_store_memory=100 * 2**20)
+for gpu in (True, False):
+    task = Cluster(ray, print)._remote(lambda: (os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")), gpu=gpu)
+    found = [ray.get(task.remote()) for _ in range(3)]
+    print(len({process for process, _ in found}), {len(devices or "") for _, devices in found})
+"""
+
+
+def test_a_gpu_task_has_one_gpu_and_a_process_of_its_own(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PLACES], capture_output=True, text=True, env=environment(), timeout=120, check=False
+    )
+    assert done.stdout.splitlines() == ["3 {1}", "1 {0}"], done.stderr
+
+
 def test_the_kubernetes_file_is_two_jobs_with_a_pod_for_each_share() -> None:
     yaml = pytest.importorskip("yaml")  # Ray brings it
     text = (Path(__file__).resolve().parents[2] / "examples" / "kubernetes_job.yaml").read_text()
