@@ -45,11 +45,11 @@ class Arithmetic:
         return {"policy": self.policy, "recipe": self.recipe}
 
     def population(
-        self, context: StudyContext, algorithm: str, rows: Sequence[dict[str, Any]], elements: int, *, fill: float = 0.0
+        self, context: StudyContext, algorithm: str, rows: Sequence[dict[str, Any]], elements: int
     ) -> Population:
-        """A population with a model of ``elements`` parameters, all ``fill``, for each row of hyperparameters."""
+        """A population with a model of ``elements`` parameters, all 0, for each row of hyperparameters."""
         make = get_algorithm(algorithm).hyperparameters
-        params = torch.full((len(rows), elements), fill, dtype=self.params, device=context.device)
+        params = torch.zeros(len(rows), elements, dtype=self.params, device=context.device)
         return Population(
             algorithm,
             [make(**row) for row in rows],

@@ -22,11 +22,6 @@ def number(summary: pd.DataFrame, **columns: Any) -> float:
     return float(found.iloc[0]) if len(found) else math.nan
 
 
-def shown(value: float, digits: int = 3) -> str:
-    """A number in so many digits, a dash for one that this run has not."""
-    return "–" if math.isnan(value) else f"{value:.{digits}g}"
-
-
 def told(summary: pd.DataFrame, digits: int = 3, **columns: Any) -> str:
     """The measured number with its interval, as in ``0.66 (0.6599 to 0.6608)``; a dash if this run has none."""
     found = lines_of(summary, **columns)
@@ -42,11 +37,6 @@ def told(summary: pd.DataFrame, digits: int = 3, **columns: Any) -> str:
 def rows(summary: pd.DataFrame, *columns: str) -> list[dict[str, Any]]:
     """Lines of a summary as the rows of a table, with these columns."""
     return [dict(zip(columns, values, strict=True)) for values in summary[list(columns)].itertuples(index=False)]
-
-
-def count(summary: pd.DataFrame, **columns: Any) -> int:
-    """How many pairs or elements those lines are of, all together."""
-    return int(lines_of(summary, **columns)["pairs"].sum())
 
 
 def same(summary: pd.DataFrame, **columns: Any) -> str:

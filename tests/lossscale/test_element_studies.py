@@ -157,7 +157,7 @@ def test_a_quick_run_judges_every_claim_and_tells_its_story(name: str, known: se
     assert judged == set(study.statements)
     assert set(summary[summary["verdict"] == "fails"]["prediction"]) <= known
     controls = summary[summary["prediction"].str.startswith("S5.controls") & (summary["verdict"] != "not judged")]
-    assert len(controls) and (controls["measured"] == 1.0).all()
+    assert controls["pairs"].min() == 128 and (controls["measured"] == 1.0).all()
     presentation = presentation_of(study)
     question, *_ = presentation.sentences(tmp_path)
     assert "? " in question and "nan" not in question

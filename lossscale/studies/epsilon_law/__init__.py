@@ -105,6 +105,11 @@ SEEN = Claim(
     says="It has not where eps / (s·r) lies over the second.",
     predicted=0.0,
 )
+EXEMPT = Claim(
+    id="S4a.exempt.1",
+    says="Elements with m = v = 0 are exempt: where no gradient ever came both runs keep the same bits at any eps / r.",
+    predicted=1.0,
+)
 FLIPS = Claim(
     id="S4b.flips.1",
     says="A parameter in (.5, 1) flips with probability η|u||D| / ulp(θ) per step: within 5 % where that is over 1e-3.",
@@ -198,7 +203,7 @@ STUDY = Study(
     predictions=CONTROLS,
     claims=(
         *(FORM, SATURATES, MOMENTUM, EXAMPLES, HALF, HALF_RATIO, NORM, ZERO_GRADIENTS, ZERO_MOMENTS, FLAT, MAPPED_S),
-        *(NEVER, ALWAYS, STAIRCASE, FUSED, QUARTER, SAME, SEEN, FLIPS, EVENT, LAW_ENDS, STAIRS, COARSE),
+        *(NEVER, ALWAYS, STAIRCASE, FUSED, QUARTER, SAME, SEEN, EXEMPT, FLIPS, EVENT, LAW_ENDS, STAIRS, COARSE),
         *(MIXED, HALVES, HALVES_MIXED, FLOOR, FLOOR_HIDES, CHAOS, MOVED),
     ),
     execute=_execute,

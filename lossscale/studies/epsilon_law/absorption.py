@@ -17,7 +17,7 @@ from ...design.study import StudyContext
 from ...diagnose.rounding import BY_TORCH, half_ulp
 from ...engines.populations import BF16, FP16, FP32, Arithmetic, step_from_zero
 from ...theory import absorption
-from . import ALWAYS, COARSE, FUSED, NEVER, QUARTER, SAME, SEEN, STAIRCASE, STAIRS
+from . import ALWAYS, COARSE, EXEMPT, FUSED, NEVER, QUARTER, SAME, SEEN, STAIRCASE, STAIRS
 from .steps import closed_form
 
 Flags = npt.NDArray[np.bool_]
@@ -122,19 +122,20 @@ def _judge_stairs(lines: Lines, context: StudyContext, arithmetic: Arithmetic, e
 
 
 def _judge_pairs(lines: Lines, context: StudyContext) -> None:
-    """1,024 models of 16 parameters whose r stays within [1, 2]: unmapped pairs at eps 1e-8, and one s too small."""
+    """1,024 models of 16 parameters whose r stays within [1, 2], and one without a gradient: unmapped pairs."""
     models, width, steps = 1_024, 16, 20 if context.quick else 100
     scales = (1.0, 0.5, 2.0, 2.0**10, 2.0**20, 2.0**-6)
     rows = [{"lr": 1e-2, "eps": 1e-8}] * len(scales)
-    population = FP32.population(context, "adam", rows * models, width)
+    population = FP32.population(context, "adam", rows * models, width + 1)
     generator = torch.Generator().manual_seed(context.seed)
     factors = torch.tensor(scales).view(1, -1, 1)
     for _ in range(steps):
         size = 1.0 + torch.rand(models, 1, width, generator=generator)
         signs = torch.randint(0, 2, size.shape, generator=generator) * 2 - 1
-        population.step(FP32.grads(population, (size * signs * factors).reshape(-1, width)))
-    params = population.params.view(models, len(scales), width).cpu()
-    still = "" if bool((params[:, 0] != 0).all()) else "a model never moved"
+        grads = torch.nn.functional.pad(size * signs * factors, (0, 1))
+        population.step(FP32.grads(population, grads.reshape(-1, width + 1)))
+    params = population.params.view(models, len(scales), width + 1).cpu()
+    still = "" if bool((params[:, 0, :width] != 0).any(1).all()) else "a model never moved"
     for place, scale in enumerate(scales[1:], 1):
         same = ~bits.mismatch_mask(params[:, place], params[:, 0]).any(1)
         cell: dict[str, Any] = {
@@ -147,3 +148,6 @@ def _judge_pairs(lines: Lines, context: StudyContext) -> None:
         claim = SAME if 1e-8 / scale < absorption("fp32").invisible_below else SEEN
         share = Measured.share(int(same.sum()), models)
         lines.add("identical_share", share, claim, reason=still, scale=scale, **cell)
+        empty = ~bits.mismatch_mask(params[:, place, width], params[:, 0, width])
+        without = Measured.share(int(empty.sum()), models)
+        lines.add("identical_share_without_gradient", without, EXEMPT, scale=scale, **cell)

@@ -18,7 +18,12 @@ _DECAY = ("weight_decay", 0.01)
 OPTIMIZERS = (
     *(
         OptimizerSpec(algorithm="sgd", options=options)
-        for options in ((), (("momentum", 0.9),), (("momentum", 0.9), ("nesterov", True), _DECAY))
+        for options in (
+            (),
+            (("momentum", 0.9),),
+            (("momentum", 0.9), ("nesterov", True), _DECAY),
+            (("momentum", 0.9), ("dampening", 0.5), ("maximize", True)),
+        )
     ),
     *(
         OptimizerSpec(algorithm="adam", options=options)

@@ -186,7 +186,7 @@ def mapped_elements(
     base = algorithm.hyperparameters(lr=0.01, **options)
     records = [base, *(algorithm.rescale(base, 2.0**k) for k in powers)]
     rows = [{key: getattr(record, key) for key in ("lr", "eps", "weight_decay", "amsgrad")} for record in records]
-    population = arithmetic.population(context, name, rows, _ELEMENTS, fill=0.0)
+    population = arithmetic.population(context, name, rows, _ELEMENTS)
     generator = torch.Generator().manual_seed(context.seed)
     population.params.copy_(torch.randn(_ELEMENTS, generator=generator).expand(len(rows), -1))
     factors = torch.tensor([1.0, *(2.0**k for k in powers)]).unsqueeze(1)
