@@ -13,6 +13,7 @@ from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
 from ..rounding.flags import AMSGRAD, DECAY, DECOUPLED, MAXIMIZE, REUSED, SCALED, ZEROS, mask
+from ..rounding.power import power, square_root
 from ..rounding.powers import PowerTable, reciprocal
 
 
@@ -68,15 +69,14 @@ def _decay(hyper: AdamHyperparameters) -> float:
 
 def _foreach_row(hyper: AdamHyperparameters, step: float, first: bool, powers: PowerTable) -> Row:
     beta1, beta2 = hyper.betas
-    step_size = hyper.lr / (1 - beta1**step)
-    root = (1 - beta2**step) ** 0.5
-    return (_decay(hyper), 1 - beta1, beta2, 1 - beta2, hyper.eps, root, -step_size)
+    step_size = hyper.lr / (1 - power(beta1, step))
+    return (_decay(hyper), 1 - beta1, beta2, 1 - beta2, hyper.eps, square_root(1 - power(beta2, step)), -step_size)
 
 
 def _for_loop_row(hyper: AdamHyperparameters, step: float, first: bool, powers: PowerTable) -> Row:
-    *head, root, minus_step_size = _foreach_row(hyper, step, first, powers)
+    *head, divisor, minus_step_size = _foreach_row(hyper, step, first, powers)
     # The per-tensor division by a host scalar is a multiplication by its reciprocal, taken in double.
-    return (*head, reciprocal(root), minus_step_size)
+    return (*head, reciprocal(divisor), minus_step_size)
 
 
 def _capturable_row(hyper: AdamHyperparameters, step: float, first: bool, powers: PowerTable) -> Row:

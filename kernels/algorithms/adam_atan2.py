@@ -17,6 +17,7 @@ from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
 from ..rounding.flags import DECAY, MAXIMIZE, mask
+from ..rounding.power import power, square_root
 from ..rounding.powers import PowerTable
 from .adam import denominator
 
@@ -51,7 +52,8 @@ def _flags(hyper: AdamAtan2Hyperparameters) -> int:
 def _row(hyper: AdamAtan2Hyperparameters, step: float, first: bool, powers: PowerTable) -> Row:
     beta1, beta2 = hyper.betas
     decay = 1 - hyper.lr * hyper.weight_decay
-    return (decay, 1 - beta1, beta2, 1 - beta2, 1 / (1 - beta1**step), (1 - beta2**step) ** -0.5, -hyper.lr)
+    corrections = 1 / (1 - power(beta1, step)), 1 / square_root(1 - power(beta2, step))
+    return (decay, 1 - beta1, beta2, 1 - beta2, *corrections, -hyper.lr)
 
 
 # atan(x)/x on [0, 1] as a polynomial in x^2, highest power first: minimax fit by reweighted least squares,

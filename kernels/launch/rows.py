@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..algorithm import Recipe, Row
+from ..rounding.power import power_grid
 from ..rounding.powers import PowerTable
 from .dtypes import Dtypes
 
@@ -38,7 +39,7 @@ class RowTable:
     """The rows of many records over many steps: those of `host_rows`, bit for bit.
 
     All are formed at once, by the algorithm's own function on columns of numbers: elementwise double arithmetic is the
-    same in numpy as in Python, and powers are Python's, taken once for each distinct number. A function of plain
+    same in numpy as in Python, and powers are `rounding.power`'s, once for each distinct number. A function of plain
     numbers only (it branches on one, or calls math) is called for every record and step.
 
     Args:
@@ -136,19 +137,21 @@ class RowTable:
 
 
 class _Column(np.ndarray):
-    """A hyperparameter of many records, or step numbers [steps, 1]; its powers are Python's, one per distinct pair."""
+    """A hyperparameter of many records, or step numbers [steps, 1]; powers are `power`'s, one per distinct pair."""
 
     def __pow__(self, exponent: Any, modulo: Any = None) -> _Column:
         values, inverse = np.unique(self, return_inverse=True)
-        if isinstance(exponent, np.ndarray):
-            exponents = exponent.ravel().tolist()
-            powers = np.array([[value**each for value in values.tolist()] for each in exponents], np.float64)
-            return powers[:, inverse.reshape(-1)].view(_Column)
-        powers = np.array([value**exponent for value in values.tolist()], np.float64)
-        return powers[inverse].reshape(self.shape).view(_Column)
+        raised = power_grid(values, np.asarray(exponent).reshape(-1))
+        return raised[:, inverse.reshape(-1)].view(_Column)
 
     def __rpow__(self, base: Any, modulo: Any = None) -> _Column:
-        return np.array([base**each for each in self.ravel().tolist()], np.float64).reshape(self.shape).view(_Column)
+        raised = power_grid(np.array([base], np.float64), np.asarray(self).reshape(-1))
+        return raised.reshape(self.shape).view(_Column)
+
+    def root(self) -> _Column:
+        """Correctly rounded."""
+        roots: _Column = np.sqrt(np.asarray(self)).view(_Column)
+        return roots
 
 
 class _DeviceColumn(Tensor):
@@ -159,6 +162,10 @@ class _DeviceColumn(Tensor):
 
     def __rpow__(self, base: Any) -> Any:
         return _on(base ** self._numbers(), self.device)
+
+    def root(self) -> Any:
+        """Correctly rounded, as not every root of torch's is."""
+        return _on(self._numbers().root(), self.device)
 
     # torch multiplies by a reciprocal where one operand of a quotient is a number, which rounds twice.
     def __truediv__(self, other: Any) -> Any:

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import functools
 import math
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .power import power_grid
 
 BIAS_CORRECTIONS = Path(__file__).with_name("bias_corrections.npz")
 """The recording: float32 arrays named by beta, element t - 1 is 1 - powf(beta, t)."""
@@ -61,9 +62,13 @@ def _on_cpu(beta32: float, length: int) -> tuple[np.ndarray, bool]:
     recorded = _recorded().get(beta32, np.empty(0, np.float32))[:length]
     if recorded.size == length:
         return recorded, True
-    steps = np.arange(recorded.size + 1, length + 1, dtype=np.float64)
-    power = np.power(beta32, steps).astype(np.float32)
-    return np.concatenate([recorded, np.float32(1.0) - power]), beta32 in (0.0, 1.0)
+    raised = _raised(beta32, recorded.size + 1, length).astype(np.float32)
+    return np.concatenate([recorded, np.float32(1.0) - raised]), beta32 in (0.0, 1.0)
+
+
+def _raised(beta: float, first: int, last: int) -> np.ndarray:
+    """The powers of a beta at steps ``first`` to ``last``."""
+    return power_grid(np.array([beta], np.float64), np.arange(first, last + 1)).reshape(-1)
 
 
 def reciprocal(x: Any) -> Any:
@@ -125,8 +130,8 @@ class PowerTable:
         if self.device.type == "cuda":
             correction = 1 - torch.pow(beta, torch.arange(1, length + 1, dtype=torch.float64, device=self.device))
             return correction.sqrt_().float().square_() if root else correction.float()
-        # Scalar pow and numpy's root round alike on every CPU; vectorised pow and torch's root do not.
-        exact = 1 - np.fromiter(map(math.pow, repeat(beta), range(1, length + 1)), np.float64, length)
+        # numpy's root is correctly rounded on every CPU; torch's is not.
+        exact = 1 - _raised(beta, 1, length)
         narrowed = np.sqrt(exact).astype(np.float32) ** 2 if root else exact.astype(np.float32)
         return torch.from_numpy(narrowed).to(self.device)
 
