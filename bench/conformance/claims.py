@@ -88,12 +88,14 @@ def _weakest(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     offered = [cell for cell in cells if not cell["claim"].startswith("not offered")]
     if not offered:
         return {"options": f"0 of {len(cells)}", "claim": cells[0]["claim"], "scaling": "", "strength": 0, **counts}
-    least = min((cell["strength"] for cell in offered if cell["strength"] is not None), default=None)
-    weak = [cell for cell in offered if cell["strength"] == least]
+    # Where none of an option's cases could be held against the reference, its distance is no weaker claim.
+    held = [cell for cell in offered if cell["answered"] or cell["strength"] == 0] or offered
+    least = min((cell["strength"] for cell in held if cell["strength"] is not None), default=None)
+    weak = [cell for cell in held if cell["strength"] == least]
     worst = max(weak, key=lambda cell: cell["ulp"] or 0)
     scaling = {cell["scaling"] for cell in offered} - {""}
     return {
-        "options": f"{len(offered)} of {len(cells)}",
+        "options": f"{len(held)} of {len(cells)}",
         "claim": worst["claim"],
         "scaling": "fails" if "fails" in scaling else "holds" if scaling else "",
         "strength": least,

@@ -80,7 +80,7 @@ def _both(ours: Side, theirs: Side, index: int) -> None:
         except Misstep as error:
             raise _StepFailed(name, str(error)) from error
         except Unsupported as error:
-            if side is ours:
+            if side.provider == ours.provider:
                 raise
             raise _StepFailed(name, str(error)) from error
         except Exception as error:

@@ -161,6 +161,15 @@ def test_the_weakest_option_decides_the_summary() -> None:
     assert (line["claim"], line["options"]) == ("none: 1 of 1 cases differ", "2 of 3")
 
 
+def test_an_option_that_could_not_be_held_against_the_reference_weakens_nothing() -> None:
+    far = row_of(option_set="lr=2", against="float64", outcome="close", max_ulp=2)
+    rows = [row_of(), row_of(option_set="lr=2", outcome="unsupported"), far]
+    (line,) = claims.summary(claims.strongest(rows))
+    assert (line["claim"], line["options"]) == ("identical to torch-foreach", "1 of 2")
+    (alone,) = claims.summary(claims.strongest(rows[1:]))
+    assert alone["claim"] == "2 ulp from float64 per step"
+
+
 def test_reports_escape_what_others_write() -> None:
     nasty = row_of(outcome="error", detail="<script>\x00 & more", provider="a<b")
     document = report.document([nasty], [nasty], "cpu", 0)
