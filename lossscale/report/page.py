@@ -97,10 +97,10 @@ class _Run:
             yield Section(title=prefix + title, body=body, anchor=f"{anchor}-{own}" if own else "")
         if self.study.statements:
             yield Section(title=f"{prefix}Predictions", body=self._predictions(), anchor=f"{anchor}-predictions")
+        controls = self._controls()
+        if controls:
+            yield Section(title=f"{prefix}Controls", body=controls, anchor=f"{anchor}-controls")
         if self.paired:
-            controls = self._controls()
-            if controls:
-                yield Section(title=f"{prefix}Controls", body=controls, anchor=f"{anchor}-controls")
             yield Section(
                 title=f"{prefix}Limits", body=parts.bullets((*LIMITS, *self._own_limits())), anchor=f"{anchor}-limits"
             )

@@ -119,8 +119,7 @@ BREAKS = Claim(
     id="S2.break.1",
     says="At k = −40 subnormal second moments break some pairs (Adam, float32).",
     predicted=1.0,
-    relation=Relation.AT_MOST,
-    tolerance=-1e-9,
+    relation=Relation.AT_LEAST,
 )
 SWEEP = Claim(
     id="S2.sweep.1",

@@ -108,7 +108,8 @@ def _of_pairs(lines: Lines, run: Path) -> None:
             here: dict[str, Any] = {**cell, "scale": scale, "step": _LAST, "against": "base"}
             mapped, loss = (last[(last["arm"] == arm) & (last["scale"] == scale)] for arm in ("mapped", "loss"))
             if key.policy == "fp32" and scale == TOO_FAR:
-                lines.add("agreeing_share", _share(mapped), BREAKS, arm="mapped", **here)
+                broken = Measured(value=int((~mapped["identical"]).sum()), count=len(mapped))
+                lines.add("pairs_that_differ", broken, BREAKS, arm="mapped", **here)
             elif key.policy == "fp32":
                 lines.add("agreeing_share", _share(loss), UNMAPPED, arm="loss", **here)
             elif key.policy == "fp16-state" and scale in NEAR:
