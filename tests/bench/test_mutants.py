@@ -105,7 +105,10 @@ def test_trial_cases_meet_what_launches_get_wrong() -> None:
 
 
 @pytest.mark.interpreter
-@pytest.mark.parametrize("name", ["sign", "tail-skipped", "minus-zero-lost", "lr-captured"])
+@pytest.mark.parametrize(
+    "name",
+    ["sign", "tail-skipped", "minus-zero-lost", "lr-captured", "loaded-counts-as-used", "closure-without-gradients"],
+)
 def test_a_mutant_is_killed(name: str) -> None:
     trial = run_trial(BY_NAME[name], thorough=False)
     assert trial.killed_by and trial.evidence and "ModuleNotFound" not in trial.evidence
