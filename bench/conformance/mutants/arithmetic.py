@@ -97,18 +97,18 @@ ARITHMETIC: tuple[Mutant, ...] = (
     _adam(
         "correction-missing",
         "the first moment is not corrected for its bias",
-        ("_foreach_row", "hyper.lr / (1 - beta1**step)", "hyper.lr"),
+        ("_foreach_row", "hyper.lr / (1 - power(beta1, step))", "hyper.lr"),
     ),
     _adam(
         "corrections-swapped",
         "each moment gets the other's bias correction",
-        ("_foreach_row", "hyper.lr / (1 - beta1**step)", "hyper.lr / (1 - beta2**step)"),
-        ("_foreach_row", "(1 - beta2**step) ** 0.5", "(1 - beta1**step) ** 0.5"),
+        ("_foreach_row", "hyper.lr / (1 - power(beta1, step))", "hyper.lr / (1 - power(beta2, step))"),
+        ("_foreach_row", "square_root(1 - power(beta2, step))", "square_root(1 - power(beta1, step))"),
     ),
     _adam(
         "correction-one-step-late",
         "the bias corrections count from 0",
-        ("_foreach_row", "hyper.lr / (1 - beta1**step)", "hyper.lr / (1 - beta1 ** max(1.0, step - 1))"),
+        ("_foreach_row", "hyper.lr / (1 - power(beta1, step))", "hyper.lr / (1 - power(beta1, max(1.0, step - 1)))"),
     ),
     _adam(
         "float32-betas",
