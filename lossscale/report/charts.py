@@ -138,9 +138,15 @@ class Chart:
             axes = figure.subplots(1, len(self.panels), sharex=True, sharey=True, squeeze=False)[0]
             for panel, plane in zip(self.panels, axes, strict=True):
                 for curve in panel.curves:
-                    line = "" if curve.marks else _DASHES[curve.dash]
-                    mark = "o" if curve.marks else ""
-                    plane.plot(curve.x, curve.y, line or "none", marker=mark, ms=4, color=curve.color, label=curve.name)
+                    plane.plot(
+                        curve.x,
+                        curve.y,
+                        linestyle="none" if curve.marks else _DASHES[curve.dash],
+                        marker="o" if curve.marks else "none",
+                        markersize=4,
+                        color=curve.color,
+                        label=curve.name,
+                    )
                 for level in panel.levels:
                     plane.axhline(level, color="#9aa3b2", lw=0.8)
                 plane.set(title=panel.title, xlabel=self.x_title)
