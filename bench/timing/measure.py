@@ -27,7 +27,7 @@ from .clock import Clock
 from .rows import bytes_moved, row_of
 from .sensors import Reading
 from .stopping import FEWEST, Rounds
-from .timed import Timed, measure_once, prepare, profile_once
+from .timed import Timed, measure_once, prepare, profile_once, warm_up
 from .workloads import StepWorkload
 
 # torch's foreach makes lists of intermediate results.
@@ -89,6 +89,8 @@ def _time_group(
         _guard(one, lambda v: prepare(v, workload, gradients, clock))
     _check(timed)
     live = [one for one in timed if not (one.error or one.unsupported or one.silent)]
+    for one in live:
+        _guard(one, lambda v: warm_up(v, clock))
     rounds = Rounds(limit_s=budget_s)
     before = clock.reading()
     while live and rounds.go_on(_sound(live), _measures(live)):

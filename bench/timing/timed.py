@@ -12,7 +12,8 @@ from ..providers.base import Provider
 from .clock import Clock
 from .workloads import StepWorkload
 
-_WARM_UP_STEPS = 3
+# After these, the same for everyone, bits are compared for the first time.
+_FIRST_STEPS = 3
 _WARM_UP_S = 0.01
 _WARM_UP_LIMIT_S = 0.5
 _LONGEST_SLEEP_S = 0.2
@@ -90,15 +91,23 @@ def prepare(one: Timed, workload: StepWorkload, gradients: Sequence[torch.Tensor
     one.warm_up_s = time.perf_counter() - began
     one.state_bytes = _state_bytes(one.optimizer)
     one.peak_bytes = clock.peak_bytes(one.step)
-    warm = time.perf_counter()
-    while (spent := time.perf_counter() - warm) < _WARM_UP_LIMIT_S:
-        if one.steps > _WARM_UP_STEPS and spent > _WARM_UP_S:
-            break
-        enqueued = time.perf_counter()
-        one.step()
-        one.enqueue_s = time.perf_counter() - enqueued
-        clock.synchronize()
-        one.last_s = time.perf_counter() - enqueued
+    while one.steps <= _FIRST_STEPS and time.perf_counter() - began < one.warm_up_s + _WARM_UP_LIMIT_S:
+        _timed_step(one, clock)
+
+
+def warm_up(one: Timed, clock: Clock) -> None:
+    """Step until the device has been at it for a while."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < _WARM_UP_S:
+        _timed_step(one, clock)
+
+
+def _timed_step(one: Timed, clock: Clock) -> None:
+    began = time.perf_counter()
+    one.step()
+    one.enqueue_s = time.perf_counter() - began
+    clock.synchronize()
+    one.last_s = time.perf_counter() - began
 
 
 def _state_bytes(optimizer: torch.optim.Optimizer) -> int | None:

@@ -49,7 +49,9 @@ class WrongLater(Provider):
 
 
 @pytest.mark.parametrize("at", [1, 12])
-def test_a_row_with_wrong_bits_has_no_time(at: int) -> None:
+def test_a_row_with_wrong_bits_has_no_time(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # However slow the machine, the reference catches up.
+    monkeypatch.setattr(measure, "_CATCH_UP_S", 1e9)
     providers = [TorchOptim(implementation="foreach"), WrongLater(at=at), Ours(recipe="foreach")]
     rows, lacking = time_workload(SMALL, providers, HostClock(), 0.05)
     assert lacking == []
