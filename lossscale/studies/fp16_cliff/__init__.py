@@ -65,7 +65,7 @@ GRADIENT_BINADES = Claim(
 )
 SPAN = Claim(
     id="S4c.binades.3",
-    says="Real gradients span more: the nonzero ones of the 6-6-1 nets after 100 steps of Adam.",
+    says="Real gradients span more: the nonzero ones of all 6-6-1 nets together after 100 steps of Adam.",
     predicted=15.5,
     relation=Relation.AT_LEAST,
 )
