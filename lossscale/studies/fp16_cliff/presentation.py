@@ -40,8 +40,8 @@ class Cliff(Told):
             f"A float16 second moment at β₂ = .999 keeps |g| from {low:.3g} to {high:.5g}, "
             f"{number(summary, prediction=BINADES.id):.3g} binades; the gradients of the 6-6-1 nets span "
             f"{number(summary, prediction=SPAN.id):.3g} after 100 steps, all nets together, and "
-            f"{number(summary, quantity='binades_of_one_networks_gradients'):.2g} in the median net. Below it v is 0, as "
-            f"predicted to within {100 * off:.2g} points of {int(cliff['pairs'].max()):,} elements.",
+            f"{number(summary, quantity='binades_of_one_networks_gradients'):.2g} in the median net. Below it v is 0, "
+            f"as predicted to within {100 * off:.2g} points of {int(cliff['pairs'].max()):,} elements.",
             f"eps = 1e-8 is 0 in float16 arithmetic: of the elements without a gradient a share of {nan} is NaN after "
             f"one step, with eps from 3e-8 on {none:g}; and no float16 v is small enough to see an eps up to 2^-23.",
             f"Fused kernels divide by the v that they have not stored yet, so they step on: by "
