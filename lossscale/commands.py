@@ -54,6 +54,9 @@ EngineOption = Annotated[
         "policy, module has every network in every policy; auto is the first of them that can.",
     ),
 ]
+PredictionsOption = Annotated[
+    bool, typer.Option("--predictions", help="Every prediction with its id, its study and its sentence.")
+]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with a run that was killed, and redo damaged shards.")
 ]
@@ -100,9 +103,18 @@ PairOption = Annotated[
 ]
 
 
-def list_studies(as_json: JsonOption = False) -> None:
-    """The studies, what each shows and what it costs."""
+def list_studies(predictions: PredictionsOption = False, as_json: JsonOption = False) -> None:
+    """The studies, what each shows and what it costs; or every prediction by its id."""
     with Output(as_json) as output:
+        if predictions:
+            output.table(
+                [
+                    {"prediction": name, "study": study.name, "says": says}
+                    for study in studies.every()
+                    for name, says in study.statements.items()
+                ]
+            )
+            return
         rows = [
             {"study": study.name, "title": study.title, "shows": study.shows, "cost": study.cost}
             for study in studies.every()
