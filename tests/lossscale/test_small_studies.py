@@ -1,5 +1,6 @@
-"""mid-run, clip and multi-task: their parts against torch and against exact arithmetic, and their quick runs whole."""
+"""mid-run, clip, multi-task, grad-scaler: parts against torch and exact arithmetic, and their quick runs whole."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from lossscale.models.networks import get_network
 from lossscale.report.neutral import presentation_of
 from lossscale.runs.summary import read_summary
 from lossscale.studies.clip.script import TORCH_EPS, clipped, parts_of, torch_clipped
+from lossscale.studies.grad_scaler.policies import DeepSpeed, Torch, Wander, skip_rates
 from lossscale.studies.mid_run.script import LIMIT, Jump, closed_form, responses, rounding_bound, under_half
 from lossscale.studies.multi_task.network import FIRST, SECOND, TRUNK, TwoLosses
 
@@ -75,7 +77,13 @@ def test_gradients_of_two_losses_are_those_of_autograd(network: TwoLosses) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "fails"), [("mid-run", {"S5.mid-run.4"}), ("clip", {"S5.clip.1"}), ("multi-task", set())]
+    ("name", "fails"),
+    [
+        ("mid-run", {"S5.mid-run.4"}),
+        ("clip", {"S5.clip.1"}),
+        ("multi-task", set()),
+        ("grad-scaler", {"S5.grad-scaler.2"}),
+    ],
 )
 def test_a_quick_run_judges_every_claim(name: str, fails: set[str], tmp_path: Path) -> None:
     study = studies.get(name)
@@ -88,3 +96,26 @@ def test_a_quick_run_judges_every_claim(name: str, fails: set[str], tmp_path: Pa
     shown = presentation_of(study)
     (said, _), sections = shown.sentences(tmp_path), list(shown.sections(tmp_path))
     assert "? " in said and "nan" not in said and sections
+
+
+def test_dynamic_scales_follow_the_libraries_they_are_named_after() -> None:
+    scaler, ours = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=7), Torch(1, interval=7)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    deepspeed, grown = DeepSpeed(1, window=5), []
+    for overflow in [step % 23 in (9, 10, 11) for step in range(100)]:
+        scaler.scale(parameter * 0.0)  # makes its scale
+        parameter.grad = torch.full((1,), math.inf if overflow else 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        ours.update(np.array([overflow]))
+        assert scaler.get_scale() == 2.0 ** int(ours.exponent[0])
+        deepspeed.update(np.array([overflow]))
+        grown.append(int(deepspeed.exponent[0]))
+    # Five steps after the start it grows; of three overflows in a row the first is forgiven and the others halve.
+    assert grown[:14] == [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0, -1, -1, -1]
+
+
+def test_a_still_maximum_overflows_once_or_twice_after_every_growth() -> None:
+    rates = skip_rates((Torch(1), DeepSpeed(1)), Wander(step=0.0), steps=10_005, chains=1, seed=0, burn_in=4_002)
+    assert [float(rate[0]) * 10_005 for rate in rates] == [pytest.approx(5, abs=1e-6), pytest.approx(20, abs=1e-6)]

@@ -1,0 +1,66 @@
+"""Dynamic loss scales: how often they skip a step, whom a skip concerns, and what they do to the bits."""
+
+from __future__ import annotations
+
+from ...design.claims import NULL, Claim
+from ...design.study import Presentation, Study, StudyContext
+
+TORCH_RATE = Claim(
+    id="S5.grad-scaler.1",
+    says="On a gradient maximum that wanders slowly torch.amp’s scale (× 2 every 2,000 steps) skips 4.9e-4 of the "
+    "steps.",
+    predicted=4.9e-4,
+    tolerance=0.05,
+    relative=True,
+)
+DEEPSPEED_RATE = Claim(
+    id="S5.grad-scaler.2",
+    says="On the same maximum a window of 1,000 steps with hysteresis 2 (DeepSpeed’s) skips 1.7e-3.",
+    predicted=1.7e-3,
+    tolerance=0.05,
+    relative=True,
+)
+STILL = Claim(
+    id="S5.grad-scaler.3",
+    says="On a maximum that stays the same the rates are 1 in 2,001 and 2 in 1,002: one step that overflows after "
+    "every "
+    "growth, and with hysteresis two.",
+    tolerance=0.01,
+    relative=True,
+)
+ALONE = Claim(
+    id="S5.grad-scaler.4",
+    says="Models with a scale of their own skip only their own steps: a model has the same bits beside neighbours that "
+    "overflow as beside copies of itself.",
+    predicted=1.0,
+)
+EXACT = Claim(
+    id="S5.grad-scaler.5",
+    says="A scale that starts at, grows and shrinks by powers of two changes no bit of float32 training "
+    "in which nothing overflows.",
+    predicted=1.0,
+)
+
+
+def _execute(context: StudyContext) -> None:
+    from .script import execute
+
+    execute(context)
+
+
+def _presentation(study: Study) -> Presentation:
+    from .presentation import GradScaler
+
+    return GradScaler(study)
+
+
+STUDY = Study(
+    name="grad-scaler",
+    title="Dynamic loss scales",
+    shows="how many steps torch’s and DeepSpeed’s dynamic loss scales skip, that per-model scales skip alone, and that "
+    "they change no bit of float32 training",
+    cost="15 seconds",
+    claims=(TORCH_RATE, DEEPSPEED_RATE, STILL, ALONE, EXACT, NULL),
+    execute=_execute,
+    presentation=_presentation,
+)
