@@ -12,6 +12,7 @@ COMMANDS = (
     Command(name="run", target="lossscale.commands:run", help="Run a study, or every study, and print its table."),
     Command(name="show", target="lossscale.commands:show", help="One pair's trajectory."),
     Command(name="report", target="lossscale.commands:report", help="The HTML page of runs."),
+    Command(name="verdicts", target="lossscale.commands:verdicts", help="What became of every prediction of runs."),
     Command(name="picture", target="lossscale.commands:picture", help="The picture of a run, such as the README's."),
     Command(
         name="rescale",

@@ -245,6 +245,25 @@ def report(runs: RunsArgument, out: OutOption = None, as_json: JsonOption = Fals
         output.table([{"page": page}])
 
 
+def verdicts(runs: RunsArgument, out: OutOption = None, as_json: JsonOption = False) -> None:
+    """What became of every prediction of these runs: predicted beside measured. --out FILE.csv keeps the table."""
+    from .report.finished import read_finished
+    from .report.neutral import prediction_rows
+    from .support.files import write_text
+
+    check_ending("--out", out, ".csv")
+    with Output(as_json) as output:
+        found = [read_finished(run, studies.get) for run in runs]
+        rows = [
+            {"study": item.study.name, **row} for item in found for row in prediction_rows(item.study, item.summary)
+        ]
+        if out is not None:
+            import pandas as pd
+
+            write_text(out, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+        output.table(rows, [name for name in rows[0] if name not in ("says", "reasons")] if rows else None)
+
+
 def picture(run: RunArgument, out: OutOption = None, as_json: JsonOption = False) -> None:
     """Draw the one picture of a run's study, by default picture.svg in the run; an --out that ends in .png is a PNG."""
     from .report.finished import read_finished

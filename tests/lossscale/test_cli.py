@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -368,3 +369,18 @@ def test_scales_may_be_powers_and_optimizers_may_have_options(tmp_path: Path) ->
 
 def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+def test_the_list_of_predictions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--predictions", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {"S2.map.1", "S5.mid-run.1", "S5.controls.1"} <= {row["prediction"] for row in rows}
+    assert all(row["says"].endswith((".", "…")) for row in rows if row["study"] != "window")
+
+
+def test_verdicts_of_runs_are_kept(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verdicts", str(finished), "--out", str(tmp_path / "kept.csv"), "--json"]) == 0
+    rows = {row["prediction"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert rows["S2.map.1"]["verdict"] == "holds" and rows["S2.map.1"]["fail"] == 0
+    kept = pd.read_csv(tmp_path / "kept.csv")
+    assert list(kept["prediction"]) == list(rows) and set(kept["study"]) == {"loss-vs-lr"}
