@@ -114,6 +114,8 @@ def training_constants(
         "GRAD": DTYPES[policy.grads].triton,
         "PARAM": DTYPES[policy.params].triton,
         "STATE": DTYPES[policy.state].triton,
+        # Two states of 16 bits lie in one register, where a step's old and new ones would not fit otherwise.
+        "PACKED": policy.params == "fp32" and policy.state != "fp32" and states & 3 == 3,
         "COLUMNS": len(recipe.columns),
         "SHARED_ROWS": shared,
         "KEEP_GRADS": keep_gradients,

@@ -20,6 +20,30 @@ LAUNCH_OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
 
 
 @triton.jit
+def pack(high, low, DTYPE: tl.constexpr):
+    """Two float32 numbers that ``DTYPE``, of 16 bits, holds exactly, in one int32."""
+    if tl.bfloat16 == DTYPE:
+        above = high.to(tl.int32, bitcast=True)
+        below = (low.to(tl.int32, bitcast=True) >> 16) & 0xFFFF
+    else:
+        above = high.to(DTYPE).to(tl.int16, bitcast=True).to(tl.int32) << 16
+        below = low.to(DTYPE).to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
+    return above | below
+
+
+@triton.jit
+def unpack(word, DTYPE: tl.constexpr):
+    """The two numbers of `pack`."""
+    if tl.bfloat16 == DTYPE:
+        high = (word & -65536).to(tl.float32, bitcast=True)
+        low = (word << 16).to(tl.float32, bitcast=True)
+    else:
+        high = (word >> 16).to(tl.int16).to(DTYPE, bitcast=True).to(tl.float32)
+        low = word.to(tl.int16).to(DTYPE, bitcast=True).to(tl.float32)
+    return high, low
+
+
+@triton.jit
 def train_step(
     p,
     s0,
@@ -42,11 +66,13 @@ def train_step(
     GRAD: tl.constexpr,
     PARAM: tl.constexpr,
     STATE: tl.constexpr,
+    PACKED: tl.constexpr,
 ):
     """One step of one model per lane: new parameters, states, and the gradients that the rule was given.
 
     Values are float32 whatever format holds them; each is rounded where a run in that format would have stored it. A
-    state that is not kept is an empty tuple. A gradient is formed where it is used, which keeps few of them alive.
+    state that is not kept is an empty tuple; where PACKED, a number of s0 is two states. A gradient is formed where it
+    is used, which keeps few of them alive.
     """
     layers: tl.constexpr = len(WIDTHS) - 1
     cast = ()
@@ -66,9 +92,11 @@ def train_step(
             a0 = w
             a1 = w
             a2 = w
-            if STATES & 1:
+            if PACKED:
+                a0, a1 = unpack(s0[STARTS[layer] + place], STATE)
+            elif STATES & 1:
                 a0 = s0[STARTS[layer] + place]
-            if STATES & 2:
+            if (STATES & 2) and not PACKED:
                 a1 = s1[STARTS[layer] + place]
             if STATES & 4:
                 a2 = s2[STARTS[layer] + place]
@@ -80,9 +108,11 @@ def train_step(
             w, a0, a1, a2 = RULE(w, grad, a0, a1, a2, row, step, powers, lane, FLAGS, PARAM, PARAM, PARAM)
             g = g + (grad,)
             q = q + (ops.round_to(w, PARAM),)
-            if STATES & 1:
+            if PACKED:
+                n0 = n0 + (pack(ops.round_to(a0, STATE), ops.round_to(a1, STATE), STATE),)
+            elif STATES & 1:
                 n0 = n0 + (ops.round_to(a0, STATE),)
-            if STATES & 2:
+            if (STATES & 2) and not PACKED:
                 n1 = n1 + (ops.round_to(a1, STATE),)
             if STATES & 4:
                 n2 = n2 + (ops.round_to(a2, STATE),)
@@ -153,6 +183,7 @@ def train_kernel(
     GRAD: tl.constexpr,
     PARAM: tl.constexpr,
     STATE: tl.constexpr,
+    PACKED: tl.constexpr,
     COLUMNS: tl.constexpr,
     SHARED_ROWS: tl.constexpr,
     KEEP_GRADS: tl.constexpr,
@@ -192,6 +223,12 @@ def train_kernel(
         s1 = _take_apart(tl.load(s1_ptr + base + tile), LOG, BLOCK)[0:NUMBERS]
     if STATES & 4:
         s2 = _take_apart(tl.load(s2_ptr + base + tile), LOG, BLOCK)[0:NUMBERS]
+    if PACKED:
+        both = ()
+        for k in tl.static_range(NUMBERS):
+            both = both + (pack(s0[k], s1[k], STATE),)
+        s0 = both
+        s1 = ()
     sample = (family[:, None] << LOG_DATA) + tl.arange(0, 1 << LOG_DATA)[None, :]
     row = rows_ptr + row_of * COLUMNS
     for t in range(steps):
@@ -219,12 +256,22 @@ def train_kernel(
             GRAD,
             PARAM,
             STATE,
+            PACKED,
         )
         if KEEP_GRADS:
             tl.store(grads_ptr + base + tile, _put_together(g, NUMBERS, LOG, BLOCK))
             grads_ptr += tl.num_programs(0).to(tl.int64) * (BLOCK << LOG)
         data_ptr += families.to(tl.int64) << LOG_DATA
         row += records * COLUMNS
+    if PACKED:
+        first = ()
+        second = ()
+        for k in tl.static_range(NUMBERS):
+            high, low = unpack(s0[k], STATE)
+            first = first + (high,)
+            second = second + (low,)
+        s0 = first
+        s1 = second
     tl.store(params_ptr + base + tile, _put_together(p, NUMBERS, LOG, BLOCK))
     if STATES & 1:
         tl.store(s0_ptr + base + tile, _put_together(s0, NUMBERS, LOG, BLOCK))

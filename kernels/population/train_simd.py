@@ -79,6 +79,7 @@ def record_train(constants: Mapping[str, Any]) -> Recording:
         recorder.pointer("powers", tl.float32),
         *(constants[name] for name in names),
         constants["STATE"],
+        False,  # states lie apart in memory here
     )
     written = [(params, new_params), *zip(kept, new_states, strict=True)]
     if constants["KEEP_GRADS"]:

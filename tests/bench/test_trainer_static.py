@@ -22,6 +22,11 @@ def test_nothing_is_spilled_and_everything_is_rounded_to_nearest(arch: str, own:
     assert 200 < row["registers"] <= 255, "49 parameters and 98 moments are in registers"
 
 
+def test_two_states_of_16_bits_share_a_register() -> None:
+    row = examine(Trained(arch="sm_90", policy="bf16-state"))
+    assert row["verdict"] == "holds"
+
+
 def test_every_policy_and_algorithm_is_examined() -> None:
     listed = list(trained(["sm_90"]))
     assert len({chosen.policy for chosen in listed}) == 7
