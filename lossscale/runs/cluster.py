@@ -164,22 +164,19 @@ class Cluster:
         shared = self.ray.put(order)
         left = iter(_batches(cohorts, max(1, self._places(kind)), _GPU_BATCH if order.gpu else 1))
         running: dict[Any, tuple[Cohort, ...]] = {}
-        try:
-            while True:
-                waiting = 2 * max(1, self._places(kind))
-                for batch in itertools.islice(left, max(0, waiting - len(running))):
-                    running[task.remote(shared, batch)] = batch
-                if not running:
-                    return
-                for reference in self.ray.wait(list(running), num_returns=1)[0]:
-                    trained: list[Trained] = self._get(reference, running[reference])
-                    for cohort, one in zip(running.pop(reference), trained, strict=True):
-                        digest = one.digest if one.data is None else records.place_shard(run, cohort, one.data)
-                        yield Ended(cohort, digest, one.origin)
-        finally:
-            for reference in running:
-                with contextlib.suppress(Exception):  # the cluster may be what failed
-                    self.ray.cancel(reference, force=True)
+        # What runs when this is closed ends with the connection, of which it is a job: cancelling each task as well
+        # made Ray itself abort now and then.
+        while True:
+            waiting = 2 * max(1, self._places(kind))
+            for batch in itertools.islice(left, max(0, waiting - len(running))):
+                running[task.remote(shared, batch)] = batch
+            if not running:
+                return
+            for reference in self.ray.wait(list(running), num_returns=1)[0]:
+                trained: list[Trained] = self._get(reference, running[reference])
+                for cohort, one in zip(running.pop(reference), trained, strict=True):
+                    digest = one.digest if one.data is None else records.place_shard(run, cohort, one.data)
+                    yield Ended(cohort, digest, one.origin)
 
     def _order(self, run: Path, manifest: Manifest) -> Order:
         return Order(manifest=manifest, run=None if self.by_driver else run.resolve())

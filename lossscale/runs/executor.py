@@ -78,7 +78,7 @@ class Executor(Protocol):
         """
 
     def train(self, run: Path, manifest: Manifest, cohorts: Sequence[Cohort]) -> Generator[Ended]:
-        """Trains the cohorts and has their shards written; when it is closed it stops all work for them.
+        """Trains the cohorts and has their shards written. All work for them stops when the executor is closed.
 
         Yields:
             Each cohort when its shard is written, in the order they end.

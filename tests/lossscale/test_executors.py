@@ -59,7 +59,6 @@ class FakeRay(types.SimpleNamespace):
             asked={},
             running=set(),
             most=0,
-            cancelled=[],
         )
 
     def remote(self, **asked: Any) -> Any:
@@ -85,10 +84,6 @@ class FakeRay(types.SimpleNamespace):
         function, arguments = self.asked.pop(reference)
         self.running.discard(reference)
         return function(*arguments)
-
-    def cancel(self, reference: int, *, force: bool) -> None:
-        assert force
-        self.cancelled.append(reference)
 
 
 def test_here_and_processes_write_the_same_bytes(tmp_path: Path, manifest: Manifest, cohorts: list[Cohort]) -> None:
@@ -143,14 +138,6 @@ def test_what_is_refused_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="will not do"):
             run_study(STUDY, CHOICES, run, Output(), executor=Refusing())
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["empty", "empty/.lock"]
-
-
-def test_what_is_closed_is_cancelled(tmp_path: Path, manifest: Manifest, cohorts: list[Cohort]) -> None:
-    ray = FakeRay()
-    work = Cluster(ray, print).train(tmp_path, manifest, cohorts)
-    next(work)
-    work.close()
-    assert set(ray.cancelled) == ray.running and len(ray.cancelled) == 3
 
 
 def test_an_exception_names_its_cohort(tmp_path: Path, manifest: Manifest, cohorts: list[Cohort]) -> None:
