@@ -178,7 +178,7 @@ def diagram_lines(lines: Lines, part: Diagram, arrays: Mapping[str, Any], steps:
     lines.add("absorbed_pairs_that_differ", wrong, BOTH_ABSORBED, reason=reason, **at)
     pairs = int(arrays["classes"].sum())
     lines.add("unexplained_share", Measured.share(int(arrays["classes"][8]), pairs), **at)
-    if cell.optimizer == "adam" and cell.policy == "bf16-true":
+    if cell.optimizer == "adam" and cell.policy == "bf16-true" and cell != SMALL_LR:
         over, power = _BIASED_AT
         row = int(np.abs(np.log2(arrays["eps"] / arrays["rms"]) - over).argmin())
         column = int(np.abs(arrays["powers"] - power).argmin())
