@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import window_table
+from . import prediction_table, window_table
 from .kept import RESULTS, read_json
 
 ROOT = RESULTS.parents[1]
 WINDOW = ROOT / "docs" / "window.csv"
+PREDICTIONS = ROOT / "docs" / "predictions.csv"
 H100 = RESULTS / "nvidia-h100-80gb-hbm3"
 _MARKED = re.compile(r"(<!-- table: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _BIG = tuple((optimizer, "fp32") for optimizer in ("AdamW", "SGD", "RMSprop", "Adagrad"))
@@ -131,11 +132,18 @@ def _window_all() -> str:
     return _markdown(["optimizer", "recipe", *window_table.HEAD], window_table.rows(WINDOW))
 
 
+def _predictions() -> str:
+    """Every prediction of every study."""
+    head = ["id", "prediction", "study", "predicted", "measured", "verdict"]
+    return _markdown(head, prediction_table.rows(PREDICTIONS))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "h100-one-tensor": _one_big_tensor,
     "h100-whole-steps": _whole_steps,
     "h100-populations": _populations,
     "window": _window,
     "window-all": _window_all,
+    "predictions": _predictions,
 }
 """By the name in the mark."""

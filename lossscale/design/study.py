@@ -116,6 +116,7 @@ class Study:
         claims: what the script's lines judge, or the further ones.
         execute: the script: writes its result files, ``summary.csv`` among them, whole into ``context.run``.
         further: lines that a grid's summary has beyond those of its pairs, read from the run's directory.
+        leads: whether it comes first on a page of several runs: it has the answer that the others explain.
         presentation: given the study, imports and returns how it shows itself; by default a table of its predictions
             and verdicts.
     """
@@ -130,6 +131,7 @@ class Study:
     execute: Callable[[StudyContext], None] | None = None
     further: Callable[[Study, Path], pd.DataFrame] | None = None
     presentation: Callable[[Study], Presentation] | None = None
+    leads: bool = False
 
     @property
     def statements(self) -> dict[str, str]:

@@ -15,9 +15,10 @@ from ..design.scales import is_power_of_two, scale_text
 from ..design.study import Study
 from ..design.verdicts import CELL, FAILS
 from ..support.files import write_text
-from ..support.html import Section, details, page, paragraph, table
+from ..support.html import Section, details, page, paragraph, preformatted, table
 from ..support.output import plain
-from . import parts
+from . import literature, parts
+from .again import command_of
 from .finished import FinishedRun, read_finished
 from .labels import optimizer_label, raised_powers
 from .libraries import require
@@ -52,7 +53,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, find_study: C
     require("the page", "plotly", "jinja2")
     from plotly.offline import get_plotlyjs
 
-    loaded = [_Run(read_finished(run, find_study)) for run in runs]
+    loaded = sorted((_Run(read_finished(run, find_study)) for run in runs), key=lambda run: not run.study.leads)
     single = loaded[0] if len(loaded) == 1 else None
     sections = list(_sections(loaded))
     document = page(
@@ -104,6 +105,14 @@ class _Run:
             yield Section(
                 title=f"{prefix}Limits", body=parts.bullets((*LIMITS, *self._own_limits())), anchor=f"{anchor}-limits"
             )
+        published = list(literature.rows(self.study.name, self.summary))
+        if published:
+            yield Section(title=f"{prefix}Literature", body=table(published), anchor=f"{anchor}-literature")
+        yield Section(
+            title=f"{prefix}How to make it again",
+            body=preformatted(command_of(self.manifest, self.study)),
+            anchor=f"{anchor}-again",
+        )
         yield Section(title=f"{prefix}Provenance", body=self._provenance(), anchor=f"{anchor}-provenance")
 
     def footer(self) -> str:

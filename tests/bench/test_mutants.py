@@ -93,6 +93,9 @@ def test_tolerance_styles() -> None:
     assert accepted(off, sound) == {"norm 1%", "cosine .999"}
     assert accepted([-sound[0]], sound) == {"norm 1%"}
     assert accepted([torch.empty(0)], [torch.empty(0)]) == set(STYLES)
+    broken = torch.tensor([torch.inf, torch.nan, 1.0])
+    assert accepted([broken], [broken.clone()]) == set(STYLES)
+    assert accepted([broken], [torch.tensor([torch.inf, torch.nan, 2.0])]) != set(STYLES)
 
 
 def test_trial_cases_meet_what_launches_get_wrong() -> None:

@@ -166,5 +166,6 @@ STUDY = Study(
         *(NULL, MAPPED, EPS_FREE),
     ),
     execute=_execute,
+    leads=True,
     presentation=_presentation,
 )
