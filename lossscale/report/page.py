@@ -140,7 +140,8 @@ class _Run:
             {
                 "id": row["prediction"],
                 "prediction": raised_powers(row["says"]),
-                **_without(row, "prediction", "says", "reasons"),
+                "verdict": row["verdict"],
+                **_without(row, "prediction", "says", "verdict", "reasons"),
                 "why not judged": raised_powers(row["reasons"]),
             }
             for row in prediction_rows(self.study, self.summary)

@@ -106,10 +106,21 @@ def table(
         caption: plain text.
     """
     names = list(columns) if columns is not None else list(dict.fromkeys(name for row in rows for name in row))
-    kinds = {name: "number" if any(is_number(row.get(name)) for row in rows) else "" for name in names}
+    kinds = {name: _kind([row.get(name) for row in rows]) for name in names}
     headings = [_Text(text=(titles or {}).get(name, heading(name)), kind=kinds[name]) for name in names]
     cells = [[_cell(name, row.get(name), kinds[name]) for name in names] for row in rows]
     return str(_parts().table(headings, cells, caption))
+
+
+def _kind(values: Sequence[Any]) -> str:
+    """Numbers go to the right; sentences get room, so that they do not become columns of words."""
+    if any(is_number(value) for value in values):
+        return "number"
+    return "sentence" if any(isinstance(value, str) and len(value) > _SENTENCE for value in values) else ""
+
+
+_SENTENCE = 60
+"""Characters from which on a text is a sentence."""
 
 
 def figure(html: str, caption: str = "") -> str:

@@ -1,5 +1,6 @@
 """The page: self-contained, complete, and honest about what failed."""
 
+import dataclasses
 import functools
 import importlib.util
 import re
@@ -16,10 +17,13 @@ import pytest
 from lossscale import studies
 from lossscale.__main__ import main
 from lossscale.analysis.summarize import summarize
-from lossscale.report import libraries
+from lossscale.design.spec import RunSpec
+from lossscale.report import libraries, literature
 from lossscale.report import page as report
+from lossscale.report.again import command_of
 from lossscale.report.curves import below, decades, panels, spread, zero_level
 from lossscale.runs import records
+from lossscale.runs.records import read_manifest
 from lossscale.runs.summary import read_summary, summary_text
 from lossscale.studies.loss_vs_lr import STUDY
 from lossscale.studies.loss_vs_lr.figures import distance_figure
@@ -167,7 +171,7 @@ def test_several_runs_make_one_page_and_are_told_apart(make_run: Callable[..., P
     assert html.count("* plotly.js v") == 1
     assert "loss-vs-lr (a): Pictures" in html and "loss-vs-lr (b): Pictures" in html
     anchors = re.findall(r'<section id="([^"]*)"', html)
-    assert len(anchors) == len(set(anchors)) == 12
+    assert len(anchors) == len(set(anchors)) == 14
 
 
 def test_the_navigation_wraps_and_wide_things_scroll_in_themselves(make_run: Callable[..., Path]) -> None:
@@ -269,3 +273,26 @@ def test_labels_at_line_ends_do_not_touch(make_run: Callable[..., Path]) -> None
     for heights in panels_of.values():
         # Letters of 11 points are 15 pixels high.
         assert len(heights) >= 2 and min(np.diff(sorted(heights))) >= 15
+
+
+def test_a_page_says_how_to_make_its_run_again(make_run: Callable[..., Path]) -> None:
+    manifest = read_manifest(make_run())
+    assert STUDY.grid is not None
+    whole = RunSpec.of(STUDY.name, STUDY.grid, seed=7, device="cpu", backend="simd").as_dict()
+    spec = {**whole, "policies": ["bf16-true"], "engine": "trainer", "scales": [0.5, 2.0]}
+    again = command_of(dataclasses.replace(manifest, spec=spec, seed=7), studies.get("loss-vs-lr"))
+    for words in ("run loss-vs-lr", "--policy bf16-true", "--engine trainer", "--scale 0.5 --scale 2", "--seed 7"):
+        assert words in again, again
+    script = dataclasses.replace(manifest, study="mid-run", spec=None, options={"quick": True, "steps": None}, seed=0)
+    assert command_of(script, studies.get("mid-run")) == "python -m lossscale run mid-run --quick"
+
+
+def test_published_numbers_stand_beside_ours() -> None:
+    columns = ["network", "policy", "quantity", "measured", "step", "prediction", "verdict", "pairs"]
+    lines = [
+        ["char-transformer", "fp32", "share_g_zero_in_fp16", share, step, "", "", 8]
+        for share, step in ((0.5, 1), (0.03, 9))
+    ]
+    (row,) = literature.rows("real-gradients", pd.DataFrame(lines, columns=columns))
+    assert row["ours"] == "lost in float16 (|g| ≤ 2^−25): 3 % (char-transformer)" and "1710.03740" in row["source"]
+    assert list(literature.rows("clip", pd.DataFrame(lines, columns=columns))) == []
