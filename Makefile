@@ -1,5 +1,6 @@
 # make study        set up .venv (once), then run the default study on the best device
 # make test         set up .venv (once), then lint, type-check and test
+# make test-slow    the tests of more than ten seconds each, which make test leaves out and CI runs too
 # make test-compat  the same code beside the oldest supported Triton, in .venv-compat
 # make test-scale   runs on a Ray cluster of this machine, in .venv-scale
 # make test-clients real training frameworks with our classes, in .venv-clients; writes the table of docs/clients.md
@@ -26,7 +27,7 @@ SOURCES := pyproject.toml constraints.txt
 PYTEST_ENV := OMP_NUM_THREADS=1
 PYTEST_ARGS := -n 2 -q
 
-.PHONY: study test lint test-compat test-scale test-clients clean
+.PHONY: study test test-slow lint test-compat test-scale test-clients clean
 .DELETE_ON_ERROR:
 
 study: $(VENV)/.installed
@@ -34,8 +35,12 @@ study: $(VENV)/.installed
 
 # Triton's interpreter and its compiler cannot share a process, so the tests take two.
 test: lint
-	$(PYTEST_ENV) TRITON_INTERPRET=1 $(BIN) -m pytest $(PYTEST_ARGS) -m interpreter
-	$(PYTEST_ENV) $(BIN) -m pytest $(PYTEST_ARGS) -m "not interpreter"
+	$(PYTEST_ENV) TRITON_INTERPRET=1 $(BIN) -m pytest $(PYTEST_ARGS) -m "interpreter and not slow"
+	$(PYTEST_ENV) $(BIN) -m pytest $(PYTEST_ARGS) -m "not interpreter and not slow"
+
+# Whole campaigns, kills and resumes, functions over all float32: what takes more than ten seconds a test.
+test-slow: $(VENV)/.installed
+	$(PYTEST_ENV) $(BIN) -m pytest $(PYTEST_ARGS) -m "slow and not interpreter" --ignore=tests/clients --ignore=tests/lossscale/test_ray.py
 
 lint: $(VENV)/.installed
 	$(BIN) -m ruff check .

@@ -21,7 +21,7 @@ class Claim:
     """A falsifiable statement about a measured number. It is fixed before the run that judges it.
 
     Attributes:
-        id: ``S<section>.<topic>.<number>``, as in ``S5.mid-run.1``; the section is that of docs/science.md.
+        id: ``S<section>.<topic>.<number>``, as in ``S5.mid-run.1``, or ``S4a.1``; after docs/science.md.
         says: one sentence for the page.
         predicted: the number; None where every line brings its own, formed from what was trained.
         tolerance: largest deviation that still holds; absolute, or relative to the prediction when ``relative``. None

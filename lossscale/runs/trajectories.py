@@ -24,6 +24,7 @@ LEGEND: Final[Mapping[str, str]] = {
     "predicted_update_norm_ratio": "the same by the optimizer's closed form",
     "eps_over_r_q50": "eps over the root it is added to, the median over parameters",
     "v_zero_share": "share of the parameters whose second moment is 0",
+    "skipped": "steps that the arm's own loss scale has skipped",
     "loss_arm": "the arm's loss, not multiplied by s",
     "loss_against": "the other's",
     "smallest_grad": "the arm's smallest gradient that is not 0",

@@ -145,7 +145,7 @@ def test_stalls_have_the_predicted_probability() -> None:
         ("fp16-cliff", set()),
         # 3e-7 is too little for eight roundings of up to 6e-8 each.
         ("epsilon-law", {"S2.rounding.1"}),
-        ("bf16-ratchet", set()),
+        pytest.param("bf16-ratchet", set(), marks=pytest.mark.slow),
     ],
 )
 def test_a_quick_run_judges_every_claim_and_tells_its_story(name: str, known: set[str], tmp_path: Path) -> None:
