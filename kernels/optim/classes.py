@@ -6,7 +6,14 @@ import operator
 from typing import Any
 
 from ..algorithm import Algorithm
-from .constructors import bind_constructor, choose_recipe, constructor_signature, hyperparameters, switches
+from .constructors import (
+    bind_constructor,
+    choose_recipe,
+    constructor_signature,
+    heed_groups,
+    hyperparameters,
+    switches,
+)
 from .optimizer import StepOptimizer
 
 
@@ -20,7 +27,7 @@ def make_optimizer(algorithm: Algorithm, *, module: str = "kernels") -> type[Ste
     signature = constructor_signature(algorithm)
 
     def __init__(self: StepOptimizer, *args: Any, **kwargs: Any) -> None:
-        given = bind_constructor(algorithm, signature, self, args, kwargs)
+        given = heed_groups(algorithm, bind_constructor(algorithm, signature, self, args, kwargs))
         name = choose_recipe(algorithm, given.recipe, given.values)
         hyperparameters(algorithm, given.values)
         defaults = {**given.values, **switches(algorithm.recipe(name), given.values)}

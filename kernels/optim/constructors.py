@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ class Given:
         params: parameters or groups.
         values: hyperparameters and torch's switches: what becomes ``Optimizer.defaults``.
         recipe, backend, master_weights: as in the signature.
+        chosen: whether one of the arguments chooses a recipe, so that groups have no say in it.
     """
 
     params: Any
@@ -33,6 +34,7 @@ class Given:
     recipe: str | None
     backend: str
     master_weights: bool
+    chosen: bool
 
 
 def constructor_signature(algorithm: Algorithm) -> inspect.Signature:
@@ -63,6 +65,7 @@ def bind_constructor(
         ValueError: for a backend that is no string, or a combination that torch refuses too.
     """
     bound = signature.bind(self, *args, **kwargs)
+    chosen = any(bound.arguments.get(name) is not None for name in ("recipe", *_SWITCHES))
     bound.apply_defaults()
     values = dict(list(bound.arguments.items())[1:])
     params = values.pop("params")
@@ -81,7 +84,14 @@ def bind_constructor(
     if recipe is not None and (values.get("foreach") is not None or values.get("fused") is not None):
         raise ValueError("recipe: foreach and fused choose a recipe too; give one of the three")
     _check_tensors(values, eager="foreach-capturable" in algorithm.recipes)
-    return Given(params=params, values=values, recipe=recipe, backend=backend, master_weights=bool(master_weights))
+    return Given(
+        params=params,
+        values=values,
+        recipe=recipe,
+        backend=backend,
+        master_weights=bool(master_weights),
+        chosen=chosen,
+    )
 
 
 def _check_tensors(values: Mapping[str, Any], *, eager: bool) -> None:
@@ -148,6 +158,37 @@ def choose_recipe(algorithm: Algorithm, recipe: str | None, values: Mapping[str,
     return name
 
 
+def heed_groups(algorithm: Algorithm, given: Given) -> Given:
+    """The arguments with the switches that the groups bring along, where the constructor itself chooses no recipe.
+
+    Groups of a torch optimizer carry its switches: ``kernels.AdamW(optimizer.param_groups)`` goes on as it would.
+
+    Raises:
+        ValueError: if the groups ask for more than one recipe.
+    """
+    if given.chosen or isinstance(given.params, Tensor) or not isinstance(given.params, Iterable):
+        return given
+    params, values = list(given.params), given.values
+    if not params or not all(isinstance(group, Mapping) for group in params):
+        return dataclasses.replace(given, params=params)
+    # A number among the learning rates: then a tensor chooses nothing, it is read as a number.
+    rates = [group.get("lr", values["lr"]) for group in params]
+    lr = next((rate for rate in rates if not isinstance(rate, Tensor)), rates[0])
+    own = [{n: group.get(n, values[n]) for n in _SWITCHES if n in values} for group in params]
+    asked = list(dict.fromkeys(choose_recipe(algorithm, None, {**values, **each, "lr": lr}) for each in own))
+    if len(asked) > 1:
+        raise ValueError(
+            f"params: the groups ask for recipes {' and '.join(map(repr, asked))}; all groups of an optimizer have one "
+            "recipe: make an optimizer for each"
+        )
+    taken = dict(own[0])
+    if "capturable" in taken:
+        # Where it chooses no recipe it says where steps are counted, for all groups alike.
+        taken["capturable"] = any(each["capturable"] for each in own)
+    recipe = algorithm.recipe(asked[0])
+    return dataclasses.replace(given, params=params, recipe=recipe.name, values={**values, **taken})
+
+
 def switches(recipe: Recipe, values: Mapping[str, Any]) -> dict[str, Any]:
     """The switches of torch as they describe this recipe, of those the algorithm has; checkpoints carry them."""
     said: dict[str, Any] = {"foreach": None, "fused": None}
@@ -157,6 +198,5 @@ def switches(recipe: Recipe, values: Mapping[str, Any]) -> dict[str, Any]:
         said["foreach"] = False
     elif recipe.name.startswith("foreach"):
         said["foreach"] = values.get("foreach")
-    if recipe.name.endswith("-capturable"):
-        said["capturable"] = True
+    said["capturable"] = recipe.name.endswith("-capturable") or bool(values.get("capturable"))
     return {name: value for name, value in said.items() if name in values}

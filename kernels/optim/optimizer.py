@@ -257,11 +257,13 @@ class StepOptimizer(Optimizer):
         self.hyper_of(group)
         own = switches(self.recipe, self.defaults)
         different = [name for name, value in own.items() if group[name] != value]
-        if different and choose_recipe(self.algorithm, None, group) != self.recipe.name:
-            name = different[0]
+        asked = choose_recipe(self.algorithm, None, group) if different else self.recipe.name
+        # No switch of torch's tells its fused kernels on the CPU from those on a GPU.
+        if asked not in (self.recipe.name, self.recipe.name.removeprefix("cpu-")):
             raise ValueError(
-                f"param group: {name}={group[name]!r} where the optimizer has {own[name]!r}; recipe, foreach, fused "
-                "and capturable are the same for all groups, make another optimizer for others"
+                f"param group: it asks for recipe {asked!r} where the optimizer has {self.recipe.name!r}; all groups "
+                "of an optimizer have one recipe: make another optimizer, or leave "
+                f"{' and '.join(different)} out of the group"
             )
         # The same recipe by other switches: they say what runs here.
         group.update(own)

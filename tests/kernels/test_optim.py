@@ -146,7 +146,7 @@ def test_per_group_options_and_added_groups(name: str) -> None:
 
 def test_group_with_a_recipe_of_its_own_is_refused() -> None:
     optimizer = kernels.AdamW(make_params(1))
-    with pytest.raises(ValueError, match="fused=True where the optimizer has None"):
+    with pytest.raises(ValueError, match="asks for recipe 'fused' where the optimizer has 'foreach'"):
         optimizer.add_param_group({"params": make_params(1), "fused": True})
     assert len(optimizer.param_groups) == 1
 

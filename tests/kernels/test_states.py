@@ -1,6 +1,7 @@
 """States from elsewhere: incomplete ones, counters that others hold, foreign numbers, groups of other optimizers."""
 
 import copy
+import inspect
 from collections import UserList
 from typing import Any
 
@@ -198,8 +199,69 @@ def test_groups_of_a_torch_optimizer() -> None:
     p = Param(torch.ones(2))
     source = torch.optim.AdamW([p], lr=0.25, fused=False)
     assert kernels.AdamW(source.param_groups).param_groups[0]["lr"] == 0.25
-    with pytest.raises(ValueError, match="foreach=False where the optimizer has None"):
-        kernels.AdamW([{"params": [p], "foreach": False}])
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "RMSprop", "SGD"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"foreach": True},
+        {"foreach": False},
+        {"fused": True},
+        {"capturable": True},
+        {"capturable": True, "foreach": False},
+        {"capturable": True, "fused": True},
+        {"lr": torch.tensor(0.25)},
+    ],
+)
+def test_groups_that_agree_give_the_optimizer_their_recipe(name: str, options: dict[str, Any]) -> None:
+    """As it is with the same switches in the constructor: recipe, groups, state and bits."""
+    torchs, ours = getattr(torch.optim, name), getattr(kernels, name)
+    if not set(options) <= set(inspect.signature(torchs).parameters):
+        pytest.skip(f"torch.optim.{name} has no such switch")
+    source = torchs([Param(torch.ones(3))], **options)
+    by_groups, by_arguments = ours(source.param_groups), ours([Param(torch.ones(3))], **options)
+    assert by_groups.recipe is by_arguments.recipe
+    for optimizer in (by_groups, by_arguments):
+        (p,) = optimizer.param_groups[0]["params"]
+        for value in (0.1, 0.3, 0.7):
+            p.grad = torch.full((3,), value)
+            optimizer.step()
+    one, other = by_groups.state_dict(), by_arguments.state_dict()
+    assert one["param_groups"] == other["param_groups"]
+    (p,), (q,) = by_groups.param_groups[0]["params"], by_arguments.param_groups[0]["params"]
+    assert bits.mismatches(p.detach(), q.detach()) == 0
+    late = ours([{"params": iter([Param(torch.ones(1))]), **options} for _ in range(2)])
+    late.add_param_group({"params": [Param(torch.ones(1))], **options})
+    assert late.recipe is by_groups.recipe
+
+
+@pytest.mark.parametrize(
+    ("options", "groups", "recipes"),
+    [
+        ({}, [{"capturable": True}, {}], ("foreach-capturable", "foreach")),
+        ({}, [{"capturable": True}, {"capturable": False}], ("foreach-capturable", "foreach")),
+        ({}, [{"fused": True}, {"foreach": False}], ("fused", "for-loop")),
+        ({"capturable": False}, [{"capturable": True}], ("foreach-capturable", "foreach")),
+        ({"foreach": False}, [{"capturable": True}], ("for-loop-capturable", "for-loop")),
+        ({"recipe": "for-loop"}, [{"fused": True}], ("fused", "for-loop")),
+        ({"foreach": True}, [{"foreach": False}], ("for-loop", "foreach")),
+    ],
+)
+def test_groups_that_disagree_are_refused_by_their_recipes(options: Any, groups: Any, recipes: Any) -> None:
+    with pytest.raises(ValueError, match="all groups of an optimizer have one recipe") as refused:
+        kernels.Adam([{"params": [Param(torch.ones(1))], **group} for group in groups], **options)
+    assert all(repr(recipe) in str(refused.value) for recipe in recipes)
+
+
+def test_a_capturable_checkpoint_leaves_the_groups_saying_what_runs() -> None:
+    saved = stepped(kernels.Adam, capturable=True).state_dict()
+    optimizer = resumed(kernels.Adam, saved)
+    assert saved["param_groups"][0]["capturable"] is True
+    assert isinstance(optimizer, kernels.Adam) and optimizer.recipe.name == "foreach"
+    assert optimizer.param_groups[0]["capturable"] is False
+    optimizer.add_param_group({"params": [Param(torch.ones(1))], "capturable": False})
 
 
 def test_a_first_step_under_another_default_device() -> None:
