@@ -14,6 +14,7 @@ from ..design.measures import IDENTICAL, MOVED, REL_DISTANCE
 from ..design.scales import is_power_of_two, scale_text
 from ..design.study import Study
 from ..design.verdicts import CELL, FAILS
+from ..runs.sources import SOURCES, digest
 from ..support.files import write_text
 from ..support.html import Section, details, page, paragraph, preformatted, table
 from ..support.output import plain
@@ -59,7 +60,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, find_study: C
     document = page(
         single.study.title if single else "Paired loss-scale runs",
         sections,
-        lead=parts.lead(text for run in loaded for text in run.lead()),
+        lead=parts.lead(text for run in _leading(loaded) for text in run.lead()),
         footer="".join(run.footer() for run in loaded),
         head=parts.head(get_plotlyjs()),
     )
@@ -68,11 +69,19 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, find_study: C
     return target
 
 
+def _leading(runs: Sequence[_Run]) -> Sequence[_Run]:
+    """Whose answers stand at the head of the page: all, or those of studies that lead where there are some."""
+    return [run for run in runs if run.study.leads] or runs
+
+
 def _sections(runs: Sequence[_Run]) -> Iterator[Section]:
     """The parts of every run, told apart by study, and by directory too where several are of one study."""
     names = [run.study.name for run in runs]
+    leading = _leading(runs)
     for place, run in enumerate(runs):
         name = run.study.name
+        if run not in leading:
+            yield Section(title=f"{name}: Answer", body=parts.lead(run.lead()), anchor=f"{name}-{place}-answer")
         if len(runs) == 1:
             yield from run.sections(prefix="", anchor=name)
         elif names.count(name) == 1:
@@ -88,10 +97,13 @@ class _Run:
         self.path, self.manifest, self.study, self.summary = run.path, run.manifest, run.study, run.summary
         self.presentation = run.presentation
         self.paired = self.study.grid is not None and len(self.summary) > 0
+        made = self.manifest.resume_key.get(SOURCES)
+        self.stale = made is not None and made != digest(self.study.name)
 
     def lead(self) -> list[str]:
         said = list(self.presentation.sentences(self.path)) or [f"This study shows {self.study.shows}."]
-        return [*said, self._method()] if self.paired else said
+        stale = ["This run was made by another version of the code: its numbers may differ from today's."] * self.stale
+        return [*said, *([self._method()] if self.paired else []), *stale]
 
     def sections(self, *, prefix: str, anchor: str) -> Iterator[Section]:
         for title, own, body in self.presentation.sections(self.path):

@@ -24,6 +24,7 @@ from lossscale.report.again import command_of
 from lossscale.report.curves import below, decades, panels, spread, zero_level
 from lossscale.runs import records
 from lossscale.runs.records import read_manifest
+from lossscale.runs.sources import SOURCES, digest
 from lossscale.runs.summary import read_summary, summary_text
 from lossscale.studies.loss_vs_lr import STUDY
 from lossscale.studies.loss_vs_lr.figures import distance_figure
@@ -296,3 +297,27 @@ def test_published_numbers_stand_beside_ours() -> None:
     (row,) = literature.rows("real-gradients", pd.DataFrame(lines, columns=columns))
     assert row["ours"] == "lost in float16 (|g| ≤ 2^−25): 3 % (char-transformer)" and "1710.03740" in row["source"]
     assert list(literature.rows("clip", pd.DataFrame(lines, columns=columns))) == []
+
+
+def test_a_run_of_other_code_says_so(make_run: Callable[..., Path]) -> None:
+    run = make_run()
+    words = "made by another version of the code"
+    assert words not in write_report([run]).read_text(encoding="utf-8")
+    manifest = read_manifest(run)
+    records.write_manifest(run, dataclasses.replace(manifest, resume_key={SOURCES: "0123456789abcdef"}))
+    assert words in write_report([run]).read_text(encoding="utf-8")
+    records.write_manifest(run, dataclasses.replace(manifest, resume_key={SOURCES: digest("loss-vs-lr")}))
+    assert words not in write_report([run]).read_text(encoding="utf-8")
+
+
+def test_the_study_with_the_answer_comes_first_and_alone(
+    make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs = [make_run(name="a"), make_run(name="b", mapped_identical=False)]
+    leading = dataclasses.replace(STUDY, leads=True)
+    # The second run is of the study that leads.
+    found = iter([STUDY, leading])
+    html = write_report(runs, tmp_path / "page.html", find_study=lambda name: next(found)).read_text(encoding="utf-8")
+    head, _, rest = html.partition("<nav")
+    assert "Not always" in head and "Yes: all" not in head
+    assert "loss-vs-lr: Answer" in rest and "Yes: all" in rest
