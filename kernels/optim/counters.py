@@ -1,8 +1,8 @@
 """Step counters: one small tensor per parameter in the state, as in torch, advanced together and always in place.
 
 Counters that are made here are elements of one chunk of memory and advance in one operation, also when parameters are
-put into other launches later. Counters that come from elsewhere stay the tensors they are: whoever else holds one (a
-logger, another process through shared memory) sees every step.
+put into other launches later. Counters that come from elsewhere stay the tensors they are, of any dtype that counts:
+whoever else holds one (a logger, another process through shared memory) sees every step.
 """
 
 from __future__ import annotations
@@ -15,20 +15,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_CELLS: dict[torch.dtype, Any] = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
+
+class _Cell:
+    """A counter that ctypes has no type for: rounded to its dtype at every step, as torch's ``step += 1`` is."""
+
+    def __init__(self, counter: Tensor) -> None:
+        self._counter = counter.detach()
+
+    @property
+    def value(self) -> float:
+        return float(self._counter)
+
+    @value.setter
+    def value(self, number: float) -> None:
+        self._counter.fill_(number)
+
+
+_NATIVE: dict[torch.dtype, Any] = {
+    torch.float32: ctypes.c_float,
+    torch.float64: ctypes.c_double,
+    torch.int64: ctypes.c_int64,
+    torch.int32: ctypes.c_int32,
+    torch.int16: ctypes.c_int16,
+    torch.int8: ctypes.c_int8,
+    torch.uint8: ctypes.c_uint8,
+}
+_COUNTING = frozenset({*_NATIVE, torch.bfloat16, torch.float16})
 
 
 def is_counter(value: Any, device: torch.device) -> bool:
     """Whether a state's ``step`` can be advanced where it is."""
     return (
         isinstance(value, Tensor)
-        and value.dtype in _CELLS
+        and value.dtype in _COUNTING
         and value.numel() == 1
         and value.device.type == device.type
         and value.layout is torch.strided
         and value.data_ptr() != 0
-        and (device.type == "cpu" or value.dtype == torch.float32)
     )
+
+
+def _cell(counter: Tensor, address: int) -> Any:
+    native = _NATIVE.get(counter.dtype)
+    return _Cell(counter) if native is None else native.from_address(address)
 
 
 class Chunk:
@@ -67,6 +96,9 @@ class Counters:
             places = chunk.places(counters)
             if places is not None:
                 self._whole, self._index = chunk.whole, _as_slice(places)
+        # A chunk on a device counts in float32.
+        looked_at = [] if self.on_host or self._whole is not None else counters
+        self._foreign = any(counter.dtype != torch.float32 for counter in looked_at)
         self._array: Any = None
         self._address = 0
         self._cells: list[Any] = []
@@ -86,8 +118,7 @@ class Counters:
         addresses = list(map(Tensor.data_ptr, self._counters))
         if addresses != self._addresses:
             self._addresses = addresses
-            kinds = [_CELLS[counter.dtype] for counter in self._counters]
-            self._cells = [kind.from_address(address) for kind, address in zip(kinds, addresses, strict=True)]
+            self._cells = list(map(_cell, self._counters, addresses))
 
     def advance(self, by: int) -> None:
         """Add ``by`` to every counter, in place."""
@@ -111,7 +142,7 @@ class Counters:
         if self._whole is not None:
             found: np.ndarray = self._array[self._index]
             return found
-        return np.array([cell.value for cell in self._cells])
+        return np.array([cell.value for cell in self._cells], np.float64)
 
     # -- on a device -------------------------------------------------------------------------------------------------
 
@@ -121,6 +152,8 @@ class Counters:
             return torch.from_numpy(self.numbers().astype(np.float32)).to(device)
         if self._view is not None:
             return self._view
+        if self._foreign:
+            return torch.stack([counter.reshape(()).float() for counter in self._counters])
         return torch.stack([counter.reshape(()) for counter in self._counters])
 
     def on_device_alone(self) -> list[Tensor]:
@@ -137,7 +170,7 @@ class Counters:
             self._view.sub_(found_inf)
         else:
             for counter in self._counters:
-                counter.sub_(found_inf.reshape(counter.shape))
+                counter.sub_(found_inf.reshape(counter.shape).to(counter.dtype))
 
 
 def _as_slice(places: list[int]) -> Any:

@@ -13,6 +13,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 import kernels
 from kernels import bits
 from kernels.launch.checks import IncompleteState
+from kernels.optim.counters import Counters
 
 Param = torch.nn.Parameter
 BETAS = UserList([0.8, 0.95])
@@ -129,6 +130,48 @@ def test_foreign_counters_stay_the_tensors_they_are(dtype: torch.dtype) -> None:
             optimizer_.step()
     assert board.tolist() == [5.0, 7.0, 5.0] and optimizer.state[p]["step"].data_ptr() == board[1].data_ptr()
     assert bits.mismatches(p.detach(), q.detach()) == 0
+
+
+@pytest.mark.parametrize("name", ["Adam", "RMSprop", "Adagrad"])
+@pytest.mark.parametrize(
+    ("dtype", "start"),
+    [(torch.int64, 10), (torch.int32, 10), (torch.int8, 3), (torch.bfloat16, 254), (torch.float16, 10)],
+)
+def test_counters_of_any_dtype_advance_where_they_are_as_in_torch(name: str, dtype: torch.dtype, start: int) -> None:
+    """Holders see torch's numbers, also where a dtype has no next one, and the step has the bits of its number."""
+    held, seen = [], []
+    for package in (torch.optim, kernels):
+        optimizer = stepped(getattr(package, name), foreach=False)
+        (p,) = optimizer.param_groups[0]["params"]
+        held.append(torch.tensor(start, dtype=dtype))
+        optimizer.state[p]["step"] = held[-1]
+        seen.append([])
+        for _ in range(4):
+            number = copy.deepcopy(optimizer)
+            (q,) = number.param_groups[0]["params"]
+            p.grad, q.grad = torch.full((4,), 0.3), torch.full((4,), 0.3)
+            optimizer.step()
+            assert optimizer.state[p]["step"] is held[-1]
+            seen[-1].append((held[-1].dtype, float(held[-1])))
+            # The same step, counted in float32.
+            number.state[q]["step"] = torch.tensor(float(held[-1]) - 1)
+            number.step()
+            assert bits.mismatches(p.detach(), q.detach()) == 0
+    assert seen[0] == seen[1]
+
+
+def test_counters_of_any_dtype_on_a_device() -> None:
+    """What a device counts in, on a stand-in for one: read as float32, advanced and taken back where they are."""
+    held = [torch.tensor(10), torch.tensor(10.0), torch.tensor(10, dtype=torch.bfloat16)]
+    counters = Counters(held, [])
+    counters.on_host, counters._spread, counters._view, counters._foreign = False, True, None, True
+    counters.advance(2)
+    assert counters.on_device(torch.device("cpu")).tolist() == [12.0] * 3
+    assert counters.on_device(torch.device("cpu")).dtype == torch.float32
+    for found, left in ((0.0, 12.0), (1.0, 11.0)):
+        counters.skip(torch.tensor([found]))
+        assert [float(counter) for counter in held] == [left] * 3
+    assert [counter.dtype for counter in held] == [torch.int64, torch.float32, torch.bfloat16]
 
 
 def test_a_refused_step_takes_its_count_back(monkeypatch: pytest.MonkeyPatch) -> None:
