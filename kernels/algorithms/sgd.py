@@ -28,11 +28,11 @@ class SGDHyperparameters:
     maximize: bool = False
 
     def __post_init__(self) -> None:
-        if not self.lr >= 0.0:
+        if self.lr < 0.0:
             raise ValueError(f"Invalid learning rate: {self.lr}")
-        if not self.momentum >= 0.0:
+        if self.momentum < 0.0:
             raise ValueError(f"Invalid momentum value: {self.momentum}")
-        if not self.weight_decay >= 0.0:
+        if self.weight_decay < 0.0:
             raise ValueError(f"Invalid weight_decay value: {self.weight_decay}")
         if self.nesterov and (self.momentum <= 0 or self.dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")

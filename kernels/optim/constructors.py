@@ -74,8 +74,10 @@ def bind_constructor(
     for f in dataclasses.fields(algorithm.hyperparameters):
         values.setdefault(f.name, f.default)
     betas = values.get("betas")
-    if isinstance(betas, Sequence) and not isinstance(betas, (str, tuple, list)):
-        # A configuration library's sequence.
+    if isinstance(betas, (Sequence, np.ndarray, Tensor)) and not isinstance(betas, str):
+        if len(betas) != 2:
+            raise ValueError(f"betas: {betas!r}; give two numbers, beta1 and beta2")
+        # Of any sequence, an array or a tensor torch keeps a tuple.
         values["betas"] = tuple(betas)
     if values.get("differentiable"):
         raise ValueError("differentiable=True: these kernels record no graph; use torch.optim for that")
@@ -84,6 +86,8 @@ def bind_constructor(
     if recipe is not None and (values.get("foreach") is not None or values.get("fused") is not None):
         raise ValueError("recipe: foreach and fused choose a recipe too; give one of the three")
     _check_tensors(values, eager="foreach-capturable" in algorithm.recipes)
+    if "betas" in values:
+        values["betas"] = tuple(b.squeeze() if isinstance(b, Tensor) else b for b in values["betas"])
     return Given(
         params=params,
         values=values,
@@ -112,12 +116,11 @@ def _check_tensors(values: Mapping[str, Any], *, eager: bool) -> None:
 
 def plain(value: Any) -> Any:
     """A hyperparameter as plain numbers: tensors and numpy's scalars are read, betas become a tuple."""
-    if isinstance(value, Sequence) and not isinstance(value, (str, Tensor)):
-        return tuple(map(plain, value))
+    if isinstance(value, Tensor):
+        return value.item() if value.numel() == 1 else plain(value.tolist())
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
-        return plain(value) if isinstance(value, list) else value
-    return value.item() if isinstance(value, Tensor) else value
+    return tuple(map(plain, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def hyperparameters(algorithm: Algorithm, values: Mapping[str, Any]) -> Any:

@@ -81,13 +81,20 @@ class Known:
 
     def _groups_hold(self, optimizer: StepOptimizer) -> bool:
         groups = optimizer.param_groups
-        if list(map(optimizer.values_of, groups)) != self._group_values and not self._take_hypers(optimizer):
+        if not self._same_values(list(map(optimizer.values_of, groups))) and not self._take_hypers(optimizer):
             return False
         members = list(map(_PARAMS, groups))
         if list(map(len, members)) != self._lengths:
             return False
         params = members[0] if len(members) == 1 else chain.from_iterable(members)
         return all(map(operator.is_, params, self._params))
+
+    def _same_values(self, values: list[Any]) -> bool:
+        try:
+            return values == self._group_values
+        except (RuntimeError, TypeError, ValueError):
+            # An array or a tensor in the place of numbers has no single truth value.
+            return False
 
     def _take_hypers(self, optimizer: StepOptimizer) -> bool:
         """Take changed hyperparameters over; False if they select other code or states."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -322,32 +321,6 @@ def test_state_that_does_not_fit_is_refused() -> None:
         broken("exp_avg", [0.0] * 8)()
     with pytest.raises(TypeError, match=r"states of torch.bfloat16, torch.float32 for one parameter"):
         broken("exp_avg", torch.zeros(8, dtype=torch.bfloat16))()
-
-
-@pytest.mark.parametrize("lr", [np.float64(0.5), np.array(0.5), np.float32(0.5), torch.tensor(0.5)], ids=repr)
-def test_hyperparameters_may_be_numpy_numbers(lr: Any) -> None:
-    for options in ({"lr": lr}, {"lr": 0.1}):
-        p = _with_grad(Param(torch.ones(4)))
-        optimizer = kernels.SGD([p], **options)
-        optimizer.param_groups[0]["lr"] = lr
-        optimizer.step()
-        expected = _with_grad(Param(torch.ones(4)))
-        kernels.SGD([expected], lr=0.5).step()
-        assert bits.mismatches(p.detach(), expected.detach()) == 0
-
-
-@pytest.mark.parametrize(
-    "betas", [np.array([0.8, 0.99]), (np.float64(0.8), np.float64(0.99))], ids=["array", "scalars"]
-)
-def test_betas_may_be_numpy_numbers(betas: Any) -> None:
-    stepped = []
-    for given in (betas, (0.8, 0.99)):
-        p = _with_grad(Param(values(40)))
-        optimizer = kernels.Adam([p], betas=given, fused=True)
-        optimizer.step()
-        optimizer.step()
-        stepped.append(p)
-    assert wrong(*([p] for p in stepped)) == 0
 
 
 def test_converted_model_is_seen() -> None:

@@ -1,0 +1,116 @@
+"""Hyperparameters of other types than Python's numbers, and values at the edges of what torch takes."""
+
+import copy
+import inspect
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import kernels
+from kernels import bits
+
+Param = torch.nn.Parameter
+
+
+def values(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def wrong(a: list[Any], b: list[Any]) -> int:
+    return sum(bits.mismatches(x.detach(), y.detach()) for x, y in zip(a, b, strict=True))
+
+
+def _with_grad(p: Param) -> Param:
+    p.grad = torch.full_like(p, 0.25)
+    return p
+
+
+@pytest.mark.parametrize("lr", [np.float64(0.5), np.array(0.5), np.float32(0.5), torch.tensor(0.5)], ids=repr)
+def test_hyperparameters_may_be_numpy_numbers(lr: Any) -> None:
+    for options in ({"lr": lr}, {"lr": 0.1}):
+        p = _with_grad(Param(torch.ones(4)))
+        optimizer = kernels.SGD([p], **options)
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.step()
+        expected = _with_grad(Param(torch.ones(4)))
+        kernels.SGD([expected], lr=0.5).step()
+        assert bits.mismatches(p.detach(), expected.detach()) == 0
+
+
+@pytest.mark.parametrize(
+    "betas", [np.array([0.8, 0.99]), (np.float64(0.8), np.float64(0.99))], ids=["array", "scalars"]
+)
+def test_betas_may_be_numpy_numbers(betas: Any) -> None:
+    stepped = []
+    for given in (betas, (0.8, 0.99)):
+        p = _with_grad(Param(values(40)))
+        optimizer = kernels.Adam([p], betas=given, fused=True)
+        optimizer.step()
+        optimizer.step()
+        stepped.append(p)
+    assert wrong(*([p] for p in stepped)) == 0
+
+
+BETAS = [
+    np.array([0.75, 0.875]),
+    np.array([0.75, 0.875], np.float32),
+    torch.tensor([0.75, 0.875]),
+    [0.75, 0.875],
+    [torch.tensor(0.75), torch.tensor([0.875])],
+    (np.float32(0.75), np.float64(0.875)),
+]
+
+
+@pytest.mark.parametrize("recipe", ["foreach", "for-loop", "fused"])
+@pytest.mark.parametrize("betas", BETAS, ids=repr)
+def test_betas_of_a_group_may_become_any_two_numbers(betas: Any, recipe: str) -> None:
+    stepped = []
+    for given in (betas, (0.75, 0.875)):
+        p = _with_grad(Param(values(40)))
+        optimizer = kernels.Adam([p], recipe=recipe)
+        for _ in range(4):
+            optimizer.step()
+            # Again and again: what is there is compared with what was.
+            optimizer.param_groups[0]["betas"] = copy.copy(given)
+        stepped.append(p)
+    assert wrong(*([p] for p in stepped)) == 0
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+@pytest.mark.parametrize("betas", [*BETAS, (0.8, 0.9), (torch.tensor(0.5), torch.tensor(0.75))], ids=repr)
+def test_betas_in_the_group_are_those_of_torch(name: str, betas: Any) -> None:
+    found = []
+    for package in (torch.optim, kernels):
+        try:
+            kept = getattr(package, name)([Param(torch.ones(1))], betas=betas).param_groups[0]["betas"]
+            found.append((type(kept), [(type(beta), getattr(beta, "shape", None), float(beta)) for beta in kept]))
+        except ValueError as refused:
+            found.append(str(refused))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("betas", [(0.8,), [0.8, 0.9, 0.9], np.array([0.5]), torch.ones(3)], ids=repr)
+def test_other_than_two_betas_are_refused(betas: Any) -> None:
+    with pytest.raises(ValueError, match="give two numbers"):
+        kernels.AdamW([Param(torch.ones(1))], betas=betas)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
+@pytest.mark.parametrize("option", ["lr", "momentum", "dampening", "weight_decay", "eps", "alpha", "lr_decay"])
+def test_nan_is_taken_or_refused_as_in_torch(name: str, option: str) -> None:
+    if option not in inspect.signature(getattr(torch.optim, name)).parameters:
+        return
+    ends = []
+    for package in (torch.optim, kernels):
+        p = _with_grad(Param(torch.ones(4)))
+        try:
+            optimizer = getattr(package, name)([p], **{"lr": 0.5, option: math.nan})
+            for _ in range(3):
+                optimizer.step()
+            ends.append(str(p.tolist()))
+        except ValueError as refused:
+            ends.append(str(refused))
+    assert ends[0] == ends[1]
