@@ -12,22 +12,23 @@ Shared arguments:
         step on the device (``fused`` Adam and Adagrad, capturable Adam) never wait for a CUDA tensor here.
     recipe: whose rounding; None for the algorithm's default, ``foreach``.
     backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
-    grad_scale: float32 tensor of one element; gradients are unscaled first and written back.
-    found_inf: float32 tensor of one element; nothing is changed where it is 1.
+    grad_scale: a number or a float32 tensor of one element; gradients are unscaled first and written back.
+    found_inf: a number or a float32 tensor of one element; nothing is changed where it is 1.
     copies: low-precision tensors that receive the updated parameters, rounded (``params`` are their master weights).
 
 Tensors that are not dense, or not in their parameter's element order, go through a copy.
 
 Errors of all functions: ValueError for lists of unequal length, shapes or devices that do not fit, parameters that
-share memory, hyperparameters out of range, and unknown recipes or backends; TypeError for dtypes that the kernels do
-not step; RuntimeError for sparse gradients.
+share memory, hyperparameters and steps out of range, freed memory, and unknown recipes or backends; KeyError for a
+state of None; TypeError for dtypes that the kernels do not step; RuntimeError for sparse gradients.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,16 @@ from . import algorithms as _registered  # noqa: F401  (fills the registry)
 from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm
 from .backends import resolve_backend, step_bucket
 from .launch.buckets import Assembly, Member, assemble
-from .launch.checks import check_apart, check_grad, check_param, check_state
+from .launch.checks import (
+    NUMBERS,
+    IncompleteState,
+    check_apart,
+    check_grad,
+    check_param,
+    check_state,
+    check_tensor,
+    one_number,
+)
 from .launch.rows import host_rows
 from .optim.constructors import constructor_signature
 from .rounding.powers import power_table
@@ -88,10 +98,12 @@ def step_(
         Member(param=p, grad=g, states=state, copy=None if copies is None else copies[k], flags=flags)
         for k, (p, g, state) in enumerate(zip(params, grads, _slots(record, states, len(params)), strict=True))
     ]
-    for member in members:
-        _check(member, record, backend)
+    for position, member in enumerate(members):
+        _check(member, record, backend, position, names)
     check_apart(params)
-    counts = _counts(step, len(params))
+    grad_scale = None if grad_scale is None else one_number(grad_scale, "grad_scale")
+    found_inf = None if found_inf is None else one_number(found_inf, "found_inf")
+    counts = _counts(step, len(params), waits=record.step_in_row and not chosen.device_step)
     assemblies = list(assemble(members))
     for assembly in assemblies:
         assembly.check(scaled=grad_scale is not None)
@@ -120,28 +132,50 @@ def _slots(record: Algorithm, states: Mapping[str, Sequence[Tensor]], count: int
     return [tuple(None if column is None else column[k] for column in columns) for k in range(count)]
 
 
-def _check(member: Member, record: Algorithm, backend: str) -> None:
+def _check(member: Member, record: Algorithm, backend: str, position: int, needed: Sequence[str]) -> None:
     check_param(member.param)
     resolve_backend(backend, member.param.device)
+    if member.grad is None:
+        raise TypeError(f"grads: None for parameter {position}; leave out parameters without a gradient")
     check_grad(member.param, member.grad, f"{record.name}_")
     for state, tensor in zip(record.states, member.states, strict=False):
+        if tensor is None and state.name in needed:
+            raise IncompleteState(
+                f"state {state.name!r}: None for parameter {position}; these options keep it, give a tensor "
+                f"(before the first step one of its initial value)"
+            )
         if tensor is not None:
             check_state(member.param, state.name, tensor)
     if member.copy is not None:
         check_state(member.param, "copies", member.copy)
 
 
-def _counts(step: Step, count: int) -> float | Tensor:
-    """The step as one number, or as a float32 tensor [parameters]."""
-    if isinstance(step, (int, float)):
+def _counts(step: Step, count: int, *, waits: bool) -> float | Tensor:
+    """The step as one number, or as a float32 tensor [parameters]; ``waits`` says whether the host needs it."""
+    if isinstance(step, Real):
+        _check_counts([float(step)])
         return float(step)
-    steps = step if isinstance(step, Tensor) else torch.tensor(list(map(float, step)), dtype=torch.float32)
-    steps = steps.to(torch.float32)
+    remedy = f"give one number, or one for each of {count} parameters"
+    if isinstance(step, Tensor):
+        check_tensor(step, "step", remedy, dtypes=NUMBERS)
+        steps = step.to(torch.float32)
+    elif isinstance(step, Iterable) and not isinstance(step, str):
+        steps = torch.tensor([float(one_number(each, "step")) for each in step], dtype=torch.float32)
+    else:
+        raise TypeError(f"step: a {type(step).__name__}; {remedy}")
+    if waits or steps.device.type == "cpu":
+        _check_counts(steps.flatten().tolist())
     if steps.numel() == 1:
         return steps.reshape(1).expand(count)
     if steps.shape != (count,):
-        raise ValueError(f"step of shape {tuple(steps.shape)}: give one number, or one for each of {count} parameters")
+        raise ValueError(f"step of shape {tuple(steps.shape)}: {remedy}")
     return steps
+
+
+def _check_counts(numbers: Sequence[float]) -> None:
+    for number in numbers:
+        if not 1 <= number < float("inf"):
+            raise ValueError(f"step: {number:g}; give the number of this step, 1 for the first")
 
 
 def _rows(

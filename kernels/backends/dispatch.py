@@ -72,7 +72,7 @@ def launcher(backend: str) -> Callable[..., None]:
 
 
 def _device_scalar(value: Tensor | None, device: torch.device) -> Tensor | None:
-    """A scale or overflow flag as the kernel reads it: float32 on the tensors' device."""
+    """A scale or overflow flag (of `one_number`) as the kernel reads it: float32 on the tensors' device."""
     return value if value is None else value.to(device, torch.float32)
 
 

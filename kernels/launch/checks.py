@@ -5,7 +5,8 @@ A kernel takes a tensor for a run of memory. Whatever becomes an address is look
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,11 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..rounding.dtypes import BY_TORCH, NAMES
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+NUMBERS = (*BY_TORCH, torch.float64, *_INTEGERS)
+"""Dtypes of tensors that hold numbers for a step: scales, overflow flags, counts."""
+_SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
 
 def is_dense(tensor: Tensor) -> bool:
@@ -55,20 +61,22 @@ class IncompleteState(KeyError, ValueError):
 
 def kind_of(tensor: Tensor) -> str:
     """What a tensor is, for errors: its class where it is a subclass, such as DTensor."""
-    kind = type(tensor)
-    if kind in (Tensor, torch.nn.Parameter):
-        return torch.typename(tensor)
-    return kind.__name__
+    return type(tensor).__name__
 
 
 def _borrows(tensor: Tensor) -> bool:
     """Whether a tensor's elements live in other tensors, or nowhere."""
+    # In this order: is_fake() crashes on a parameter whose data is such a tensor.
+    if torch._is_functional_tensor(tensor) or tensor._is_zerotensor():
+        return True
     return any((is_traceable_wrapper_subclass(tensor), is_fake(tensor)))
 
 
 def _comes_later(param: Tensor) -> bool:
     """Whether a parameter may get its memory after its optimizer is made: lazy, on the meta device, or fake."""
-    return any((is_lazy(param), param.device.type == "meta", is_fake(param)))
+    if is_lazy(param) or param.device.type == "meta":
+        return True
+    return not torch._is_functional_tensor(param) and is_fake(param)
 
 
 def bytes_spanned(tensor: Tensor) -> int:
@@ -93,32 +101,35 @@ def has_memory(tensor: Tensor) -> bool:
     return tensor.data_ptr() != 0 and tensor.untyped_storage().nbytes() >= reach
 
 
-def check_tensor(tensor: Any, what: str, remedy: str) -> None:
+def check_tensor(
+    tensor: Any, what: str, remedy: str, *, dtypes: Collection[torch.dtype] = BY_TORCH, written: bool = False
+) -> None:
     """Refuse what is no run of memory of a dtype that the kernels know: whatever becomes an address comes through here.
 
     Args:
-        tensor: a parameter, gradient, state or copy.
+        tensor: a parameter, gradient, state, copy, scale, flag or count.
         what: its name, for the error.
         remedy: what to do instead, for the error.
+        dtypes: that it may have.
+        written: whether it is written in place, which torch forbids for tensors made in inference mode outside of it.
 
     Raises:
         TypeError: for what is no tensor, another dtype or layout, or a subclass without memory of its own.
-        ValueError: for a device that is neither CPU nor CUDA, and memory that was freed.
+        ValueError: for a device that is neither CPU nor CUDA, memory that was freed, and an inference tensor.
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{what}: a {type(tensor).__name__}, no tensor; {remedy}")
     if is_lazy(tensor):
         raise ValueError(f"{what}: uninitialized; run the module once, so that its lazy parameters get their shapes")
-    if tensor.layout is not torch.strided:
-        raise TypeError(
-            f"{what}: a {kind_of(tensor)} of layout {tensor.layout}; give an ordinary dense tensor, or {remedy}"
-        )
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        layout = "a nested tensor" if tensor.is_nested else f"layout {tensor.layout}"
+        raise TypeError(f"{what}: a {kind_of(tensor)} of {layout}; give an ordinary dense tensor, or {remedy}")
     if _borrows(tensor):
-        raise TypeError(
-            f"{what}: a {kind_of(tensor)}, which has no memory of its own; give an ordinary dense tensor, or {remedy}"
-        )
-    if tensor.dtype not in BY_TORCH:
-        raise TypeError(f"{what} of {tensor.dtype}: these kernels step {NAMES}; {remedy}")
+        dense = "its .to_local()" if kind_of(tensor) == "DTensor" else "an ordinary dense tensor"
+        raise TypeError(f"{what}: a {kind_of(tensor)}, which has no memory of its own; give {dense}, or {remedy}")
+    if tensor.dtype not in dtypes:
+        takes = f"these kernels step {NAMES}; " if dtypes is BY_TORCH else ""
+        raise TypeError(f"{what} of {tensor.dtype}: {takes}{remedy}")
     if tensor.device.type not in ("cpu", "cuda"):
         raise ValueError(f"{what} on {tensor.device}; move it to the CPU or a CUDA device")
     if tensor.is_neg():
@@ -127,6 +138,25 @@ def check_tensor(tensor: Any, what: str, remedy: str) -> None:
         raise ValueError(
             f"{what}: its storage was freed or is too small for its elements; bring its memory back before the step"
         )
+    if written and tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise ValueError(f"{what} made in inference mode: it cannot be written outside of it; give its .clone()")
+
+
+def one_number(value: Any, what: str) -> Tensor:
+    """A scale, an overflow flag or a count as a tensor of one element.
+
+    Raises:
+        TypeError: for what is neither a number nor an ordinary tensor of numbers.
+        ValueError: for a tensor of more or fewer elements, and memory that was freed.
+    """
+    remedy = "give a number, or a float32 tensor of one element"
+    if isinstance(value, Real):
+        return torch.tensor(float(value), dtype=torch.float32)
+    check_tensor(value, what, remedy, dtypes=NUMBERS)
+    if value.numel() != 1:
+        raise ValueError(f"{what} of shape {tuple(value.shape)}: {remedy}")
+    tensor: Tensor = value
+    return tensor
 
 
 def check_param(param: Tensor, what: str = "params", *, instead: str = "", stepped: bool = True) -> None:
@@ -144,10 +174,11 @@ def check_param(param: Tensor, what: str = "params", *, instead: str = "", stepp
     """
     if not stepped and param.layout is torch.strided and param.dtype in BY_TORCH and _comes_later(param):
         return
-    check_tensor(param, f"{what}: a parameter", f"use {instead} for it" if instead else "convert it")
+    remedy = f"use {instead} for it" if instead else "convert it"
+    check_tensor(param, f"{what}: a parameter", remedy, written=stepped)
 
 
-def check_grad(param: Tensor, grad: Tensor, title: str = "step") -> None:
+def check_grad(param: Tensor, grad: Any, title: str = "step") -> None:
     """Refuse a gradient that does not fit its parameter.
 
     Raises:
@@ -155,7 +186,7 @@ def check_grad(param: Tensor, grad: Tensor, title: str = "step") -> None:
         TypeError: for a dtype that is not float32, bfloat16 or float16, or a subclass without memory of its own.
         ValueError: for another shape or device.
     """
-    if grad.layout is not torch.strided:
+    if isinstance(grad, Tensor) and grad.layout in _SPARSE:
         takes = title if title in ("SGD", "Adagrad") else "SparseAdam"
         raise RuntimeError(
             f"{title} does not support sparse gradients; use torch.optim.{takes}, or dense gradients (sparse=False)"
@@ -175,7 +206,7 @@ def check_state(param: Tensor, name: str, state: Any) -> None:
         TypeError: for a value that is no tensor of float32, bfloat16 or float16 with memory of its own.
         ValueError: for another shape or device, or elements that share memory.
     """
-    check_tensor(state, f"state {name!r}", "convert it")
+    check_tensor(state, f"state {name!r}", "convert it", written=True)
     if state.shape != param.shape or state.device != param.device:
         raise ValueError(
             f"state {name!r} of shape {tuple(state.shape)} on {state.device}: its parameter has shape "

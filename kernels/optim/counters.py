@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..launch.checks import has_memory, one_number
+
 
 class _Cell:
     """A counter that ctypes has no type for: rounded to its dtype at every step, as torch's ``step += 1`` is."""
@@ -51,7 +53,9 @@ def is_counter(value: Any, device: torch.device) -> bool:
         and value.numel() == 1
         and value.device.type == device.type
         and value.layout is torch.strided
-        and value.data_ptr() != 0
+        and not value.is_nested
+        and has_memory(value)
+        and not value.is_neg()
     )
 
 
@@ -117,6 +121,8 @@ class Counters:
             return
         addresses = list(map(Tensor.data_ptr, self._counters))
         if addresses != self._addresses:
+            for counter in self._counters:
+                one_number(counter, "state 'step'")
             self._addresses = addresses
             self._cells = list(map(_cell, self._counters, addresses))
 

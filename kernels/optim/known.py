@@ -58,7 +58,7 @@ class Known:
             and self._states_hold(optimizer)
             and self._shards.hold()
             and self._grads_hold(optimizer)
-            and all(map(Plan.holds, self.plans))
+            and all(plan.holds(stayed=self._held is not None) for plan in self.plans)
             and self._settle()
         )
 
@@ -142,16 +142,22 @@ class Known:
             self._held = None
             if list(map(operator.is_, grads, repeat(None))) != self._absent:
                 return False
-            present = [grad for grad in grads if grad is not None] if self._some_absent else grads
+            present = self._present(grads)
             if not self._layouts.same(present) or not self._rooms.hold(present):
                 return False
             ids = list(map(id, grads))
             if ids == self._ids and self._may_hold:
                 self._held = grads
             self._ids = ids
+        elif not self._layouts.same(self._present(grads)):
+            # torch resizes a tensor, and exchanges its memory, in place.
+            return False
         for plan in self.plans:
             plan.assembly.take(grads if plan.positions is None else list(map(grads.__getitem__, plan.positions)))
         return True
+
+    def _present(self, grads: list[Any]) -> list[Any]:
+        return [grad for grad in grads if grad is not None] if self._some_absent else grads
 
 
 def _values(entries: Sequence[Any]) -> list[Any]:

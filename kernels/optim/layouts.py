@@ -18,18 +18,27 @@ _SHAPE, _DTYPE, _DEVICE = map(operator.attrgetter, ("shape", "dtype", "device"))
 
 
 class Layouts:
-    """Shapes, strides, dtypes, devices and types that tensors had."""
+    """Shapes, strides, dtypes, devices and types that tensors had.
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
+    Args:
+        tensors: as they are now.
+        written: whether they are written in place: inference tensors are others then, and so is the mode.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], *, written: bool = False) -> None:
         self._shapes = list(map(_SHAPE, tensors))
         self._strides = list(map(Tensor.stride, tensors))
         self._dtypes = list(map(_DTYPE, tensors))
         self._devices = list(map(_DEVICE, tensors))
         self._types = list(map(type, tensors))
+        self._inference = list(map(Tensor.is_inference, tensors)) if written else None
+        self._within = torch.is_inference_mode_enabled() if any(self._inference or ()) else None
         self._guards = _guards(tensors, self._shapes, self._strides)
 
     def same(self, tensors: Sequence[Tensor]) -> bool:
         """Whether equally many tensors are laid out as those were."""
+        if self._within not in (None, torch.is_inference_mode_enabled()):
+            return False
         if self._guards is not None and self._guards.check(*tensors):
             # They look at all that is looked at below, and at more: what they refuse is looked at again.
             return True
@@ -40,6 +49,10 @@ class Layouts:
                 and all(map(operator.is_, map(_DTYPE, tensors), self._dtypes))
                 and all(map(operator.eq, map(_DEVICE, tensors), self._devices))
                 and all(map(operator.is_, map(type, tensors), self._types))
+                and (self._inference is None or list(map(Tensor.is_inference, tensors)) == self._inference)
+                and not any(map(Tensor.is_neg, tensors))
+                and not any(map(torch._is_functional_tensor, tensors))
+                and not any(map(Tensor._is_zerotensor, tensors))
             )
         except RuntimeError:
             # A sparse tensor has no strides.

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from .. import backends
 from ..algorithm import Algorithm, Recipe
 from ..launch.buckets import Assembly, assemble
-from ..launch.checks import check_apart, check_grad, check_param
+from ..launch.checks import check_apart, check_grad, check_param, one_number
 from .constructors import choose_recipe, plain, switches
 from .counters import Chunk, Counters
 from .graphs import Graphs
@@ -164,6 +164,10 @@ class StepOptimizer(Optimizer):
                 loss = closure()
         grad_scale = getattr(self, "grad_scale", None)
         found_inf = getattr(self, "found_inf", None)
+        if grad_scale is not None:
+            grad_scale = one_number(grad_scale, "grad_scale")
+        if found_inf is not None:
+            found_inf = one_number(found_inf, "found_inf")
         self._local_grads = None
         known = self._known
         if known is not None and not known.holds(self):

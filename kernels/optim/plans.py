@@ -74,32 +74,38 @@ class Plan:
         #: All but the gradients, in the order of the address table.
         self._fixed = [*bucket.params, *chain.from_iterable(filter(None, bucket.states)), *(bucket.copies or ())]
         self._looked_at = [stand_ins.get(id(tensor), tensor) for tensor in self._fixed]
-        self._layouts = Layouts(self._looked_at)
+        self._layouts = Layouts(self._looked_at, written=True)
         self._by_address = self.backend != "reference"
         self._addresses: list[int] = []
         self._grad_addresses: list[int] = []
-        self._has_stand_ins = bool(stand_ins)
         self.copies_around = bool(stand_ins or self.assembly.grad_stand_ins)
         self.is_plain = self._by_address and not self.copies_around
 
     # -- before a step -----------------------------------------------------------------------------------------------
 
-    def holds(self) -> bool:
-        """Whether its tensors are as they were; tensors that moved are taken over where their layout is the same."""
+    def holds(self, *, stayed: bool) -> bool:
+        """Whether its tensors are as they were; tensors that moved are taken over where their layout is the same.
+
+        Args:
+            stayed: whether the gradients are the very tensors of the last step; new ones have been looked at.
+        """
         if not self._by_address:
-            return self._layouts.same(self._looked_at) and all(map(has_memory, self._looked_at))
-        if self._has_stand_ins and not self._layouts.same(self._looked_at):
+            looked_at = [*self._looked_at, *self.assembly.sources]
+            return self._layouts.same(self._looked_at) and all(map(has_memory, looked_at))
+        # A tensor may keep its address and be resized, or read its elements negated, from now on.
+        if not self._layouts.same(self._looked_at):
             return False
-        addresses = [*map(Tensor.numel, self.bucket.params), *map(_address, self._fixed)]
+        addresses = list(map(_address, self._fixed))
         if addresses != self._addresses:
-            if not self._layouts.same(self._looked_at) or not all(map(has_memory, self._looked_at)):
+            # Memory that is resized moves.
+            if not all(map(has_memory, self._looked_at)):
                 return False
             self._addresses = addresses
             self.tables.current = False
         grad_addresses = list(map(_address, self.bucket.grads))
         if grad_addresses != self._grad_addresses:
-            # Only gradients without elements, or without memory, have none: these are looked at one by one.
-            if 0 in grad_addresses and not all(map(has_memory, self.assembly.sources)):
+            # Memory that is resized moves; only gradients without elements, or without memory, have no address.
+            if (stayed or 0 in grad_addresses) and not all(map(has_memory, self.assembly.sources)):
                 return False
             self._grad_addresses = grad_addresses
             if self.tables.current:
@@ -112,8 +118,9 @@ class Plan:
         if known is None or known.shape[1] != len(bucket.params):
             host = address_table(bucket.columns(), bucket.row_of)
         else:
-            numels, params, *others = np.array(self._addresses, np.int64).reshape(-1, len(bucket.params))
-            host = table_of(numels, bucket.row_of, [params, np.array(self._grad_addresses, np.int64), *others])
+            params, *others = np.array(self._addresses, np.int64).reshape(-1, len(bucket.params))
+            columns = [params, np.array(self._grad_addresses, np.int64), *others]
+            host = table_of(np.fromiter(map(Tensor.numel, bucket.params), np.int64), bucket.row_of, columns)
         self.tables.update(host, self.device, launch_block(self.backend, host))
         self.tables.current = True
 

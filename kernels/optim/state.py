@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..launch.buckets import Member
-from ..launch.checks import IncompleteState, check_state, same_order
+from ..launch.checks import IncompleteState, check_state, one_number, same_order
 from ..launch.dtypes import line_dtypes
 from ..rounding.flags import NESTEROV
 from .counters import Chunk, is_counter
@@ -104,7 +104,7 @@ class States:
             # Its place in the entry is first, as in torch; the counter follows when all new ones are known.
             entry[_STEP] = None
         elif not is_counter(step, device):
-            value = float(step)
+            value = float(one_number(step, f"state {_STEP!r}"))
             entry[_STEP] = torch.full((), value, dtype=torch.float32, device=device)
 
     def make_counters(self, chunks: list[Chunk]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..algorithm import get_algorithm
-from ..launch.checks import kind_of
+from ..launch.checks import NUMBERS, check_tensor
 from ..rounding.dtypes import DTYPES
 from .policy import Policy
 
@@ -19,6 +19,7 @@ _LARGEST = DTYPES["fp32"].largest
 
 def check_params(params: Tensor, numbers: int, policy: Policy) -> None:
     """Refuse parameters that are not [models, numbers], contiguous, in the policy's format."""
+    check_tensor(params, "params", "convert them", dtypes=NUMBERS, written=True)
     if params.dim() != 2 or params.shape[1] != numbers or not params.is_contiguous():
         raise ValueError(
             f"params of shape {tuple(params.shape)}: give a contiguous tensor [models, {numbers}], one row per model"
@@ -73,13 +74,18 @@ def per_model(what: str, values: float | Sequence[float] | Tensor, models: int, 
         TypeError: for what is no number.
         ValueError: for a number of values that does not divide the models.
     """
+    remedy = "give a number, or one per model"
+    for tensor in values if isinstance(values, (list, tuple)) else [values]:
+        if isinstance(tensor, Tensor):
+            # A boolean is as good a flag as 1.
+            check_tensor(tensor, what, remedy, dtypes=(*NUMBERS, torch.bool) if what == "found_inf" else NUMBERS)
     try:
         tensor = torch.as_tensor(values)
-        if tensor.is_complex() or tensor.layout is not torch.strided or tensor.device.type == "meta":
-            raise TypeError(f"a {kind_of(tensor)} of {tensor.dtype} on {tensor.device}")
+        if tensor.is_complex():
+            raise TypeError(f"a Tensor of {tensor.dtype}")
         tensor = tensor.detach().to(device, torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{what}: {str(error).splitlines()[0]}; give a number, or one per model") from error
+        raise TypeError(f"{what}: {str(error).splitlines()[0]}; {remedy}") from error
     if tensor.dim() > 1 or (tensor.dim() == 1 and (not len(tensor) or models % len(tensor))):
         raise ValueError(
             f"{what} of shape {tuple(tensor.shape)} for {models} models: give one number, one per model, or one per "
@@ -95,6 +101,7 @@ def checked_steps(data: Tensor, steps: int | None, models: int, features: int, d
     Raises:
         ValueError: for data of another shape, dtype or device, or with fewer steps.
     """
+    check_tensor(data, "data", "convert it", dtypes=NUMBERS)
     if data.dim() != 3 or data.shape[2] != features or data.dtype != torch.float32 or data.device != device:
         raise ValueError(
             f"data of shape {tuple(data.shape)}, {data.dtype}, on {data.device}: give float32 [steps, families, "

@@ -18,7 +18,7 @@ from ..algorithm import get_algorithm
 from ..backends import simd
 from ..backends.dispatch import launch_block, resolve_backend
 from ..backends.tensor_ops import lanes, reference_update
-from ..launch.checks import check_tensor
+from ..launch.checks import NUMBERS, check_tensor
 from ..launch.rows import RowTable
 from ..launch.tables import Tables, table_of
 from ..rounding.flags import SCALED
@@ -91,7 +91,7 @@ class Population:
     ) -> None:
         self.algorithm = get_algorithm(algorithm)
         self.recipe = self.algorithm.recipe(recipe)
-        check_tensor(params, "params", "convert them")
+        check_tensor(params, "params", "convert them", written=True)
         if params.dim() != 2 or not params.is_contiguous():
             raise ValueError(f"params of shape {tuple(params.shape)}: give a contiguous tensor [models, parameters]")
         models, given = len(params), len(hyperparameters)
@@ -139,6 +139,7 @@ class Population:
     @torch.no_grad()
     def restart(self, params: Tensor) -> None:
         """Begin again from other parameters, [models, n]: states and step count as they were at first."""
+        check_tensor(params, "params", "convert them", dtypes=NUMBERS)
         self.params.copy_(params)
         for state in self.state.values():
             state.copy_(self._fill)
@@ -164,7 +165,8 @@ class Population:
             TypeError: for gradients, scales or flags that are no tensors or numbers.
             ValueError: if they do not match the parameters, or a state was replaced by one that does not fit.
         """
-        check_tensor(grads, "grads", "convert them")
+        check_tensor(self.params, "params", "convert them", written=True)
+        check_tensor(grads, "grads", "convert them", written=grad_scale is not None)
         if grads.shape != self.params.shape or grads.dtype != self.params.dtype or not grads.is_contiguous():
             raise ValueError(
                 f"grads of shape {tuple(grads.shape)} and {grads.dtype}: give a contiguous tensor like the parameters, "
@@ -214,7 +216,7 @@ class Population:
         """Refuse a state that was replaced by one that the kernels would read otherwise than it lies."""
         expected = self._dtypes[2]
         for name, state in self.state.items():
-            check_tensor(state, f"state {name!r}", "convert it")
+            check_tensor(state, f"state {name!r}", "convert it", written=True)
             if state.shape != self.params.shape or state.dtype != expected or not state.is_contiguous():
                 raise ValueError(
                     f"state {name!r} of shape {tuple(state.shape)} and {state.dtype}: give a contiguous one of shape "

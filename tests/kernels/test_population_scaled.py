@@ -164,8 +164,8 @@ def test_a_population_is_the_functional_step() -> None:
         ({"found_inf": torch.zeros(0)}, ValueError, r"found_inf of shape \(0,\) for 4 models"),
         ({"grad_scale": "large"}, TypeError, "grad_scale: .*give a number, or one per model"),
         ({"grad_scale": [1.0, "x", 1.0, 1.0]}, TypeError, "grad_scale: .*give a number, or one per model"),
-        ({"grad_scale": torch.ones(4, dtype=torch.complex64)}, TypeError, "grad_scale: a .* of torch.complex64"),
-        ({"found_inf": torch.zeros(4, device="meta")}, TypeError, "found_inf: .* on meta"),
+        ({"grad_scale": torch.ones(4, dtype=torch.complex64)}, TypeError, "grad_scale of torch.complex64"),
+        ({"found_inf": torch.zeros(4, device="meta")}, ValueError, "found_inf on meta"),
         ({"found_inf": torch.zeros(4).to_sparse()}, TypeError, "found_inf: .*give a number"),
     ],
 )
