@@ -143,3 +143,45 @@ def test_a_state_that_shares_memory_is_refused_before_anything_changes() -> None
     with pytest.raises(ValueError, match="share memory"):
         kernels.functional.sgd_([p], [torch.ones(3)], [torch.zeros(1).expand(3)], lr=0.1, momentum=0.9)
     assert torch.equal(p, torch.ones(3))
+
+
+STATE_LISTS = {name: [s.name for s in kernels.get_algorithm(name).states if s.always] for name in kernels.ALGORITHMS}
+
+
+@pytest.mark.parametrize("backend", ["simd", "reference"])
+@pytest.mark.parametrize(("name", "state"), [(name, state) for name, kept in STATE_LISTS.items() for state in kept])
+def test_a_state_of_none_is_refused_by_name(name: str, state: str, backend: str) -> None:
+    p = torch.ones(3)
+    hyper = kernels.get_algorithm(name).hyperparameters()
+    states: dict[str, Any] = {each: [None if each == state else torch.zeros(3)] for each in STATE_LISTS[name]}
+    with pytest.raises(KeyError, match=f"state '{state}': None for parameter 0"):
+        functional.step_(name, hyper, [p], [torch.ones(3)], states, backend=backend)
+    assert torch.equal(p, torch.ones(3))
+
+
+@pytest.mark.parametrize("recipe", ["foreach", "fused"])
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"step": 0}, ValueError, "step: 0; give the number of this step, 1 for the first"),
+        ({"step": -3.0}, ValueError, "step: -3; give"),
+        ({"step": torch.tensor([0.0])}, ValueError, "step: 0; give"),
+        ({"step": float("nan")}, ValueError, "step: nan; give"),
+        ({"step": None}, TypeError, "step: a NoneType; give"),
+        ({"grads": [None]}, TypeError, "grads: None for parameter 0; leave out"),
+        ({"grads": [torch.ones(3).to_mkldnn()]}, TypeError, "grad: a Tensor of layout torch._mkldnn; give"),
+    ],
+)
+def test_one_error_names_the_argument(given: dict[str, Any], error: type[Exception], message: str, recipe: str) -> None:
+    p = torch.ones(3)
+    arguments: dict[str, Any] = {
+        "params": [p],
+        "grads": [torch.ones(3)],
+        "exp_avgs": [torch.zeros(3)],
+        "exp_avg_sqs": [torch.zeros(3)],
+        "step": 1,
+        "recipe": recipe,
+    }
+    with pytest.raises(error, match=message):
+        functional.adamw_(**{**arguments, **given})
+    assert torch.equal(p, torch.ones(3))
