@@ -10,7 +10,7 @@ import typer
 from . import studies
 from .design.study import Study
 from .support.cli import DeviceOption, JsonOption, OutOption, QuickOption
-from .support.errors import InputError, check_ending, choose
+from .support.errors import InputError, check_directory_name, check_ending, choose
 from .support.output import Output
 
 ALL = "all"
@@ -157,6 +157,7 @@ def run(
     N processes, on as many machines as share --out, each do one --shard i/N of a run. When they have ended, the same
     command with --resume in place of --shard checks their shards, does what is missing and finishes the run.
     """
+    check_directory_name("--out", out)
     chosen = _studies(study)
     from .runs.executor import open_executor
     from .runs.planning import Choices

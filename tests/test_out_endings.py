@@ -6,6 +6,7 @@ import pytest
 
 import bench.__main__
 import lossscale.__main__
+from lossscale.support.errors import check_directory_name
 
 BENCH = [
     (["conform", "--provider", "torch-foreach", "--out", "x.csv"], ".json or .html"),
@@ -25,6 +26,28 @@ LOSSSCALE = [
     (["picture", "nowhere", "--out", "x.gif"], ".svg or .png or .pdf"),
     (["rescale", "adam", "--scale", "8", "--from", "nowhere.pt", "--out", "x.safetensors"], ".pt or .pth"),
 ]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".HTML", ".pt"])
+def test_a_runs_directory_has_no_files_name(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / f"x{ending}"
+    assert lossscale.__main__.main(["run", "all", "--quick", "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    line = f"error: --out {out}: names a directory here, and the name is a file's; leave {ending} out"
+    assert captured.out == "" and line in captured.err and len(captured.err.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_directories_that_are_there_or_have_other_dots_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "kept.csv").mkdir()
+    for name in ("kept.csv", "new", "v1.2", "scale-0.01"):
+        check_directory_name("--out", tmp_path / name)
+
+
+def test_an_ending_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["rescale", "adam", "--scale", "8", "--from", "a.pt", "--out", str(tmp_path / "o.csv")]
+    assert lossscale.__main__.main(arguments) == 2
+    assert capsys.readouterr().err.strip().endswith("must end in .pt or .pth or .ckpt or .bin or .tar")
 
 
 @pytest.mark.parametrize(("arguments", "endings"), BENCH + LOSSSCALE, ids=lambda value: " ".join(value)[:40])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 _LONGEST_VALUE = 200
+_FILE_ENDINGS = frozenset({".csv", ".json", ".html", ".svg", ".png", ".pdf", ".txt", ".md", ".pt", ".pth", ".npz"})
 
 
 class InputError(Exception):
@@ -93,7 +94,15 @@ def _unknown(argument: str, value: str, known: list[str]) -> NoReturn:
 def check_ending(argument: str, path: Path | None, *endings: str) -> None:
     """Refuses a file name whose ending says another format than the one that would be written; None is no file."""
     if path is not None and path.suffix.lower() not in endings:
-        raise InputError(argument, path, f"the file's name must end in {' or '.join(filter(None, endings))}")
+        raise InputError(
+            argument, path, f"the file's name must end in {' or '.join(dict.fromkeys(filter(None, endings)))}"
+        )
+
+
+def check_directory_name(argument: str, path: Path | None) -> None:
+    """Refuses a file's name for a new directory; None and directories that exist are none."""
+    if path is not None and path.suffix.lower() in _FILE_ENDINGS and not path.is_dir():
+        raise InputError(argument, path, f"names a directory here, and the name is a file's; leave {path.suffix} out")
 
 
 def check_scale(argument: str, value: float) -> float:

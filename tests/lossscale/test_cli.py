@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from lossscale.runs.run import run_study
 from lossscale.runs.trajectories import LEGEND
 from lossscale.support.output import Output
 
+COST = r"\d+ (s|min) of processor time(, \d+ MB)?"
 SMALL = ("--optimizer", "adam", "--scale", "4", "--scale", "0.1", "--inits", "2", "--steps", "3", "--device", "cpu")
 PAIR = "mlp-6-6-1/adam:eps=0.001/fp32/loss:base/4/1"
 
@@ -331,6 +333,8 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["study"] for row in rows] == list(studies.names()) and rows[0]["study"] == "loss-vs-lr"
     assert main(["list"]) == 0
     assert "cost" in capsys.readouterr().out
+    odd = [study.cost for study in studies.every() if not re.fullmatch(COST, study.cost)]
+    assert odd == []
 
 
 def test_no_torch_for_help_or_list() -> None:

@@ -199,7 +199,7 @@ STUDY = Study(
     title="What eps makes of a scaled loss",
     shows="by how much a step changes under loss × s with eps left alone, and from which eps / r on anything is seen, "
     "per dtype",
-    cost="ten seconds of one core",
+    cost="10 s of processor time",
     predictions=CONTROLS,
     claims=(
         *(FORM, SATURATES, MOMENTUM, EXAMPLES, HALF, HALF_RATIO, NORM, ZERO_GRADIENTS, ZERO_MOMENTS, FLAT, MAPPED_S),

@@ -157,7 +157,7 @@ STUDY = Study(
     title="From which loss scale on does the optimizer notice?",
     shows="per optimizer and number format from which s, and which eps / r, on anything changes, why, and the plane of "
     "s and eps as a picture",
-    cost="about a quarter of an hour of CPU time, half of that on two idle cores; quick: 15 seconds",
+    cost="16 min of processor time",
     claims=(
         *(EVENT, NOT_RMS, PLANE, ALL_REPAIRED, REPAIRED_IN_RANGE),
         *(SUMS, BOTH_ABSORBED, DEFAULT_EPS, STORAGE, EXEMPT, STAIRCASE),
