@@ -95,6 +95,8 @@ class Plan:
         # A tensor may keep its address and be resized, or read its elements negated, from now on.
         if not self._layouts.same(self._looked_at):
             return False
+        if self.copies_around and not self.assembly.copied_have_memory():
+            return False
         addresses = list(map(_address, self._fixed))
         if addresses != self._addresses:
             # Memory that is resized moves.

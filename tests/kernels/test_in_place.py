@@ -98,3 +98,24 @@ def test_inference_tensors_are_stepped_in_inference_mode_alone(backend: str) -> 
     with pytest.raises(ValueError, match="params: a parameter made in inference mode"):
         optimizer.step()
     assert p.tolist() == [-0.5] * 8
+
+
+@pytest.mark.parametrize("backend", ["simd", "reference"])
+@pytest.mark.parametrize("place", ["params", "grad", "state 'momentum_buffer'"])
+def test_memory_under_a_stand_in_is_looked_at(place: str, backend: str) -> None:
+    def gappy() -> Tensor:
+        return torch.ones(4, 8)[:, ::2]
+
+    # Each has gaps, or another order than its parameter, and is stepped through a copy.
+    p = Param(gappy() if place == "params" else torch.ones(4, 4))
+    p.grad = gappy()
+    optimizer = kernels.SGD([p], lr=0.1, momentum=0.9, backend=backend)
+    optimizer.step()
+    if place.startswith("state"):
+        optimizer.state[p]["momentum_buffer"] = gappy()
+    for _ in range(3):
+        optimizer.step()
+    changed = {"params": p, "grad": p.grad}.get(place, optimizer.state[p]["momentum_buffer"])
+    changed.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=f"{place}:.* its storage was freed"):
+        optimizer.step()
