@@ -121,12 +121,13 @@ def check_tensor(
         raise TypeError(f"{what}: a {type(tensor).__name__}, no tensor; {remedy}")
     if is_lazy(tensor):
         raise ValueError(f"{what}: uninitialized; run the module once, so that its lazy parameters get their shapes")
+    instead = remedy.removeprefix("give ")
     if tensor.layout is not torch.strided or tensor.is_nested:
         layout = "a nested tensor" if tensor.is_nested else f"layout {tensor.layout}"
-        raise TypeError(f"{what}: a {kind_of(tensor)} of {layout}; give an ordinary dense tensor, or {remedy}")
+        raise TypeError(f"{what}: a {kind_of(tensor)} of {layout}; give an ordinary dense tensor, or {instead}")
     if _borrows(tensor):
         dense = "its .to_local()" if kind_of(tensor) == "DTensor" else "an ordinary dense tensor"
-        raise TypeError(f"{what}: a {kind_of(tensor)}, which has no memory of its own; give {dense}, or {remedy}")
+        raise TypeError(f"{what}: a {kind_of(tensor)}, which has no memory of its own; give {dense}, or {instead}")
     if tensor.dtype not in dtypes:
         takes = f"these kernels step {NAMES}; " if dtypes is BY_TORCH else ""
         raise TypeError(f"{what} of {tensor.dtype}: {takes}{remedy}")
