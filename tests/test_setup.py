@@ -118,8 +118,8 @@ def test_make_test_lints_types_and_tests_twice(checkout: Checkout) -> None:
         "-m ruff check .",
         "-m ruff format --check .",
         "-m mypy",
-        "-m pytest -n 2 -q -m interpreter",
-        "-m pytest -n 2 -q -m not interpreter",
+        "-m pytest -n 2 -q -m interpreter and not slow",
+        "-m pytest -n 2 -q -m not interpreter and not slow",
     ]
 
 

@@ -127,7 +127,11 @@ def _record(kind: Algorithm, numbers: Mapping[str, float]) -> Any:
     return kind.hyperparameters(**values)
 
 
-@torch.library.custom_op("kernels::optimizer_step", mutates_args=())
+_NAMESPACE = __name__.partition(".")[0]
+"""A changed copy of this package under another name (a mutant) must not take the place of this one's operator."""
+
+
+@torch.library.custom_op(f"{_NAMESPACE}::optimizer_step", mutates_args=())
 def _optimizer_step(
     params: Tensor,
     grads: Tensor,

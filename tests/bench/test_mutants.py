@@ -81,6 +81,9 @@ def test_a_mutant_is_a_package_of_its_own() -> None:
         package.Adam([p], lr=0.1, backend="reference").step()
         stepped.append(p.detach())
     assert not torch.equal(*stepped)
+    # torch's operators are one table for the whole process: the copy's own stands beside the original's.
+    namespace = module.__name__.partition(".")[0]
+    assert namespace != "kernels" and hasattr(getattr(torch.ops, namespace), "optimizer_step")
 
 
 def test_tolerance_styles() -> None:
