@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from .support.cli import JsonOption
-from .support.errors import InputError, choose
+from .support.errors import InputError, choose, input_errors
 from .support.output import Output
 
 CONVENTIONS: Final = {
@@ -55,7 +55,10 @@ def convert_eps(
         return eps
     if target == "hat":
         return outside * correction
-    return outside * (outside + 2.0 * r) if target == "inside" else outside
+    converted = outside * (outside + 2.0 * r) if target == "inside" else outside
+    if math.isinf(converted):
+        raise ValueError(f"eps {eps!r}: is beyond every number as {target} eps; give a smaller one")
+    return converted
 
 
 def _problems(
@@ -108,7 +111,8 @@ def command(
     source, target = choose("--from", source, CONVENTIONS), choose("--to", target, CONVENTIONS)
     for name, value, remedy in _problems(eps, source, target, r, beta2, step):
         raise InputError("EPS" if name == "eps" else f"--{name}", "" if value is None else value, remedy)
-    found = convert_eps(eps, source, target, r=r, beta2=beta2, step=step)
+    with input_errors("EPS", eps):
+        found = convert_eps(eps, source, target, r=r, beta2=beta2, step=step)
     rows = [
         {"convention": name, "divides": CONVENTIONS[name], "eps": value, "degree": DEGREES[name]}
         for name, value in ((source, eps), (target, found))

@@ -57,6 +57,10 @@ def open_cluster(choices: Choices, note: Callable[[str], None]) -> Iterator[Clus
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry, of clusters that are started here
     ray = _import_ray()
+    if choices.address is not None and not choices.address.strip():
+        raise InputError(
+            "--address", repr(choices.address), "is empty; give HOST:PORT, or leave it out for this machine"
+        )
     address = choices.address or os.environ.get("RAY_ADDRESS") or "local"
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":

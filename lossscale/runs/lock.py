@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ..support.errors import InputError
+from ..support.files import writable
 
 LOCK: Final = ".lock"
 """An empty file: network file systems do not lock directories."""
@@ -32,7 +33,8 @@ def locked(run: Path, *, shared: bool = False) -> Iterator[bool]:
     Raises:
         InputError: if another process holds it.
     """
-    descriptor = os.open(run / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    with writable("--out", run):
+        descriptor = os.open(run / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

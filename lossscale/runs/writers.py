@@ -18,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..support.files import make_directory
+from ..support.errors import InputError
+from ..support.files import make_directory, writable
 from ..support.output import to_json
 
 WRITERS: Final = "writers"
@@ -41,7 +42,9 @@ class Writer:
     def __init__(self, run: Path, origin: Origin) -> None:
         folder = make_directory(run / WRITERS)
         name = folder / f"{secrets.token_hex(4)}.jsonl"
-        self._file = os.fdopen(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), "w", encoding="utf-8")
+        self._run = run
+        with writable("--out", run):
+            self._file = os.fdopen(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), "w", encoding="utf-8")
         self._origins: set[str] = set()
         self.works(origin)
 
@@ -66,8 +69,9 @@ class Writer:
         self._add(to_json({"cohort": cohort, "sha256": digest}, indent=None))
 
     def _add(self, line: str) -> None:
-        self._file.write(line + "\n")
-        self._file.flush()
+        with writable("--out", self._run):
+            self._file.write(line + "\n")
+            self._file.flush()
 
 
 @dataclass
@@ -86,13 +90,23 @@ class Written:
 
 
 def read_writers(run: Path) -> Iterator[Written]:
-    """What each process wrote, in the order of the files' names."""
+    """What each process wrote, in the order of the files' names.
+
+    Raises:
+        InputError: for a file that this user cannot read.
+    """
     for path in sorted((run / WRITERS).glob("*.jsonl")):
         written = Written(path)
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise InputError("--out", path, f"cannot be read ({error.strerror}); let this user read it") from error
+        for line in lines:
             try:
                 document = json.loads(line)
             except ValueError:
+                continue
+            if not isinstance(document, dict) or not ({"cohort", "provenance"} & set(document)):
                 continue
             if "cohort" in document:
                 written.checksums[document["cohort"]] = document["sha256"]

@@ -27,7 +27,7 @@ def whole_file(path: Path, *, argument: str = "--out") -> Iterator[Path]:
     Raises:
         InputError: the place cannot be written, or its disk is full; ``argument`` names where the path came from.
     """
-    with _named(argument, path):
+    with writable(argument, path):
         temporary = _temporary(path)
     try:
         try:
@@ -36,7 +36,7 @@ def whole_file(path: Path, *, argument: str = "--out") -> Iterator[Path]:
             if error.errno in _FULL:
                 raise _unwritable(argument, path, error) from error
             raise
-        with _named(argument, path):
+        with writable(argument, path):
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
@@ -69,10 +69,10 @@ def create_text(path: Path, text: str, *, argument: str = "--out") -> bool:
     Raises:
         InputError: as `whole_file`, and for a file system that has no hard links, which this takes.
     """
-    with _named(argument, path):
+    with writable(argument, path):
         temporary = _temporary(path)
     try:
-        with _named(argument, path):
+        with writable(argument, path):
             temporary.write_bytes(text.encode())
             _sync(temporary)
             try:
@@ -94,7 +94,7 @@ def create_text(path: Path, text: str, *, argument: str = "--out") -> bool:
 
 def make_directory(path: Path, *, argument: str = "--out") -> Path:
     """Creates the directory with its parents, tries a write in it, and returns it. Errors as `whole_file`."""
-    with _named(argument, path):
+    with writable(argument, path):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe.{secrets.token_hex(4)}.tmp"
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -124,7 +124,12 @@ def _temporary(path: Path) -> Path:
 
 
 @contextmanager
-def _named(argument: str, path: Path) -> Iterator[None]:
+def writable(argument: str, path: Path) -> Iterator[None]:
+    """An error of the file system about ``path`` is one line.
+
+    Raises:
+        InputError: for an OSError inside.
+    """
     try:
         yield
     except OSError as error:

@@ -79,3 +79,9 @@ def test_importing_lossscale_stays_cheap() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_eps_that_overflows_is_no_answer() -> None:
+    with pytest.raises(ValueError, match="beyond every number"):
+        lossscale.convert_eps(1e200, "outside", "inside", r=1.0)
+    assert main(["convert-eps", "1e200", "--to", "inside", "--r", "1"]) == 2

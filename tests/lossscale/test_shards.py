@@ -214,3 +214,34 @@ def test_the_job_files_run_a_study_in_processes_at_once(whole: Path, tmp_path: P
     )
     assert last.returncode == 0, last.stderr
     assert contents(tmp_path / "run") == contents(whole)
+
+
+def test_what_another_user_left_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lossscale.runs import lock, writers
+
+    def refused(*arguments: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(lock.os, "open", refused)
+    with pytest.raises(InputError, match="cannot be written"), lock.locked(tmp_path):
+        pass
+    monkeypatch.undo()
+    writer = writers.Writer(tmp_path, ({"cpu": "x"}, {"key": "y"}))
+
+    def full(text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    writer._file.close()
+    monkeypatch.setattr(writer, "_file", type("Full", (), {"write": staticmethod(full), "close": lambda self: None})())
+    with pytest.raises(InputError, match="No space left"):
+        writer.wrote("cohort", "0" * 64)
+
+
+def test_foreign_lines_count_for_nothing(tmp_path: Path) -> None:
+    from lossscale.runs import writers
+
+    with writers.Writer(tmp_path, ({"cpu": "x"}, {"key": "y"})) as writer:
+        writer.wrote("cohort", "0" * 64)
+    (tmp_path / writers.WRITERS / "zz.jsonl").write_text('[]\n"x"\n5\nnull\n{"other": 1}\n')
+    found = list(writers.read_writers(tmp_path))
+    assert found[0].checksums == {"cohort": "0" * 64} and found[1].origins == [] and found[1].checksums == {}

@@ -180,12 +180,12 @@ def cause_frame(cell: Cell, part: Arrays, floor: Floor, reference: np.ndarray) -
                     "deviating": int(deviating.sum()),
                     "floor": used,
                     **{
-                        f"share_{cause}": _median(split[place, :, column][deviating])
+                        f"share_{cause}": _mean(split[place, :, column][deviating])
                         for place, cause in enumerate(CAUSES)
                     },
-                    "unexplained": _median(unexplained[:, column][deviating]),
+                    "unexplained": _mean(unexplained[:, column][deviating]),
                     **{
-                        f"f_{subset_name(subset) or 'none'}": float(np.median(f[place, :, column]))
+                        f"f_{subset_name(subset) or 'none'}": _mean(f[place, :, column][deviating])
                         for place, subset in enumerate(SUBSETS)
                     },
                     "largest_f_EVG": float(f[-1, :, column].max()),
@@ -197,8 +197,9 @@ def cause_frame(cell: Cell, part: Arrays, floor: Floor, reference: np.ndarray) -
     return pd.DataFrame(rows)
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if len(values) else math.nan
+def _mean(values: np.ndarray) -> float:
+    """Over pairs: means of shares add up to 1 as the shares of every pair do, medians would not."""
+    return float(np.mean(values)) if len(values) else math.nan
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:

@@ -91,9 +91,9 @@ class Window(Told):
 
 
 CAUSES_CAPTION: Final = (
-    "At the first power of two beyond rounding on either side, over the pairs that deviate there: median Shapley "
+    "At the first power of two beyond rounding on either side, over the pairs that deviate there: mean Shapley "
     "shares of eps (E), of the range of the moments (V) and of the gradients (G), what is left with all three "
-    "repaired, how many pairs have one cause alone, and the median f, binades above the floor, for every set of "
+    "repaired, how many pairs have one cause alone, and the mean f, binades above the floor, for every set of "
     "repairs. Where the gradients' format is the parameters', repairing G brings a float32 copy of these with it."
 )
 
