@@ -71,7 +71,10 @@ def foreign_names(algorithm: Algorithm, group: Mapping[str, Any]) -> list[str]:
     from kernels import ALGORITHMS
 
     others = dict.fromkeys(name for other in ALGORITHMS.values() for name in other.hyperparameter_names)
-    return [name for name in others if name in group and name not in algorithm.hyperparameter_names]
+    found = [name for name in others if name in group and name not in algorithm.hyperparameter_names]
+    # torch's RAdam keeps Adam's states; Adam has had amsgrad in every group that has decoupled_weight_decay.
+    radam = "decoupled_weight_decay" in group and "betas" in group and "amsgrad" not in group
+    return [*found, "decoupled_weight_decay without amsgrad (RAdam)"] if radam else found
 
 
 def absent_names(algorithm: Algorithm, group: Mapping[str, Any]) -> tuple[str, ...]:

@@ -133,6 +133,11 @@ def sentences(case: Case, found: list[dict[str, Any]], states: list[dict[str, An
         yield f"{case.lost.zeros} elements of the state became 0: too small for their dtype at this scale."
     elif case.lost.rounded and is_power_of_two(case.factor):
         yield f"{case.lost.rounded} elements of the state lost bits: subnormal in their dtype at this scale."
+    if case.lost.nonfinite:
+        yield (
+            f"{case.lost.nonfinite} elements of the state are infinite or NaN and stay so: the run had broken before, "
+            "and no scale mends it."
+        )
     if case.checkpoint is not None:
         yield from _about_the_file(case, case.checkpoint)
 

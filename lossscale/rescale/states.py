@@ -25,10 +25,12 @@ class Lost:
     Attributes:
         zeros: elements that became 0.
         rounded: elements that are not the exact product, those zeros included.
+        nonfinite: elements that were infinite or NaN before, and stay so.
     """
 
     zeros: int = 0
     rounded: int = 0
+    nonfinite: int = 0
 
 
 def parse_degrees(algorithm: Algorithm, texts: list[str]) -> dict[str, int]:
@@ -70,13 +72,14 @@ def rescale_states(algorithm: Algorithm, checkpoint: Checkpoint, given: Mapping[
     entries = checkpoint.state_dict["state"]
     _check_names(algorithm, entries, given, checkpoint)
     degrees = {**{state.name: state.degree for state in algorithm.states}, **given}
-    zeros = rounded = 0
+    zeros = rounded = nonfinite = 0
     for entry in entries.values():
         for name, degree in degrees.items():
             if degree and entry.get(name) is not None:
                 entry[name], lost = _times(entry[name], factor**degree, name, checkpoint)
                 zeros, rounded = zeros + lost.zeros, rounded + lost.rounded
-    return Lost(zeros=zeros, rounded=rounded)
+                nonfinite += lost.nonfinite
+    return Lost(zeros=zeros, rounded=rounded, nonfinite=nonfinite)
 
 
 def _check_names(algorithm: Algorithm, entries: Mapping[Any, Any], given: Mapping[str, int], at: Checkpoint) -> None:
@@ -138,4 +141,5 @@ def _times_real(value: Tensor, by: float, name: str) -> tuple[Tensor, Lost]:
     if bool((value.isfinite() & ~product.isfinite()).any()):
         raise InputError("--scale", f"{by:g}", f"{name} overflows {value.dtype}; give a scale nearer to 1")
     zeros = int(((value != 0) & (product == 0)).sum())
-    return product, Lost(zeros=zeros, rounded=int((value.isfinite() & (product.double() != exact)).sum()))
+    rounded = int((value.isfinite() & (product.double() != exact)).sum())
+    return product, Lost(zeros=zeros, rounded=rounded, nonfinite=int((~value.isfinite()).sum()))

@@ -272,3 +272,20 @@ def _error(capsys: Capture) -> str:
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
     assert captured.out == "" and not Path("out.pt").exists()
     return captured.err
+
+
+def test_a_state_that_had_broken_before_is_told(capsys: Capture) -> None:
+    moments = {"exp_avg": torch.tensor([1.0, torch.nan, torch.inf]), "exp_avg_sq": torch.ones(3)}
+    assert rescale(adam_file(**moments), optimizer="adam") == 0
+    assert "2 elements of the state are infinite or NaN and stay so" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", [["rescale", "adam", "--scale", "8", "--from", "in.pt"], ["inspect", "in.pt"]])
+def test_an_optimizer_with_adams_states_is_not_taken_for_adam(command: list[str], capsys: Capture) -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.RAdam([p], lr=1e-3)
+    p.grad = torch.ones(3)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), "in.pt")
+    assert main(command) == 2
+    capsys.readouterr()
