@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-class Told(Neutral):
+class Told(Neutral, ABC):
     """A presentation whose words and pictures come from the run's summary.
 
     A subclass has a `question` and `answers`, and mostly `figures`; `table` is that of the predictions unless it has
@@ -25,9 +26,9 @@ class Told(Neutral):
     question: ClassVar[str]
     """Ends with a question mark."""
 
+    @abstractmethod
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
         """At most three sentences, every one with its numbers; computed, never assumed."""
-        raise NotImplementedError
 
     def figures(self, summary: pd.DataFrame, run: Path) -> Iterable[tuple[str, go.Figure, str]]:
         """Title, picture and caption, the one that shows the answer first."""

@@ -19,12 +19,13 @@ NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 @pytest.fixture(scope="module")
 def printed() -> dict[str, Any]:
     """The table and sentences of the run that `make study` makes."""
+    # The whole study takes longer than a test may: .ci/run makes it first, so that there these tests always run.
     if not (RUN / "summary.csv").exists():
         pytest.skip("needs runs/loss-vs-lr, which make study makes")
     command = [sys.executable, "-m", "lossscale", "run", "loss-vs-lr", "--out", str(RUN), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
+    if done.returncode:  # somebody's own run with other choices: README speaks of the study's
         pytest.skip(f"runs/loss-vs-lr is another run: {done.stderr.strip()}")
     document: dict[str, Any] = json.loads(done.stdout)
     document["said"] = done.stderr
