@@ -90,11 +90,11 @@ class Known:
         return all(map(operator.is_, params, self._params))
 
     def _same_values(self, values: list[Any]) -> bool:
-        try:
-            return values == self._group_values
-        except (RuntimeError, TypeError, ValueError):
-            # An array or a tensor in the place of numbers has no single truth value.
+        """Whether the very values are in place: a tensor or an array can equal a number that it rounds."""
+        kept = self._group_values
+        if kept is None or len(values) != len(kept):
             return False
+        return all(map(operator.is_, chain.from_iterable(values), chain.from_iterable(kept)))
 
     def _take_hypers(self, optimizer: StepOptimizer) -> bool:
         """Take changed hyperparameters over; False if they select other code or states."""

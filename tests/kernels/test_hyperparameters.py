@@ -40,6 +40,23 @@ def test_hyperparameters_may_be_numpy_numbers(lr: Any) -> None:
         assert bits.mismatches(p.detach(), expected.detach()) == 0
 
 
+@pytest.mark.parametrize("lr", [torch.tensor(0.1), np.float32(0.1), np.array(0.1, np.float32)], ids=repr)
+def test_a_rounded_number_in_the_place_of_an_equal_one_is_noticed(lr: Any) -> None:
+    # Rounded to float32, and yet equal to what it was rounded from, as torch and numpy compare.
+    assert lr == 0.1
+    assert float(lr) != 0.1
+    stepped = []
+    for kept in (True, False):
+        p = Param(values(400))
+        optimizer = kernels.Adam([p], lr=0.1)
+        for step in range(6):
+            p.grad = values(400, seed=step)
+            optimizer.step()
+            optimizer.param_groups[0]["lr"] = lr if kept else float(lr)
+        stepped.append(p)
+    assert wrong(*([p] for p in stepped)) == 0
+
+
 @pytest.mark.parametrize(
     "betas", [np.array([0.8, 0.99]), (np.float64(0.8), np.float64(0.99))], ids=["array", "scalars"]
 )
