@@ -40,15 +40,15 @@ def test_hyperparameters_may_be_numpy_numbers(lr: Any) -> None:
         assert bits.mismatches(p.detach(), expected.detach()) == 0
 
 
-@pytest.mark.parametrize("lr", [torch.tensor(0.1), np.float32(0.1), np.array(0.1, np.float32)], ids=repr)
+@pytest.mark.parametrize("lr", [torch.tensor(0.507), np.float32(0.507), np.array(0.507, np.float32)], ids=repr)
 def test_a_rounded_number_in_the_place_of_an_equal_one_is_noticed(lr: Any) -> None:
-    # Rounded to float32, and yet equal to what it was rounded from, as torch and numpy compare.
-    assert lr == 0.1
-    assert float(lr) != 0.1
+    # Rounded to float32, by almost half a unit in the last place, and yet equal as torch and numpy compare.
+    assert lr == 0.507
+    assert float(lr) != 0.507
     stepped = []
     for kept in (True, False):
         p = Param(values(400))
-        optimizer = kernels.Adam([p], lr=0.1)
+        optimizer = kernels.Adam([p], lr=0.507)
         for step in range(6):
             p.grad = values(400, seed=step)
             optimizer.step()
