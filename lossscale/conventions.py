@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Final
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import typer
 
+from .support.arguments import real_number, shown
 from .support.cli import JsonOption
 from .support.errors import InputError, choose, input_errors
 from .support.output import Output
@@ -23,6 +25,17 @@ DEGREES: Final = {"outside": 1, "inside": 2, "hat": 1}
 """How eps follows the loss scale s: it is to be multiplied by ``s**degree``."""
 
 
+_Range = tuple[Callable[[float], bool], str]
+
+_RANGES: Final[dict[str, _Range]] = {
+    "eps": (lambda x: 0 <= x < math.inf, "must be finite and at least 0; give one such as 1e-8"),
+    "r": (lambda x: 0 <= x < math.inf, "must be finite and at least 0; give the root of the second moment"),
+    "beta2": (lambda x: 0 <= x < 1, "must be at least 0 and below 1; give one such as 0.999"),
+    "step": (lambda x: x >= 1, "eps-hat depends on the step; give one from 1 on, inf for long after the start"),
+}
+"""What each number has to be, and what to give."""
+
+
 def convert_eps(
     eps: float, source: str, target: str, *, r: float = 0.0, beta2: float = 0.999, step: float | None = None
 ) -> float:
@@ -37,49 +50,42 @@ def convert_eps(
         source: ``outside``, ``inside`` or ``hat``.
         target: another of them.
         r: where inside and outside shall agree, in units of the gradient.
-        beta2: of the second moment; read where ``hat`` takes part.
+        beta2: of the second moment, at least 0 and below 1; used where ``hat`` takes part.
         step: t, from 1 on, ``math.inf`` for long after the start; needed where ``hat`` takes part.
 
     Raises:
-        ValueError: for an unknown convention, a number out of range, or a step that is missing.
+        TypeError: a number is none.
+        ValueError: for an unknown convention, a number out of range, a step that is missing, or a result above or below
+            every number.
     """
-    for name, value, remedy in _problems(eps, source, target, r, beta2, step):
-        raise ValueError(f"{name} {value!r}: {remedy}")
+    given: list[tuple[str, Any]] = [("source", source), ("target", target)]
+    for name, value in given:
+        if not isinstance(value, str) or value not in CONVENTIONS:
+            raise ValueError(f"{name} {shown(value)}: unknown; give one of {', '.join(CONVENTIONS)}")
+    eps, r = real_number("eps", eps, *_RANGES["eps"]), real_number("r", r, *_RANGES["r"])
+    beta2 = real_number("beta2", beta2, *_RANGES["beta2"])
+    if step is not None:
+        step = real_number("step", step, *_RANGES["step"])
+    elif "hat" in (source, target):
+        raise ValueError(f"step None: {_RANGES['step'][1]}")
     outside = eps
     correction = math.sqrt(-math.expm1(step * math.log(beta2)) if beta2 else 1.0) if step is not None else math.nan
     if source == "hat":
         outside = eps / correction
     elif source == "inside":
-        outside = eps / (math.sqrt(r * r + eps) + r) if eps else 0.0
+        outside = eps / (math.hypot(r, math.sqrt(eps)) + r) if eps else 0.0
     if source == target:
         return eps
+    converted = outside
     if target == "hat":
-        return outside * correction
-    converted = outside * (outside + 2.0 * r) if target == "inside" else outside
+        converted = outside * correction
+    elif target == "inside":
+        converted = outside * (outside + 2.0 * r)
     if math.isinf(converted):
         raise ValueError(f"eps {eps!r}: is beyond every number as {target} eps; give a smaller one")
+    if eps and not converted:
+        raise ValueError(f"eps {eps!r}: is below every number as {target} eps; give a larger one")
     return converted
-
-
-def _problems(
-    eps: float, source: str, target: str, r: float, beta2: float, step: float | None
-) -> list[tuple[str, object, str]]:
-    """What is wrong with the arguments: name, value and remedy."""
-    found: list[tuple[str, object, str]] = []
-    for name, value in (("source", source), ("target", target)):
-        if value not in CONVENTIONS:
-            found.append((name, value, f"unknown; give one of {', '.join(CONVENTIONS)}"))
-    for name, number in (("eps", eps), ("r", r)):
-        if not (math.isfinite(number) and number >= 0):
-            found.append((name, number, "must be finite and at least 0"))
-    if "hat" in (source, target):
-        if not 0.0 <= beta2 < 1.0:
-            found.append(("beta2", beta2, "must be at least 0 and below 1"))
-        if step is None or not step >= 1:
-            found.append(
-                ("step", step, "eps-hat depends on the step; give one from 1 on, inf for long after the start")
-            )
-    return found
 
 
 EpsArgument = Annotated[float, typer.Argument(metavar="EPS", help="The value to convert.", show_default=False)]
@@ -109,8 +115,11 @@ def command(
     hat: eps beside a root that is not bias-corrected, Adam of Keras and TensorFlow.
     """
     source, target = choose("--from", source, CONVENTIONS), choose("--to", target, CONVENTIONS)
-    for name, value, remedy in _problems(eps, source, target, r, beta2, step):
-        raise InputError("EPS" if name == "eps" else f"--{name}", "" if value is None else value, remedy)
+    for name, value in (("eps", eps), ("r", r), ("beta2", beta2), ("step", step)):
+        fits, must = _RANGES[name]
+        unneeded = name == "step" and value is None and "hat" not in (source, target)
+        if not unneeded and not (value is not None and fits(value)):
+            raise InputError("EPS" if name == "eps" else f"--{name}", "" if value is None else value, must)
     with input_errors("EPS", eps):
         found = convert_eps(eps, source, target, r=r, beta2=beta2, step=step)
     rows = [

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..diagnose import findings, numbers
 from ..diagnose.recognise import algorithm_of, missing_states, sums_exactly, unwrapped
+from ..support.arguments import shown, whole_number
 from .group import Group
 from .skips import Skips
 
@@ -41,7 +42,7 @@ class Probe:
         elements: how many elements of a group are looked at; a parameter has at least 64 of its own.
 
     Raises:
-        TypeError: the class has no degrees here, or the scaler is none.
+        TypeError: the class has no degrees here, scaler or model is none, ``every`` or ``elements`` is no integer.
         ValueError: ``every`` or ``elements`` is below 1, the model has none of the parameters, or the states are
             another algorithm's.
     """
@@ -57,10 +58,8 @@ class Probe:
     ) -> None:
         self._optimizer = unwrapped(optimizer)
         self._algorithm = algorithm_of(self._optimizer)
-        for name, value in (("every", every), ("elements", elements)):
-            if value < 1:
-                raise ValueError(f"{name} {value}: must be at least 1")
-        self._every, self._limit = every, elements
+        self._every = whole_number("every", every, least=1, example=100)
+        self._limit = whole_number("elements", elements, least=1, example=_ELEMENTS)
         self._names = self._names_of(model)
         self._by_layer = model is not None
         for entry in self._optimizer.state.values():
@@ -213,6 +212,10 @@ class Probe:
     def _names_of(self, model: torch.nn.Module | None) -> dict[int, str]:
         if model is None:
             return {}
+        if not isinstance(model, torch.nn.Module):
+            raise TypeError(
+                f"model {shown(model)}: is no torch.nn.Module; give the module that is trained, or leave it out"
+            )
         names = {id(p): name for name, p in model.named_parameters()}
         if not any(id(p) in names for group in self._optimizer.param_groups for p in group["params"]):
             raise ValueError(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
+
+_TOLD: Final = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}
+"""What a scaler's state_dict has to tell."""
 
 
 class Skips:
@@ -26,10 +29,11 @@ class Skips:
         self._scaler = scaler
         self._counted = 0
         self._flagged: Tensor | None = None
-        if scaler is not None and not all(hasattr(scaler, name) for name in ("get_scale", "state_dict", "is_enabled")):
+        known = scaler is None or all(hasattr(scaler, name) for name in ("get_scale", "state_dict", "is_enabled"))
+        self._last: dict[str, Any] = scaler.state_dict() if known and self.enabled else {}
+        if not known or (self.enabled and not set(self._last) >= _TOLD):
             kind = type(scaler).__name__
             raise TypeError(f"scaler {kind}: is no GradScaler; give a torch.amp.GradScaler, or leave it out")
-        self._last: dict[str, Any] = scaler.state_dict() if self.enabled else {}
 
     @property
     def enabled(self) -> bool:
