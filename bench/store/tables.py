@@ -122,13 +122,13 @@ def _populations() -> str:
     return _markdown(["ns a model-step", *(f"{size:,} models" for size in sizes)], table)
 
 
-def _window() -> str:
-    """From which loss scale on Adam notices, policy by policy."""
-    return _markdown(window_table.HEAD, window_table.rows(WINDOW, "adam"))
+def _answers() -> str:
+    """From which loss scale on three optimizers notice, format by format."""
+    return _markdown(window_table.ANSWER_HEAD, window_table.answers(WINDOW))
 
 
 def _window_all() -> str:
-    """The same of every optimizer and recipe."""
+    """From which loss scale on anything is different, of every optimizer, recipe and policy."""
     return _markdown(["optimizer", "recipe", *window_table.HEAD], window_table.rows(WINDOW))
 
 
@@ -142,7 +142,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "h100-one-tensor": _one_big_tensor,
     "h100-whole-steps": _whole_steps,
     "h100-populations": _populations,
-    "window": _window,
+    "answers": _answers,
     "window-all": _window_all,
     "predictions": _predictions,
 }

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lossscale.support import files
+from lossscale.support.errors import InputError
 
 
 def tables_command(
@@ -25,7 +26,11 @@ def tables_command(
     stale = []
     for path in tables.documents():
         text = path.read_text(encoding="utf-8")
-        filled = tables.filled(text)
+        try:
+            filled = tables.filled(text)
+        except KeyError as unknown:
+            remedy = f"marks a table that nobody makes ({unknown}); give one of {', '.join(tables.TABLES)}"
+            raise InputError(path.name, "<!-- table -->", remedy) from None
         if filled != text:
             stale.append(str(path.relative_to(tables.ROOT)))
             if not check:

@@ -21,42 +21,88 @@ HEAD: Final = (
     "window",
     "limits",
 )
+ANSWER_HEAD: Final = ("numbers", "Adam: weights · loss", "RMSprop: weights · loss", "Adagrad: weights · loss")
+_ANSWERED: Final = ("adam", "rmsprop", "adagrad")
+_NUMBERS: Final = {
+    "fp32": "all float32",
+    "bf16-mixed": "passes in bfloat16 (bf16-mixed)",
+    "bf16-state": "moments in bfloat16 (bf16-state)",
+    "bf16-true": "all bfloat16 (bf16-true)",
+    "fp16-mixed": "passes in float16 (fp16-mixed)",
+    "fp16-state": "moments in float16 (fp16-state)",
+    "fp16-true": "all float16 (fp16-true)",
+}
 _CAUSES: Final = {"E": "eps", "V": "range of v", "G": "range of g", "none: saturates": "saturates"}
 _OPTIMIZERS: Final = ("adam", "adamw", "rmsprop", "adagrad")
 _FORMATS: Final = ("fp32", "bf16", "fp16")
 _BELOW, _ABOVE = "s < 1", "s > 1"
+_FULL: Final = 1024
+"""Initialisations of a cell."""
 
 Row = Mapping[str, str]
 Key = tuple[str, str, str, str]
+Place = tuple[str, str]
+"""Kind of threshold and side."""
 
 
-def rows(path: Path, optimizer: str | None = None) -> Iterator[list[str]]:
-    """A line per cell; of one optimizer, or of all with its name in front.
+def rows(path: Path) -> Iterator[list[str]]:
+    """A line per cell, its optimizer and recipe in front.
 
     Args:
         path: the CSV.
-        optimizer: whose cells with torch's default arithmetic are shown; None for every cell.
     """
-    found: dict[Key, dict[tuple[str, str], Row]] = {}
+    for (name, recipe, policy, lr), cell in sorted(_cells(path).items(), key=lambda item: _order(item[0])):
+        yield [name, recipe, policy if lr == "0.01" else f"{policy}, lr {lr}", *_line(cell)]
+
+
+def answers(path: Path) -> Iterator[list[str]]:
+    """From which s on the weights differ by more than rounding, and the loss: a line per number format.
+
+    Torch's default arithmetic, learning rate and eps of the study; medians over initialisations.
+
+    Args:
+        path: the CSV.
+    """
+    cells = _cells(path)
+    for policy, title in _NUMBERS.items():
+        yield [title, *(_answer(cells[name, "foreach", policy, "0.01"]) for name in _ANSWERED)]
+
+
+def _answer(cell: Mapping[Place, Row]) -> str:
+    """``weights · loss``, with the number of initialisations where not all of them can be judged."""
+    inits = int(cell["floor", _BELOW]["inits"])
+    if inits == 0:
+        return "no finite run"
+    weights, loss = (_from(cell[kind, _BELOW], cell[kind, _ABOVE]) for kind in ("floor", "outcome"))
+    return f"{weights} · {loss}" if inits >= _FULL else f"only {inits} finite runs"
+
+
+def _from(below: Row, above: Row) -> str:
+    """The scales at which something happens."""
+    if (below["q50"], above["q50"]) == ("-1", "1"):
+        return "any s"
+    ends = [
+        f"{sign} {_bracketed(row)}" for sign, row in (("≤", below), ("≥", above)) if math.isfinite(float(row["q50"]))
+    ]
+    return ", ".join(ends) or "none"
+
+
+def _cells(path: Path) -> dict[Key, dict[Place, Row]]:
+    found: dict[Key, dict[Place, Row]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             key = (row["optimizer"], row["recipe"], row["policy"], row["lr"])
             found.setdefault(key, {})[row["kind"], row["side"]] = row
-    for (name, recipe, policy, lr), cell in sorted(found.items(), key=lambda item: _place(item[0])):
-        title = policy if lr == "0.01" else f"{policy}, lr {lr}"
-        if optimizer is None:
-            yield [name, recipe, title, *_line(cell)]
-        elif name == optimizer and recipe == "foreach":
-            yield [title, *_line(cell)]
+    return found
 
 
-def _place(key: Key) -> tuple[int, int]:
+def _order(key: Key) -> tuple[int, int]:
     """Optimizers in the order of the file's, the number formats one after the other, the odd learning rate last."""
     name, _, policy, lr = key
     return (_OPTIMIZERS.index(name), _FORMATS.index(policy.partition("-")[0]) + (lr != "0.01"))
 
 
-def _line(cell: Mapping[tuple[str, str], Row]) -> list[str]:
+def _line(cell: Mapping[Place, Row]) -> list[str]:
     bits = [cell["run", side] for side in (_BELOW, _ABOVE)]
     below, above = (cell["floor", side] for side in (_BELOW, _ABOVE))
     loss = cell["outcome", _BELOW]

@@ -1,9 +1,12 @@
 """The measured tables of README and docs are those of the kept results, and a hand cannot change them unseen."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from bench.__main__ import main
-from bench.store import tables
+from bench.store import tables, window_table
 
 
 def test_tables_are_those_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
@@ -13,8 +16,32 @@ def test_tables_are_those_of_the_results(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_number_typed_by_hand_is_seen_and_filled_in_again() -> None:
     text = (tables.ROOT / "README.md").read_text()
-    assert text.count("<!-- table: ") == text.count("<!-- end -->") == 4
+    assert text.count("<!-- table: ") == text.count("<!-- end -->") == 3
     typed = text.replace("| AdamW fp32 | 2.50 ms |", "| AdamW fp32 | 2.40 ms |")
     assert typed != text and tables.filled(typed) == text
     with pytest.raises(KeyError, match="no-such-table"):
         tables.filled("<!-- table: no-such-table -->\n<!-- end -->")
+
+
+def test_a_mark_without_a_table_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "README.md").write_text("<!-- table: no-such -->\n<!-- end -->\n")
+    monkeypatch.setattr(tables, "documents", lambda: [tmp_path / "README.md"])
+    assert main(["tables"]) == 2
+    said = capsys.readouterr().err
+    assert "README.md" in said and "no-such" in said and len(said.splitlines()) == 1
+
+
+def test_the_answers_are_those_of_the_thresholds() -> None:
+    lines = {line[0].partition("(")[2].rstrip(")"): line[1:] for line in window_table.answers(tables.WINDOW)}
+    assert lines["bf16-true"][0].startswith("≤ 2^-17")
+    readme = (tables.ROOT / "README.md").read_text()
+    hidden = sorted(
+        int(match)
+        for name, line in lines.items()
+        if "bf16" in name
+        for match in re.findall(r"^≤ 2\^-(\d+)", "\n".join(line), re.M)
+    )
+    assert len(hidden) == 9
+    assert f"for {hidden[0]} to {hidden[-1]} binades" in readme
