@@ -6,7 +6,12 @@ limit failed). Only the module of the command that is called is imported, so tha
 module imports torch inside the function.
 """
 
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command answers it: importing leaves no traceback
+
 from collections.abc import Sequence
 
 from lossscale.support.cli import Command, run_commands

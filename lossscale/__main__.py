@@ -1,6 +1,11 @@
 """``python -m lossscale``: each command is imported only when it is called, so that ``--help`` answers at once."""
 
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command answers it: importing leaves no traceback
+
 from collections.abc import Sequence
 
 from .support.cli import Command, run_commands

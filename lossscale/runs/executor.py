@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
+import functools
 import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..design.spec import Cohort, RunSpec
 from ..support.errors import InputError, check_choice
+from .workers import in_processes
 from .writers import Origin
 
 if TYPE_CHECKING:
@@ -171,47 +167,13 @@ def here(run: Path, spec: RunSpec, cohorts: Sequence[Cohort]) -> Iterator[Ended]
 def processes(
     run: Path, spec: RunSpec, cohorts: Sequence[Cohort], workers: int, *, interpret: bool = False
 ) -> Generator[Ended]:
-    """On worker processes, which interpret the kernels if told to. Results as `Executor.train`."""
-    others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=prepare_worker)
-    try:
-        with _interpreting(interpret):
-            yield from _in_turn(executor, run, spec, cohorts, 2 * workers)
-    except BaseException:
-        # An interrupt or a failure: the shards being written are redone on a resume, so nothing is waited for.
-        for process in set(multiprocessing.active_children()) - others:
-            process.kill()
-        # Nor for the executor's thread: an interrupt may have come before it was started.
-        executor.shutdown(wait=False, cancel_futures=True)
-        raise
-    executor.shutdown(wait=True)
-
-
-def _in_turn(
-    executor: ProcessPoolExecutor, run: Path, spec: RunSpec, cohorts: Sequence[Cohort], waiting: int
-) -> Iterator[Ended]:
-    """Keeps a few cohorts submitted: memory does not grow with their number."""
-    left = iter(cohorts)
-    running: dict[Future[str], Cohort] = {}
-    while True:
-        for cohort in itertools.islice(left, waiting - len(running)):
-            running[executor.submit(write_cohort, run, spec, cohort)] = cohort
-        if not running:
-            return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            yield Ended(running.pop(future), future.result())
-
-
-@contextmanager
-def _interpreting(wanted: bool) -> Iterator[None]:
-    """Triton reads the variable when a worker imports the kernels; this process has compiled ones."""
-    if wanted:
-        os.environ[INTERPRET] = "1"
-    try:
-        yield
-    finally:
-        if wanted:
-            del os.environ[INTERPRET]
+    """On worker processes, which interpret the kernels if told to. Results and errors as `workers.in_processes`."""
+    # Triton reads the variable when a worker imports the kernels; this process has compiled ones.
+    environment = {INTERPRET: "1"} if interpret else {}
+    trained = in_processes(functools.partial(write_cohort, run, spec), cohorts, workers, environment)
+    with closing(trained):
+        for cohort, digest in trained:
+            yield Ended(cohort, digest)
 
 
 def work(cohort: Cohort) -> int:
@@ -238,16 +200,3 @@ def train_cohort(spec: RunSpec, cohort: Cohort) -> bytes:
     except Exception as error:
         error.add_note(f"in cohort {cohort.name}; the shards before it are whole, and --resume goes on from there")
         raise
-
-
-def prepare_worker() -> None:
-    """Prepares a worker: Ctrl-C is the parent's to answer, and a worker does not outlive its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)

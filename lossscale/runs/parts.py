@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,7 +20,8 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from ..support.files import write_bytes, write_json
-from .executor import prepare_worker
+from ..support.interrupts import check
+from .workers import in_processes
 
 PARTS: Final = "parts"
 _DIGESTS: Final = "digests.json"
@@ -64,9 +65,9 @@ def advance(
     total, done, begun = sum(part.work for part in left) or 1.0, 0.0, time.monotonic()
     watched = sys.stderr.isatty()
     quarter = 1
-    with _bar(watched) as bar:
+    with _bar(watched) as bar, closing(_made(run, left, workers)) as made:
         task = bar.add_task(title, total=total)
-        for part, digest in _made(run, left, workers):
+        for part, digest in made:
             digests[part.name] = digest
             write_json(run / PARTS / _DIGESTS, dict(sorted(digests.items())))
             done += part.work
@@ -94,24 +95,14 @@ def _bar(watched: bool) -> Bar:
     return Bar(*columns, console=Console(stderr=True), transient=True, disable=not watched)
 
 
-def _made(run: Path, parts: Sequence[Part], workers: int | None) -> Iterator[tuple[Part, str]]:
+def _made(run: Path, parts: Sequence[Part], workers: int | None) -> Generator[tuple[Part, str]]:
     count = min(len(os.sched_getaffinity(0)) if workers is None else workers, len(parts))
-    if count <= 1:
-        for part in parts:
-            yield part, _make(run, part)
+    if count > 1:
+        yield from in_processes(functools.partial(_make, run), parts, count)
         return
-    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=prepare_worker)
-    try:
-        submitted = {executor.submit(_make, run, part): part for part in parts}
-        for future in as_completed(submitted):
-            yield submitted[future], future.result()
-    except BaseException:
-        # An interrupt or a failure: what is being made is made again on a resume, so nothing is waited for.
-        for process in list((executor._processes or {}).values()):
-            process.kill()
-        executor.shutdown(wait=False, cancel_futures=True)
-        raise
-    executor.shutdown(wait=True)
+    for part in parts:
+        check()
+        yield part, _make(run, part)
 
 
 def _make(run: Path, part: Part) -> str:

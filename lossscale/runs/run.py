@@ -12,6 +12,7 @@ from ..design.spec import Cohort
 from ..design.study import Study, StudyContext
 from ..support.errors import InputError
 from ..support.files import make_directory, remove_leftovers
+from ..support.interrupts import check
 from ..support.output import Output
 from . import records
 from .executor import Executor, Local
@@ -59,6 +60,7 @@ def run_study(
     """
     executor = executor or Local(choices.executor, choices.workers)
     manifest = executor.plan(study, choices)
+    check()
     run_state(run, manifest, resume=choices.resume)
     with (
         _as_it_was(run),
@@ -104,6 +106,7 @@ def run_share(
     assert share is not None, "a share is what this runs"
     executor = executor or Local(choices.executor, choices.workers)
     manifest = executor.plan(study, choices)
+    check()
     run_state(run, manifest, resume=True, joining="--shard")
     make_directory(run)
     with locked(run, shared=True), _resumable(f"the same command (run directory {run})"):
@@ -198,6 +201,7 @@ def _advance(
             writer.wrote(one.cohort.name, one.digest)
             checksums[one.cohort.name] = one.digest
             progress.done(one.cohort)
+            check()
     return checksums, True
 
 

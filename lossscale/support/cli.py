@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import InputError, check_choice, one_line
+from .interrupts import noted
 
 DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -85,7 +86,7 @@ def run_app(app: typer.Typer, prog: str, argv: Sequence[str] | None = None) -> i
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     _typed.set(shlex.join([*prog.split(), *arguments]))
     try:
-        with group.make_context(prog, arguments) as context:
+        with noted(), group.make_context(prog, arguments) as context:
             result = group.invoke(context)
         return result if isinstance(result, int) else 0
     except typer.Exit as done:

@@ -1,0 +1,174 @@
+"""Worker processes: what they do is what one process does, and none is left behind, whenever Ctrl-C comes."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lossscale.runs.workers import WorkerLost, in_processes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MOMENTS = """
+import itertools, multiprocessing, os, signal, sys, time
+from multiprocessing import util
+from pathlib import Path
+
+def press():
+    os.killpg(0, signal.SIGINT)  # as a terminal does: to every process of the command
+
+if __name__ == "__mp_main__" and os.environ.get("PRESS") == "import":
+    press()
+
+from lossscale.runs import workers
+
+def blocked(number):
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+def task(number):
+    if os.environ.get("PRESS") == "task":
+        press()
+    if os.environ.get("PRESS") != "none":
+        time.sleep(60 if number else 0)
+    return number
+
+def pressing(module, name, call, late):
+    plain, calls = getattr(module, name), itertools.count()
+    def wrapped(*arguments, **named):
+        pressed = next(calls) == call
+        if pressed and not late:
+            press()
+        result = plain(*arguments, **named)
+        if pressed and late:
+            press()
+        return result
+    setattr(module, name, wrapped)
+    return lambda: setattr(module, name, plain)
+
+def children():
+    found = [int(each) for path in Path("/proc/self/task").glob("*/children") for each in path.read_text().split()]
+    return [each for each in found if b"resource_tracker" not in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+def consume(name):
+    for number, _ in workers.in_processes(task, range(4), 2):
+        if name == "consumer":
+            press()
+
+if __name__ == "__main__":
+    patched = {
+        "before the fork of the first": (util, "spawnv_passfds", 0, False),
+        "after the fork of the first": (util, "spawnv_passfds", 0, True),
+        "between two": (workers, "_start", 0, True),
+        "before the fork of the second": (util, "spawnv_passfds", 1, False),
+        "after the fork of the second": (util, "spawnv_passfds", 1, True),
+        "after the last start": (workers, "_start", 1, True),
+        "before the wait": (workers, "wait", 0, False),
+        "after the wait": (workers, "wait", 0, True),
+        "before an answer": (workers, "_answer", 0, False),
+        "before another task": (workers, "_hand", 0, False),
+        "at the end of a worker": (workers, "_end", 0, False),
+        "after the last": (workers, "_end", 1, True),
+    }
+    print(dict(workers.in_processes(blocked, range(2), 2)))  # the first start is multiprocessing's tracker's too
+    for name in ("import", "task", "consumer", *patched):
+        # Where the workers are to come to their end they must not be slow.
+        os.environ["PRESS"] = "none" if "last" in name or "end of" in name else name
+        undo = pressing(*patched[name]) if name in patched else lambda: None
+        try:
+            consume(name)
+            print(name, "lost")
+        except KeyboardInterrupt:
+            print(name, "answered", *children())
+        undo()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+
+
+def test_an_interrupt_at_any_moment_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "moments.py").write_text(MOMENTS)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "moments.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
+    first, *moments = done.stdout.splitlines()
+    assert first in ("{0: True, 1: True}", "{1: True, 0: True}")
+    assert len(moments) == 15 and all(line.endswith(" answered") for line in moments), done.stdout
+
+
+def square(number: int) -> tuple[int, int, str | None]:
+    return number * number, os.getpid(), os.environ.get("OF_WORKERS")
+
+
+def fail(number: int) -> int:
+    if number == 2:
+        error = KeyError("two")
+        error.add_note("noted there")
+        raise error
+    return number
+
+
+class Private(Exception):
+    """An exception that can be sent but not received."""
+
+    def __init__(self, words: str, more: str) -> None:
+        super().__init__(words + more)
+
+
+def raise_private(number: int) -> None:
+    raise Private("not ", "sent")
+
+
+def die(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(number: int) -> None:
+    os._exit(3)
+
+
+def test_tasks_are_done_by_processes_of_their_own() -> None:
+    found = dict(in_processes(square, range(7), 2, {"OF_WORKERS": "x"}))
+    assert {task: result for task, (result, _, _) in found.items()} == {task: task * task for task in range(7)}
+    processes = {process for _, process, _ in found.values()}
+    assert len(processes) == 2 and os.getpid() not in processes
+    assert {value for _, _, value in found.values()} == {"x"} and "OF_WORKERS" not in os.environ
+    assert list(in_processes(square, [], 2)) == []
+
+
+def test_tasks_are_taken_when_a_worker_is_free() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[int]:
+        for number in itertools.count():
+            taken.append(number)
+            yield number
+
+    with closing(in_processes(square, endless(), 1)) as done:
+        assert [task for task, _ in itertools.islice(done, 3)] == [0, 1, 2]
+    assert taken == [0, 1, 2, 3]
+
+
+def test_an_exception_comes_with_the_traceback_there() -> None:
+    with pytest.raises(KeyError, match="two") as caught:
+        list(in_processes(fail, range(9), 1))
+    assert caught.value.__notes__ == ["noted there"] and "in fail\n    raise error" in str(caught.value.__cause__)
+    with pytest.raises(RuntimeError, match="Private: not sent"):
+        list(in_processes(raise_private, range(2), 1))
+
+
+@pytest.mark.parametrize(("work", "how"), [(die, "by signal 9"), (leave, "with exit code 3")])
+def test_a_lost_worker_says_at_what(work: object, how: str) -> None:
+    with pytest.raises(WorkerLost, match=f"a worker process ended {how} in the middle of 5"):
+        list(in_processes(work, [5], 1))  # type: ignore[arg-type]
