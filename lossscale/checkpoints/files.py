@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,8 @@ _DEEPEST: Final = 6
 """How many containers deep a checkpoint is searched."""
 _SAVE: Final = "save one with torch.save(optimizer.state_dict(), FILE)"
 _PLAIN: Final = "float(lr), list(betas), full_tensor(), dequantize()"
+_TO_FILE: Final = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY FILE"
+"""How a distributed checkpoint becomes one of torch.save."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,11 @@ def read_checkpoint(path: Path, key: str | None, argument: str) -> Checkpoint:
     document = read_file(path, argument)
     found = dict(find_states(document))
     if not found:
-        keys = f"its keys are {', '.join(map(str, list(document)[:8]))}; " if isinstance(document, dict) else ""
+        keys = (
+            f"its keys are {', '.join(map(str, list(document)[:8]))}; "
+            if isinstance(document, dict) and document
+            else ""
+        )
         raise InputError(argument, path, f"holds no optimizer's state_dict; {keys}{_SAVE}")
     if key is None and "" not in found:
         places = " or ".join(f"{KEY} {place}" for place in found)
@@ -75,13 +83,22 @@ def read_checkpoint(path: Path, key: str | None, argument: str) -> Checkpoint:
     return Checkpoint(path=path, document=document, key=where, state_dict=state_dict, others=others, argument=argument)
 
 
-def find_states(document: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every optimizer's state_dict in a document with its place, such as ``optimizer_states.0``."""
+def find_states(
+    document: Any, place: str = "", depth: int = 0, seen: set[int] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every optimizer's state_dict in a document with its (first) place, such as ``optimizer_states.0``."""
+    seen = set() if seen is None else seen
+    if id(document) in seen:  # a file keeps one object once, however often it is named, inside itself too
+        return
     if _is_state(document):
+        seen.add(id(document))
         yield place, document
     elif depth < _DEEPEST:
-        for name, inner in children(document):
-            yield from find_states(inner, f"{place}.{name}" if place else str(name), depth + 1)
+        inside = list(children(document))
+        if inside:
+            seen.add(id(document))
+        for name, inner in inside:
+            yield from find_states(inner, f"{place}.{name}" if place else str(name), depth + 1, seen)
 
 
 def children(document: Any) -> Iterator[tuple[Any, Any]]:
@@ -107,9 +124,12 @@ def read_file(path: Path, argument: str) -> Any:
     import torch
 
     try:
-        with torch.serialization.safe_globals(_harmless()):
+        # Storages of old files warn of being old.
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
+        if path.is_dir():
+            raise InputError(argument, path, f"is a directory; give a file, or make one of it: {_TO_FILE}") from error
         raise InputError(argument, path, f"cannot be read ({error.strerror or error}); give a file that can") from error
     except Exception as error:  # torch reads any bytes as a pickle, and fails in as many ways
         refused = _refused_types(path, str(error))
@@ -119,12 +139,22 @@ def read_file(path: Path, argument: str) -> Any:
         raise InputError(argument, path, remedy) from error
 
 
-def write_file(document: Any, out: Path, argument: str) -> None:
-    """Writes the document as torch.save does, whole or not at all."""
+def write_files(documents: Sequence[tuple[Any, Path, str]]) -> None:
+    """Writes each document to its place as torch.save does: whole, and none of them where one cannot be written.
+
+    Args:
+        documents: what, where, and what an error calls the place.
+
+    Raises:
+        InputError: a place cannot be written.
+    """
     import torch
 
-    with whole_file(out, argument=argument) as temporary, temporary.open("wb") as file:
-        torch.save(document, file)
+    with ExitStack() as stack:
+        places = [stack.enter_context(whole_file(path, argument=argument)) for _, path, argument in documents]
+        for (document, _, _), temporary in zip(documents, places, strict=True):
+            with temporary.open("wb") as file:
+                torch.save(document, file)
 
 
 def _plain_dict(factory: Any = None, *items: Any) -> dict[Any, Any]:

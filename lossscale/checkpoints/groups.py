@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..design.options import make_record
+from ..support.arguments import number_in, shown
 from ..support.errors import InputError
 from .files import Checkpoint
 
@@ -56,7 +58,11 @@ def read_group(algorithm: Algorithm, group: Mapping[str, Any], at: Checkpoint) -
     try:
         values = group_values(algorithm, group)
     except ValueError as error:
-        raise InputError(at.argument, at.path, f"{error}; give a file that torch wrote") from error
+        raise InputError(at.argument, at.path, f"its {error}; give a file that torch wrote") from error
+    infinite = [name for name, value in values.items() if not _is_finite(value)]
+    if infinite:
+        remedy = f"its {infinite[0]} is {shown(values[infinite[0]])}, no finite number; give a file that torch wrote"
+        raise InputError(at.argument, at.path, remedy)
     known = {*names, *GROUP_RATES, *_NOT_SCALED}
     return Group(
         record=make_record(algorithm, values, at.argument, str(at.path)),
@@ -83,6 +89,10 @@ def absent_names(algorithm: Algorithm, group: Mapping[str, Any]) -> tuple[str, .
     return tuple(name for name in names if name not in group and name not in _ADDED_LATER)
 
 
+def _is_finite(value: Any) -> bool:
+    return all(map(math.isfinite, value if isinstance(value, tuple) else (value,)))
+
+
 def _is_number(value: Any) -> bool:
     import torch
 
@@ -90,12 +100,14 @@ def _is_number(value: Any) -> bool:
 
 
 def number_of(name: str, value: Any, argument: str, path: Path) -> float:
-    """A value that has to be a number.
+    """A value that has to be a finite number.
 
     Raises:
         InputError: it is none.
     """
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(argument, path, f"{name} is {value!r}, no number; give a file that torch wrote") from error
+    number = number_in(value)
+    if number is None or not math.isfinite(number):
+        raise InputError(
+            argument, path, f"its {name} is {shown(value)}, no finite number; give a file that torch wrote"
+        )
+    return number

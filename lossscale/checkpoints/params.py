@@ -22,18 +22,32 @@ def parameters_beside(at: Checkpoint) -> tuple[dict[Any, tuple[str, Tensor]], st
     the file holds a module's state_dict whose tensors, buffers apart, have the shapes of the states in their order.
     """
     groups = at.state_dict["param_groups"]
-    places = [place for group in groups for place in group.get("params", ())]
-    names = [name for group in groups for name in group.get("param_names", ())]
+    places = [place for group in groups for place in group["params"]]
+    names = _names(groups, places)
     modules = list(_modules(at.document))
-    for module in modules:
-        if len(names) == len(places) and all(name in module for name in names):
-            return {place: (name, module[name]) for place, name in zip(places, names, strict=True)}, "by name"
     shapes = [_shape(at.state_dict["state"].get(place)) for place in places]
+    named = [module for module in modules if names and all(name in module for name in names)]
+    for module in named:
+        tensors = [module[name] for name in names]
+        if _fit(shapes, tensors):
+            return dict(zip(places, zip(names, tensors, strict=True), strict=True)), "by name"
+    if named:
+        return {}, "those that its groups name have other shapes than the states"
     for module in modules:
         kept = [(name, tensor) for name, tensor in module.items() if name.rpartition(".")[2] not in _BUFFERS]
         if len(kept) == len(places) and _fit(shapes, [tensor for _, tensor in kept]):
             return dict(zip(places, kept, strict=True)), "by order and shape"
     return {}, "the file holds no parameters that fit" if modules else "the file holds no parameters"
+
+
+def _names(groups: Sequence[Mapping[str, Any]], places: Sequence[Any]) -> list[str]:
+    """The parameters' names in the groups, or their places where those are names (as FSDP saves them); else nothing."""
+    lists = [group.get("param_names") for group in groups]
+    names = [name for found in lists if isinstance(found, list | tuple) for name in found]
+    for several in (names, places):
+        if len(several) == len(places) and all(isinstance(name, str) for name in several):
+            return list(several)
+    return []
 
 
 def _modules(document: Any, depth: int = 0) -> Iterator[Mapping[str, Tensor]]:

@@ -65,6 +65,13 @@ def _all(e: Elements, numbers: Numbers, fp16: bool) -> Iterator[_Found]:
     if bad > 0:
         text = f"{bad:.2%} of the states are infinite or NaN{_worst(e, numbers, 'nonfinite_state')}: go back to a "
         yield "nonfinite-state", bad, text + "checkpoint from before, with a smaller loss scale or clipping"
+    negative = found.get("v_negative", 0.0)
+    if negative > 0:
+        text = f"{negative:.2%} of v are below 0{_worst(e, numbers, 'v_negative')}, which no step of "
+        text += (
+            f"{e.algorithm.title} makes, and have no root: the state is damaged, or another optimizer's; go back to a "
+        )
+        yield "negative-v", negative, text + "checkpoint from before"
     yield from _of_eps(e, numbers)
     underflow = found.get("fp16_underflow", 0.0)
     if fp16 and underflow >= UNDERFLOW:
@@ -97,7 +104,7 @@ def _of_eps(e: Elements, numbers: Numbers) -> Iterator[_Found]:
         text = f"v is 0 in {found.get('v_zero_moving', 0.0):.2%} of the elements and they are updated all the same, by "
         text += f"m/eps: {moving:.1%} of the whole update{_worst(e, numbers, 'v_zero_update')}"
         yield "zero-v", moving, text + ": keep v in float32, or multiply the loss"
-    elif infinite > 0 and found.get("nonfinite_state", 0.0) == 0:
+    elif infinite > 0 and not found.get("nonfinite_state") and not found.get("v_negative"):
         text = f"{infinite:.2%} of the updates are infinite or NaN, with v = 0 and eps = {e.eps or 0:g}"
         yield "nonfinite-update", infinite, text + ": give an eps above 0, or keep v in float32"
     absorbed, compute = found.get("eps_absorbed", 0.0), {layer.compute.name for layer in e.layers}

@@ -36,6 +36,7 @@ MEANING: Final = {
     "grad_zero": "share of gradients that are 0",
     "fp16_underflow": "share of gradients other than 0 with |g·scale| < 2^-14",
     "nonfinite_state": "share of states that are infinite or NaN",
+    "v_negative": "share of v below 0, which no step makes",
     "nonfinite_update": "share of updates that are infinite or NaN",
     "root_negative": "share of centered second moments below 0",
     **{f"eps_over_r_q{round(100 * level):02d}": f"{level:.0%} quantile of eps/r over v > 0" for level in QUANTILES},
@@ -126,6 +127,12 @@ def _shares(e: Elements) -> Iterator[tuple[str, tuple[Array, Array]]]:
         if not math.isfinite(array.sum()):
             bad |= ~np.isfinite(array)
     yield "nonfinite_state", (bad, every)
+    negative = np.zeros_like(every)
+    for kept in e.algorithm.states:
+        if kept.degree == 2 and kept.name in e.states:
+            negative |= e.states[kept.name].numpy() < 0
+    if negative.any():
+        yield "v_negative", (negative, every)
     update = None if e.update is None else e.update.numpy()
     size = None
     if update is not None:

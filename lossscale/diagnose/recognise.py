@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 from kernels import ALGORITHMS, Algorithm
+
+from ..support.arguments import flag_in, number_in, shown
 
 MASTER = "master_param"
 """The state that holds a narrow parameter's float32 master."""
@@ -52,21 +55,30 @@ def group_values(algorithm: Algorithm, group: Mapping[str, Any]) -> dict[str, An
     """The hyperparameters that a parameter group holds, as Python's numbers; without those it lacks.
 
     Raises:
-        ValueError: one is no number.
+        ValueError: one is no number, or no switch, where the algorithm has one.
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(algorithm.hyperparameters):
         if field.name not in group:
             continue
-        value = group[field.name]
-        try:
-            if isinstance(field.default, tuple):
-                values[field.name] = tuple(float(item) for item in value)
-            else:
-                values[field.name] = bool(value) if isinstance(field.default, bool) else float(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{field.name} is {value!r}") from error
+        value, default = group[field.name], field.default
+        found: Any
+        if isinstance(default, tuple):
+            several = tuple(map(number_in, value)) if _is_sequence(value) else ()
+            found = None if len(several) != len(default) or None in several else several
+        else:
+            found = flag_in(value) if isinstance(default, bool) else number_in(value)
+        if found is None:
+            kind = "True or False" if isinstance(default, bool) else "a number"
+            kind = f"a list of {len(default)} numbers" if isinstance(default, tuple) else kind
+            raise ValueError(f"{field.name} is {shown(value)}, where {kind} belongs")
+        values[field.name] = found
     return values
+
+
+def _is_sequence(value: Any) -> bool:
+    """Whether it has numbers one after another: a list, a tuple, or a tensor of one dimension."""
+    return isinstance(value, list | tuple) or (isinstance(value, torch.Tensor) and value.dim() == 1)
 
 
 def hyper_of(algorithm: Algorithm, group: Mapping[str, Any]) -> Any:

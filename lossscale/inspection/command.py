@@ -11,7 +11,6 @@ from ..checkpoints.files import KEY, read_checkpoint
 from ..checkpoints.recognise import OPTIMIZER, saved_by
 from ..design.options import find_algorithm
 from ..support.cli import JsonOption
-from ..support.errors import InputError
 from ..support.output import Output
 
 CHECKPOINT = "CHECKPOINT"
@@ -41,8 +40,6 @@ def command(
     """
     read = read_checkpoint(checkpoint, key, CHECKPOINT)
     candidates = saved_by(read) if optimizer is None else (find_algorithm(OPTIMIZER, optimizer),)
-    if not read.state_dict["state"]:
-        raise InputError(CHECKPOINT, checkpoint, "holds no states yet; save the optimizer after a step")
     from .report import Inspection
 
     found = Inspection(read, candidates[0])

@@ -12,11 +12,11 @@ from kernels import Algorithm
 from ..checkpoints.files import Checkpoint
 from ..checkpoints.groups import read_group
 from ..checkpoints.params import parameters_beside
+from ..checkpoints.states import Kept, kind_without_products, read_states
 from ..diagnose import findings, margins, numbers
 from ..diagnose.elements import Elements, format_of, layer_of, second_moment, steps_seen
-from ..diagnose.recognise import MASTER, missing_states, sums_exactly
+from ..diagnose.recognise import MASTER, sums_exactly
 from ..diagnose.sampling import counts, joined, places, take
-from ..support.errors import InputError
 
 _ELEMENTS: Final = 2**20
 """Elements of a group that are looked at."""
@@ -43,11 +43,14 @@ class Inspection:
 
     def __init__(self, at: Checkpoint, algorithm: Algorithm) -> None:
         self._at, self._algorithm = at, algorithm
-        self._params, self._how = parameters_beside(at)
         self._groups = [read_group(algorithm, group, at) for group in at.state_dict["param_groups"]]
+        states = read_states(at, algorithm, self._groups)
+        self._params, self._how = parameters_beside(at)
+        self.stateless = not any(states)
+        """Whether there are no states at all."""
         self.left_out = 0
-        """Parameters without a state, or with one in a dtype that is not known."""
-        self._elements = [self._of_group(place) for place in range(len(self._groups))]
+        """Parameters without a state, before their first step, or with one in a dtype that is not known."""
+        self._elements = [self._of_group(place, kept) for place, kept in enumerate(states)]
         self._numbers = [None if e is None else numbers.count(e) for e in self._elements]
         self.warnings: list[findings.Finding] = []
         """What deserves one, group by group."""
@@ -87,13 +90,18 @@ class Inspection:
         yield f"{self._at.path} was saved by {titles}; parameters: {self._how}."
         if len(candidates) > 1:
             yield f"Read as {candidates[0].title}'s, by which only the decay differs: name one with --optimizer."
+        if self.stateless:
+            yield "It holds no states, as before the first step or under SGD without momentum."
         some = [elements for elements in self._elements if elements is not None]
         if any(elements.update_is_typical for elements in some):
             yield "It holds no gradients: updates are those of gradients as large as r."
         if any(elements.eps is not None and not numbers.settled(elements) for elements in some):
             yield "v has seen fewer steps than it remembers: no quantiles of eps/r yet."
         if self.left_out:
-            yield f"{self.left_out} parameters are left out: no state, or one that is none of fp32, bf16 and fp16."
+            yield (
+                f"{self.left_out} parameters are left out: no state, no step taken yet, or a state that is none of "
+                "fp32, bf16 and fp16."
+            )
         absent = {name: getattr(group.record, name) for group in self._groups for name in group.absent}
         if absent:
             taken = ", ".join(f"{name} {value}" for name, value in absent.items())
@@ -101,12 +109,13 @@ class Inspection:
         if self._at.others:
             yield f"It holds other optimizers too: {', '.join(self._at.others) or 'at its top'}."
 
-    def _of_group(self, number: int) -> Elements | None:
+    def _of_group(self, number: int, states: Kept) -> Elements | None:
         group, hyper = self._at.state_dict["param_groups"][number], self._groups[number].record
-        kept = self._kept(group, hyper)
+        names = self._algorithm.state_names(hyper)
+        kept = [(place, entry) for place, entry in states if names and self._is_readable(entry, names)]
+        self.left_out += len(group["params"]) - len(kept)
         if not kept:
             return None
-        names = self._algorithm.state_names(hyper)
         sizes = [_first(entry, names).numel() for _, entry in kept]
         looked = counts(sizes, _ELEMENTS)
         where = [places(size, count) for size, count in zip(sizes, looked, strict=True)]
@@ -122,7 +131,7 @@ class Inspection:
                 size,
                 param if param is not None else _first(entry, names),
                 entry.get(v) if v is not None else None,
-                fused=bool(group.get("fused")),
+                fused=group.get("fused") is True,
             )
             for (place, entry), param, size, count in zip(kept, params, sizes, looked, strict=True)
         )
@@ -141,23 +150,11 @@ class Inspection:
             or sums_exactly(str(name) for name, value in group.items() if value is True),
         )
 
-    def _kept(self, group: Mapping[str, Any], hyper: Any) -> list[tuple[Any, Mapping[str, Any]]]:
-        """The parameters of a group whose states can be read, with their entries."""
-        names = self._algorithm.state_names(hyper)
-        found = []
-        for place in group.get("params", ()):
-            entry = self._at.state_dict["state"].get(place) or {}
-            missing = missing_states(self._algorithm, entry) or [name for name in names if entry.get(name) is None]
-            if entry and missing:
-                remedy = f"has no {', '.join(missing)} for parameter {place}, so it is not {self._algorithm.title}'s"
-                raise InputError(self._at.argument, self._at.path, f"{remedy}; name the optimizer that saved it")
-            tensors = [entry[name] for name in names] if entry else []
-            readable = all(isinstance(it, Tensor) and format_of(it) is not None for it in tensors)
-            if not tensors or not readable or not tensors[0].numel():
-                self.left_out += 1
-                continue
-            found.append((place, entry))
-        return found
+    def _is_readable(self, entry: Mapping[str, Any], names: Sequence[str]) -> bool:
+        """Whether there are elements of known formats, and a step has been taken."""
+        tensors = [entry[name] for name in names]
+        stepped = not self._algorithm.stateful_step or float(entry["step"]) > 0
+        return stepped and all(format_of(tensor) is not None for tensor in tensors) and bool(tensors[0].numel())
 
 
 def _first(entry: Mapping[str, Any], names: Sequence[str]) -> Tensor:
@@ -167,7 +164,8 @@ def _first(entry: Mapping[str, Any], names: Sequence[str]) -> Tensor:
 
 def _fitting(param: Tensor | None, size: int) -> Tensor | None:
     """A parameter that can stand beside states of that size."""
-    return param if param is not None and format_of(param) is not None and param.numel() == size else None
+    usable = param is not None and kind_without_products(param) is None and format_of(param) is not None
+    return param if usable and param is not None and param.numel() == size else None
 
 
 def _fewest(step: float | Tensor) -> float:

@@ -138,6 +138,11 @@ def sentences(case: Case, found: list[dict[str, Any]], states: list[dict[str, An
             f"{case.lost.nonfinite} elements of the state are infinite or NaN and stay so: the run had broken before, "
             "and no scale mends it."
         )
+    if case.lost.negative:
+        yield (
+            f"{case.lost.negative} elements of averages of squares are below 0 and stay so: no step of "
+            f"{case.algorithm.title} makes them, so the file is damaged, or another optimizer's."
+        )
     if case.checkpoint is not None:
         yield from _about_the_file(case, case.checkpoint)
 
@@ -185,6 +190,8 @@ def _about_the_file(case: Case, at: Checkpoint) -> Iterator[str]:
         f"{at.path} counts as trained before the loss was multiplied by {case.scale}, and its run goes on as it was. "
         "If it was trained under a factor that is gone now, 16 say, the scale is the inverse, 1/16."
     )
+    if case.lost.stateless:
+        yield "It holds no states, as before the first step or under SGD without momentum."
     absent = {name: getattr(group.record, name) for group in case.groups for name in group.absent}
     if absent:
         taken = ", ".join(f"{name} {value}" for name, value in absent.items())

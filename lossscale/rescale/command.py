@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..checkpoints.files import KEY, TORCH_ENDINGS, Checkpoint, read_checkpoint, read_file, write_file
+from ..checkpoints.files import KEY, TORCH_ENDINGS, Checkpoint, read_checkpoint, read_file, write_files
 from ..checkpoints.groups import Group, read_group
 from ..design.options import check_finite, find_algorithm, make_record
 from ..design.scales import parse_scale
@@ -91,7 +91,7 @@ def command(
     lost = Lost()
     inside: list[dict[str, Any]] = []
     if read is not None:
-        lost = rescale_states(algorithm, read, given, factor)
+        lost = rescale_states(algorithm, read, groups, given, factor)
         for group, record, by in zip(read.state_dict["param_groups"], then, lr_by, strict=True):
             write_group(algorithm, group, record, by)
         if lr_by[0] != 1 and not read.others:  # with several optimizers, whose schedulers they are is not known
@@ -120,17 +120,15 @@ def command(
     found = rows(case)
     states = state_rows(case, given)
     with Output(as_json) as output:
-        if out is not None and read is not None:
-            write_file(read.document, out, "--out")
-        if scheduler_out is not None:
-            write_file(document, scheduler_out, SCHEDULER_OUT)
+        written = [(read.document, out, "--out")] if out is not None and read is not None else []
+        written += [(document, scheduler_out, SCHEDULER_OUT)] if scheduler_out is not None else []
+        write_files(written)
         shown = table_rows([*found, *rate_rows(case)])
         output.table(shown, scale=factor, states=states, exact=case.exact, written=out)
         for line in sentences(case, found, states):
             output.note(line)
-        for written in (out, scheduler_out):
-            if written is not None:
-                output.note(f"written to {written}")
+        for _, path, _ in written:
+            output.note(f"written to {path}")
 
 
 def _check_together(

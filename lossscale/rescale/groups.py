@@ -51,9 +51,10 @@ def scale_file_rates(
             if document.get(name) is None:
                 continue
             old = document[name]
-            numbers = [number_of(name, item, argument, path) for item in (old if isinstance(old, list) else [old])]
+            several = isinstance(old, list | tuple)
+            numbers = [number_of(name, item, argument, path) for item in (old if several else [old])]
             check_finite(SimpleNamespace(**{name: max(map(abs, numbers), default=0.0) * by}), "--scale", f"{by:g}")
-            document[name] = [item * by for item in old] if isinstance(old, list) else old * by
+            document[name] = type(old)(item * by for item in old) if several else old * by
             rows.append({"rate": f"{place}{name}", "now": numbers, "set_to": [item * by for item in numbers]})
     for name, inner in children(document):
         if not (isinstance(inner, dict) and "param_groups" in inner):

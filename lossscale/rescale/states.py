@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..checkpoints.files import Checkpoint
+from ..checkpoints.groups import Group
+from ..checkpoints.states import read_states
 from ..support.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,11 +28,15 @@ class Lost:
         zeros: elements that became 0.
         rounded: elements that are not the exact product, those zeros included.
         nonfinite: elements that were infinite or NaN before, and stay so.
+        negative: elements of averages of squares that were below 0 before, and stay so.
+        stateless: whether there are no states.
     """
 
     zeros: int = 0
     rounded: int = 0
     nonfinite: int = 0
+    negative: int = 0
+    stateless: bool = False
 
 
 def parse_degrees(algorithm: Algorithm, texts: list[str]) -> dict[str, int]:
@@ -57,29 +63,36 @@ def parse_degrees(algorithm: Algorithm, texts: list[str]) -> dict[str, int]:
     return degrees
 
 
-def rescale_states(algorithm: Algorithm, checkpoint: Checkpoint, given: Mapping[str, int], factor: float) -> Lost:
+def rescale_states(
+    algorithm: Algorithm, checkpoint: Checkpoint, groups: Sequence[Group], given: Mapping[str, int], factor: float
+) -> Lost:
     """Multiplies the states of a checkpoint by ``factor**degree``, in place.
 
     Args:
         algorithm: whose states they are.
         checkpoint: the file as read; it is worth nothing after an error.
+        groups: its groups as read.
         given: degrees of states that the algorithm does not keep.
         factor: what the loss was multiplied by.
 
     Raises:
-        InputError: a state is unknown, missing, or of a dtype that products cannot be kept in.
+        InputError: a state is unknown, or `read_states` refuses it.
     """
     entries = checkpoint.state_dict["state"]
     _check_names(algorithm, entries, given, checkpoint)
+    states = read_states(checkpoint, algorithm, groups, given)
+    squares = {state.name for state in algorithm.states if state.degree == 2}
     degrees = {**{state.name: state.degree for state in algorithm.states}, **given}
-    zeros = rounded = nonfinite = 0
+    zeros = rounded = nonfinite = negative = 0
     for entry in entries.values():
         for name, degree in degrees.items():
             if degree and entry.get(name) is not None:
-                entry[name], lost = _times(entry[name], factor**degree, name, checkpoint)
+                negative += _below_zero(entry[name]) if name in squares else 0
+                entry[name], lost = _times(entry[name], factor**degree, name)
                 zeros, rounded = zeros + lost.zeros, rounded + lost.rounded
                 nonfinite += lost.nonfinite
-    return Lost(zeros=zeros, rounded=rounded, nonfinite=nonfinite)
+    stateless = not any(states)
+    return Lost(zeros=zeros, rounded=rounded, nonfinite=nonfinite, negative=negative, stateless=stateless)
 
 
 def _check_names(algorithm: Algorithm, entries: Mapping[Any, Any], given: Mapping[str, int], at: Checkpoint) -> None:
@@ -95,12 +108,6 @@ def _check_names(algorithm: Algorithm, entries: Mapping[Any, Any], given: Mappin
     strange = [name for name in given if name not in found]
     if strange:
         raise InputError(DEGREE, strange[0], f"{at.path} has no such state; it has {', '.join(found) or 'none'}")
-    needed = [state.name for state in algorithm.states if state.always] if not given else []
-    for place, entry in entries.items():
-        missing = [name for name in needed if entry and entry.get(name) is None]
-        if missing:
-            remedy = f"has no {', '.join(missing)} for parameter {place}, so it is not {algorithm.title}'s"
-            raise InputError(at.argument, at.path, f"{remedy}; name the optimizer that saved it")
 
 
 def _names(entries: Mapping[Any, Any]) -> Iterator[str]:
@@ -108,30 +115,19 @@ def _names(entries: Mapping[Any, Any]) -> Iterator[str]:
         yield from map(str, entry)
 
 
-def _times(value: Any, by: float, name: str, at: Checkpoint) -> tuple[Any, Lost]:
+def _below_zero(value: Tensor) -> int:
+    return 0 if value.is_complex() else int((value < 0).sum())
+
+
+def _times(value: Any, by: float, name: str) -> tuple[Any, Lost]:
     import torch
 
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if not isinstance(value, torch.Tensor):
         return value * by, Lost()
-    kind = "complex" if type(value) is torch.Tensor and value.is_complex() else _kind(value)
-    if kind not in ("real", "complex"):
-        remedy = f"its {name} is {kind}, which holds no product; save it dequantised, as float32"
-        raise InputError(at.argument, at.path, remedy)
-    if kind == "complex":
-        parts, lost = _times_real(torch.view_as_real(value.resolve_conj()), by, name)
+    if value.is_complex():
+        parts, lost = _times_real(torch.view_as_real(value.detach().resolve_conj()), by, name)
         return torch.view_as_complex(parts), lost
     return _times_real(value, by, name)
-
-
-def _kind(value: Any) -> str:
-    import torch
-
-    if type(value) not in (torch.Tensor, torch.nn.Parameter):
-        return f"a {type(value).__name__}"
-    if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
-        return f"{value.layout} on {value.device.type}" if not value.is_quantized else "quantised"
-    widths = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    return "real" if value.dtype in widths else str(value.dtype)
 
 
 def _times_real(value: Tensor, by: float, name: str) -> tuple[Tensor, Lost]:

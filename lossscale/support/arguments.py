@@ -14,7 +14,7 @@ _LONGEST: Final = 80
 
 
 def whole_number(name: str, value: Any, *, least: int, example: int) -> int:
-    """The value as an int: an integer of Python or numpy, or a tensor with one in it and no dimension.
+    """The value as an int: an integer of Python or numpy, or a tensor of one element.
 
     Raises:
         TypeError: it is none; True and 2.0 are none either.
@@ -29,7 +29,7 @@ def whole_number(name: str, value: Any, *, least: int, example: int) -> int:
 
 
 def real_number(name: str, value: Any, fits: Callable[[float], bool], must: str) -> float:
-    """The value as a float: a number of Python or numpy, or a tensor with one in it and no dimension.
+    """The value as a float: a number of Python or numpy, or a tensor of one element.
 
     Args:
         name: the argument's.
@@ -41,16 +41,32 @@ def real_number(name: str, value: Any, fits: Callable[[float], bool], must: str)
         TypeError: it is no real number; True is none.
         ValueError: it does not fit.
     """
-    found = _item(value)
-    if isinstance(found, bool) or not isinstance(found, Real):
+    number = number_in(value)
+    if number is None:
         raise TypeError(f"{name} {shown(value)}: must be a number; {must}")
-    try:
-        number = float(found)
-    except OverflowError:  # an integer with more digits than a float has binades
-        number = math.inf if found > 0 else -math.inf  # type: ignore[operator]  # Real has no order in typeshed
     if math.isnan(number) or not fits(number):
         raise ValueError(f"{name} {shown(value)}: {must}")
     return number
+
+
+def number_in(value: Any) -> float | None:
+    """The real number that a value is, or that a tensor of one element holds; None for all else, True among it."""
+    found = _item(value)
+    if isinstance(found, bool) or not isinstance(found, Real):
+        return None
+    try:
+        return float(found)
+    except OverflowError:  # an integer with more digits than a float has binades
+        return math.inf if found > 0 else -math.inf  # type: ignore[operator]  # Real has no order in typeshed
+
+
+def flag_in(value: Any) -> bool | None:
+    """The switch that a value is: True, False, or a 1 or 0 of any kind of number; None for all else."""
+    found = _item(value)
+    if isinstance(found, bool):
+        return found
+    number = number_in(found)
+    return bool(number) if number in (0.0, 1.0) else None
 
 
 def switch(name: str, value: Any, *, optional: bool = False) -> Any:
@@ -71,5 +87,13 @@ def shown(value: Any) -> str:
 
 
 def _item(value: Any) -> Any:
-    """The number inside a tensor or array of no dimension."""
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    """The number inside a tensor or array of one element."""
+    if type(value) in (float, int, bool):
+        return value
+    count = value.numel() if hasattr(value, "numel") else getattr(value, "size", None)
+    if count != 1 or not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()
+    except RuntimeError:  # a meta tensor has none
+        return value

@@ -117,7 +117,7 @@ def test_a_complex_state_is_scaled_as_complex() -> None:
 def test_a_state_that_holds_no_product_is_refused(capsys: Capture, dtype: torch.dtype) -> None:
     state = torch.ones(2).to(dtype)
     assert rescale(adam_file(exp_avg=state, exp_avg_sq=state), optimizer="adam") == 2
-    assert f"exp_avg is {dtype}" in _error(capsys)
+    assert f"exp_avg of {dtype} for parameter 0, which holds no product" in _error(capsys)
 
 
 def test_an_unknown_state_needs_its_degree(capsys: Capture) -> None:
