@@ -178,7 +178,7 @@ def run(
         engine=engine,
         quick=quick,
         resume=resume,
-        share=None if shard is None else Share.parse(shard),
+        share=Share.chosen(shard, resume=resume, strict=strict),
         executor=executor,
         address=address,
         shards_by=shards_by,

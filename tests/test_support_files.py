@@ -8,6 +8,7 @@ import pytest
 
 from lossscale.support.errors import InputError
 from lossscale.support.files import (
+    made_directory,
     make_directory,
     remove_leftovers,
     whole_file,
@@ -35,6 +36,22 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         raise KeyError("a bug in the writer")
     assert target.read_bytes() == b"old"
     assert names(tmp_path) == ["summary.csv"]
+
+
+def test_a_failed_write_takes_its_directories_away_again(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for directory in (tmp_path / "old" / "new", tmp_path / "new" / "deep"):
+        with pytest.raises(KeyError), whole_file(directory / "x"):
+            raise KeyError("a bug in the writer")
+        with pytest.raises(KeyError), made_directory(directory):
+            raise KeyError("refused")
+        with pytest.raises(InputError):
+            write_text(directory / ("x" * 300) / "y", "a name that no file system takes")
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]
+    with pytest.raises(KeyError), made_directory(tmp_path / "new" / "deep"):
+        (tmp_path / "new" / "another's").touch()
+        raise KeyError("refused")
+    assert names(tmp_path / "new") == ["another's"]
 
 
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:

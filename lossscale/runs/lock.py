@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +23,10 @@ _UNAVAILABLE: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVA
 def locked(run: Path, *, shared: bool = False) -> Iterator[bool]:
     """Holds the directory against others; the kernel lets go of it when this process dies.
 
+    If the body raises, a lock that was made for it goes again, unless others hold it too.
+
     Args:
-        run: the directory, which is there.
+        run: the directory.
         shared: whether other processes may hold it so too.
 
     Yields:
@@ -33,17 +35,49 @@ def locked(run: Path, *, shared: bool = False) -> Iterator[bool]:
     Raises:
         InputError: if another process holds it.
     """
-    with writable("--out", run):
-        descriptor = os.open(run / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor, held, made = _hold(run, shared=shared)
     try:
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            held = True
-        except OSError as error:
-            if error.errno not in _UNAVAILABLE:
-                remedy = "another process is writing this run; wait for it or give another --out"
-                raise InputError("--out", run, remedy) from error
-            held = False
         yield held
+    except BaseException:
+        if held and made:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (run / LOCK).unlink()
+        raise
     finally:
         os.close(descriptor)
+
+
+def _hold(run: Path, *, shared: bool) -> tuple[int, bool, bool]:
+    """The descriptor, whether it is held, and whether this made the file."""
+    while True:
+        descriptor, made = _open(run)
+        try:
+            held = _lock(descriptor, run, shared=shared)
+            # Another process may have taken the file away between the two.
+            with writable("--out", run), suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), (run / LOCK).stat()):
+                    return descriptor, held, made
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _open(run: Path) -> tuple[int, bool]:
+    with writable("--out", run):
+        run.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            return os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+        return os.open(run / LOCK, os.O_RDWR | os.O_CREAT, 0o666), False
+
+
+def _lock(descriptor: int, run: Path, *, shared: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _UNAVAILABLE:
+            return False
+        remedy = "another process is writing this run; wait for it or give another --out"
+        raise InputError("--out", run, remedy) from error
+    return True

@@ -10,13 +10,12 @@ from typing import Any, Final
 
 from ..design.spec import Cohort
 from ..design.study import Study, StudyContext
-from ..support.errors import InputError
-from ..support.files import make_directory, remove_leftovers
+from ..support.files import made_directory, make_directory, remove_leftovers
 from ..support.interrupts import check
 from ..support.output import Output
 from . import records
 from .executor import Executor, Local
-from .lock import LOCK, locked
+from .lock import locked
 from .planning import Choices
 from .progress import Progress
 from .records import Manifest
@@ -62,11 +61,7 @@ def run_study(
     manifest = executor.plan(study, choices)
     check()
     run_state(run, manifest, resume=choices.resume)
-    with (
-        _as_it_was(run),
-        locked(make_directory(run)) as alone,
-        _resumable(f"--resume (run directory {run})"),
-    ):
+    with made_directory(run), locked(run) as alone, _resumable(f"--resume (run directory {run})"):
         # Looked at again: another process may have finished it before we were alone.
         state = run_state(run, manifest, resume=choices.resume)
         if state is RunState.FINISHED and not same_sources(run, manifest):
@@ -108,8 +103,7 @@ def run_share(
     manifest = executor.plan(study, choices)
     check()
     run_state(run, manifest, resume=True, joining="--shard")
-    make_directory(run)
-    with locked(run, shared=True), _resumable(f"the same command (run directory {run})"):
+    with made_directory(run), locked(run, shared=True), _resumable(f"the same command (run directory {run})"):
         state = run_state(run, manifest, resume=True, joining="--shard")
         executor.check(run, manifest)
         if state is RunState.NEW and not records.create_manifest(run, manifest):
@@ -123,19 +117,6 @@ def run_share(
         output.note(f"{study.name}: shard {share} is written to {run}; {hint}")
     pairs = sum(cohort.kept for cohort in cohorts) * len(spec.pairings)
     return {"study": study.name, "shard": str(share), "cohorts": len(cohorts), "pairs": pairs}
-
-
-@contextmanager
-def _as_it_was(run: Path) -> Iterator[None]:
-    """Takes a new directory away again if it was refused before anything was written to it."""
-    new = not run.exists()
-    try:
-        yield
-    except InputError:
-        if new and run.is_dir() and [path.name for path in run.glob("*")] in ([], [LOCK]):
-            (run / LOCK).unlink(missing_ok=True)
-            run.rmdir()
-        raise
 
 
 @contextmanager

@@ -32,6 +32,24 @@ class Share:
             raise InputError(argument, text, "is no share of a run; give i/N with i from 1 to N, such as 1/4")
         return cls(index, count)
 
+    @classmethod
+    def chosen(cls, text: str | None, *, resume: bool, strict: bool) -> Self | None:
+        """What was asked for by ``--shard``, beside ``--resume`` and ``--strict``.
+
+        Raises:
+            InputError: as `parse`, and with an option that is the whole run's.
+        """
+        if text is None:
+            return None
+        share = cls.parse(text)
+        if resume:
+            remedy = "a share goes on by itself, and --resume finishes the whole run; leave one of the two out"
+            raise InputError("--shard", text, remedy)
+        if strict:
+            remedy = "a share has no verdicts for --strict to judge; give that with the --resume that finishes the run"
+            raise InputError("--shard", text, remedy)
+        return share
+
     def __str__(self) -> str:
         """As it is typed."""
         return f"{self.index}/{self.count}"

@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,12 @@ def whole_file(path: Path, *, argument: str = "--out") -> Iterator[Path]:
     """Yields a temporary path beside ``path``; what the body writes there becomes ``path`` in one step.
 
     The temporary name starts with a dot and ends in ``.tmp``, so give writers that add endings (numpy's) an open file.
-    If the body raises, ``path`` is as it was. Directories are created.
+    Directories are created. If the body raises, everything is as it was.
 
     Raises:
         InputError: the place cannot be written, or its disk is full; ``argument`` names where the path came from.
     """
-    with writable(argument, path):
-        temporary = _temporary(path)
-    try:
+    with _temporary(path, argument) as temporary:
         try:
             yield temporary
         except OSError as error:
@@ -40,8 +38,6 @@ def whole_file(path: Path, *, argument: str = "--out") -> Iterator[Path]:
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes, *, argument: str = "--out") -> None:
@@ -69,37 +65,58 @@ def create_text(path: Path, text: str, *, argument: str = "--out") -> bool:
     Raises:
         InputError: as `whole_file`, and for a file system that has no hard links, which this takes.
     """
-    with writable(argument, path):
-        temporary = _temporary(path)
-    try:
-        with writable(argument, path):
-            temporary.write_bytes(text.encode())
-            _sync(temporary)
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                # Over NFS the answer to a link that was made may be lost, and the question asked again.
-                if temporary.stat().st_nlink < 2:
-                    return False
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                remedy = "lies on a file system without hard links, which several processes need; give another place"
-                raise InputError(argument, path, remedy) from error
-            _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _temporary(path, argument) as temporary, writable(argument, path):
+        temporary.write_bytes(text.encode())
+        _sync(temporary)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # Over NFS the answer to a link that was made may be lost, and the question asked again.
+            if temporary.stat().st_nlink < 2:
+                return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            remedy = "lies on a file system without hard links, which several processes need; give another place"
+            raise InputError(argument, path, remedy) from error
+        _sync(path.parent)
     return True
 
 
 def make_directory(path: Path, *, argument: str = "--out") -> Path:
     """Creates the directory with its parents, tries a write in it, and returns it. Errors as `whole_file`."""
-    with writable(argument, path):
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".probe.{secrets.token_hex(4)}.tmp"
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        probe.unlink()
-    return path
+    with made_directory(path, argument=argument):
+        return path
+
+
+@contextmanager
+def made_directory(path: Path, *, argument: str = "--out") -> Iterator[None]:
+    """As `make_directory`; if the body raises, the directories that were created go again, unless they hold something.
+
+    Raises:
+        InputError: as `whole_file`.
+    """
+    with _created(path, argument, path):
+        with writable(argument, path):
+            probe = path / f".probe.{secrets.token_hex(4)}.tmp"
+            os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            probe.unlink()
+        yield
+
+
+@contextmanager
+def _created(directory: Path, argument: str, given: Path) -> Iterator[None]:
+    with writable(argument, given):
+        missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    try:
+        with writable(argument, given):
+            directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
+        raise
 
 
 def remove_leftovers(directory: Path) -> int:
@@ -113,14 +130,22 @@ def remove_leftovers(directory: Path) -> int:
     return len(leftovers)
 
 
-def _temporary(path: Path) -> Path:
+@contextmanager
+def _temporary(path: Path, argument: str) -> Iterator[Path]:
     """Makes an empty file beside ``path`` before any work, so that an unwritable place shows; its mode is umask's."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    return temporary
+    with writable(argument, path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with _created(path.parent, argument, path):
+        try:
+            with writable(argument, path):
+                os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            yield temporary
+        finally:
+            # Where the directory cannot be reached there is no file either.
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from lossscale.runs.cluster_worker import Order, Probe, probe_there, train_there
 from lossscale.runs.executor import Local, open_executor
 from lossscale.runs.planning import Choices, planned_manifest
 from lossscale.runs.records import Manifest
-from lossscale.runs.run import run_study
+from lossscale.runs.run import run_share, run_study
+from lossscale.runs.share import Share
 from lossscale.support.errors import InputError
 from lossscale.support.output import Output
 
@@ -132,12 +133,14 @@ class Refusing(Local):
         raise InputError("--out", run, "will not do")
 
 
-def test_what_is_refused_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [None, Share(1, 2)])
+def test_what_is_refused_leaves_the_disk_as_it_was(tmp_path: Path, share: Share | None) -> None:
     (tmp_path / "empty").mkdir()
-    for run in (tmp_path / "new", tmp_path / "empty"):
+    runner = run_study if share is None else run_share
+    for run in (tmp_path / "new" / "deep" / "run", tmp_path / "empty"):
         with pytest.raises(InputError, match="will not do"):
-            run_study(STUDY, CHOICES, run, Output(), executor=Refusing())
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["empty", "empty/.lock"]
+            runner(STUDY, dataclasses.replace(CHOICES, share=share), run, Output(), executor=Refusing())
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["empty"]
 
 
 def test_an_exception_names_its_cohort(tmp_path: Path, manifest: Manifest, cohorts: list[Cohort]) -> None:

@@ -168,6 +168,22 @@ def test_shards_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--resume",), "a share goes on by itself, and --resume finishes the whole run; leave one of the two out"),
+        (("--strict",), "a share has no verdicts for --strict to judge; give that with the --resume that finishes"),
+    ],
+)
+def test_a_share_takes_no_option_of_the_whole_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], words: str
+) -> None:
+    assert main(["run", "loss-vs-lr", *TYPED, "--shard", "1/2", *options, "--out", str(tmp_path / "run")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: --shard 1/2: {words}") and captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_all_studies_in_shares_leave_scripts_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr("lossscale.runs.run.run_share", lambda study, *rest, **more: asked.append(study.name) or {})
