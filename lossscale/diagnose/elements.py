@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,9 @@ from kernels import DTYPES, Algorithm
 
 from . import steps
 from .rounding import BY_TORCH, half_ulp
+
+Array = np.ndarray
+"""Of numpy."""
 
 Format = Any
 """A record of kernels.DTYPES."""
@@ -41,6 +44,47 @@ class Layer:
     compute: Format
 
 
+class Layers(tuple[Layer, ...]):
+    """The layers of a group in their order, with what depends on them alone; a probe keeps them from look to look."""
+
+    @cached_property
+    def starts(self) -> Array:
+        """[layers] int64: where each one's elements begin."""
+        return np.cumsum([0, *(layer.count for layer in self[:-1])])
+
+    @cached_property
+    def counts(self) -> Array:
+        """[layers] float64: how many elements each has here."""
+        return np.array([layer.count for layer in self], dtype=np.float64)
+
+    @cached_property
+    def factors(self) -> Array:
+        """[layers] float64: how many elements of its layer each element stands for."""
+        return np.array([layer.size / layer.count for layer in self])
+
+    @cached_property
+    def weights(self) -> Tensor | None:
+        """[n] float64: the same for each element; None where all stand for themselves."""
+        return (
+            None if all(layer.size == layer.count for layer in self) else torch.from_numpy(self._spread(self.factors))
+        )
+
+    def of(self, which: str, attribute: str) -> Any:
+        """An attribute of the format ``param``, ``state`` or ``compute``: one where all have the same, else [n]."""
+        key = (which, attribute)
+        if key not in self._formats:
+            values = [getattr(getattr(layer, which), attribute) for layer in self]
+            self._formats[key] = values[0] if len(set(values)) == 1 else self._spread(np.array(values))
+        return self._formats[key]
+
+    @cached_property
+    def _formats(self) -> dict[tuple[str, str], Any]:
+        return {}
+
+    def _spread(self, values: Array) -> Array:
+        return np.repeat(values, [layer.count for layer in self])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Elements:
     """Elements of the layers of one group; tensors are [n] float64 on the CPU, in the order of the layers.
@@ -61,7 +105,7 @@ class Elements:
     algorithm: Algorithm
     hyper: Any
     step: float | Tensor
-    layers: tuple[Layer, ...]
+    layers: Layers
     states: Mapping[str, Tensor]
     v_before: Tensor | None = None
     params: Tensor | None = None
@@ -77,10 +121,8 @@ class Elements:
     @cached_property
     def weights(self) -> Tensor:
         """[n]: how many elements of its layer each one stands for."""
-        return self._repeated([layer.size / layer.count for layer in self.layers])
-
-    def _repeated(self, values: Sequence[float]) -> Tensor:
-        return torch.from_numpy(np.repeat(np.array(values), [layer.count for layer in self.layers]))
+        known = self.layers.weights
+        return torch.ones(self.count, dtype=torch.float64) if known is None else known
 
     @property
     def eps(self) -> float | None:
@@ -115,18 +157,13 @@ class Elements:
     def _asks_for_gradients(self) -> bool:
         return steps.update(self.algorithm, self.states, self.hyper, self.step) is None
 
-    def half_ulp(self, values: Tensor, of: Callable[[Layer], Format]) -> Tensor:
-        """Half the spacing at each value, in a format of its layer."""
-        spacing = {(of(layer).significant_bits, of(layer).smallest) for layer in self.layers}
-        if len(spacing) == 1:
-            return half_ulp(values, *spacing.pop())
-        bits = self._repeated([of(layer).significant_bits for layer in self.layers])
-        return half_ulp(values, bits, self._repeated([of(layer).smallest for layer in self.layers]))
-
-    def per_layer(self, of: Callable[[Layer], float]) -> Any:
-        """A number of each element's layer: one where all have the same, else [n] in numpy."""
-        values = [of(layer) for layer in self.layers]
-        return values[0] if len(set(values)) == 1 else self._repeated(values).numpy()
+    def half_ulp(self, values: Tensor, which: str) -> Tensor:
+        """Half the spacing at each value, in the format ``param``, ``state`` or ``compute`` of its layer."""
+        bits, smallest = (self.layers.of(which, name) for name in ("significant_bits", "smallest"))
+        several = isinstance(bits, np.ndarray) or isinstance(smallest, np.ndarray)
+        if not several:
+            return half_ulp(values, bits, smallest)
+        return half_ulp(values, torch.as_tensor(bits), torch.as_tensor(smallest))
 
 
 def second_moment(algorithm: Algorithm) -> str | None:
@@ -152,13 +189,16 @@ def layer_of(name: str, count: int, size: int, param: Tensor, v: Tensor | None, 
     )
 
 
-def steps_seen(entries: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> float | Tensor:
-    """How many steps the states have seen: one number, or one per element. SGD and its like keep none."""
-    kept = [entry["step"] for entry in entries if "step" in entry]
-    if len(kept) != len(entries):
+def steps_seen(kept: Sequence[Any], lengths: Sequence[int]) -> float | Tensor:
+    """How many steps the states have seen, of each parameter's counter: one number, or one per element.
+
+    Args:
+        kept: the counters; None among them where the algorithm, as SGD does, keeps none.
+        lengths: how many elements of each parameter there are.
+    """
+    if any(step is None for step in kept):
         return 1.0
-    on_device = all(isinstance(step, Tensor) and step.device.type != "cpu" for step in kept)
-    numbers = torch.stack([step.detach() for step in kept]).tolist() if on_device else [float(step) for step in kept]
+    numbers = [float(step) for step in kept]
     if len(set(numbers)) == 1:
         return float(numbers[0])
     return torch.from_numpy(np.repeat(np.array(numbers), lengths))

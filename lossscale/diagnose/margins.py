@@ -52,10 +52,10 @@ def margins(e: Elements) -> dict[str, tuple[float, str]]:
     if v is None:
         return found
     alive = torch.where((v > 0) & v.isfinite(), v, torch.nan).numpy()
-    normal = e.per_layer(lambda layer: layer.state.smallest_normal)
-    largest = e.per_layer(lambda layer: layer.state.largest)
-    low = weighted_quantiles(alive / normal, e.weights.numpy(), (_NEAR,))[0]
-    high = weighted_quantiles(alive / largest, e.weights.numpy(), (_FAR,))[0]
+    normal = e.layers.of("state", "smallest_normal")
+    largest = e.layers.of("state", "largest")
+    low = weighted_quantiles(alive / normal, e.layers.weights, (_NEAR,))[0]
+    high = weighted_quantiles(alive / largest, e.layers.weights, (_FAR,))[0]
     if not math.isnan(low):
         found["v_above_subnormal"] = (math.log2(low), "1% quantile of v > 0")
         found["v_below_overflow"] = (-math.log2(high), "99% quantile of v > 0")

@@ -1,4 +1,7 @@
-"""What is counted over the elements of a group, in all and layer by layer."""
+"""What is counted over the elements of a group, in all and layer by layer.
+
+Counting is numpy's: its calls cost a fraction of torch's on few elements, and a probe lives on that.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,8 @@ import torch
 from torch import Tensor
 
 from . import steps
-from .elements import Elements
-
-Array = np.ndarray
-"""Counting is numpy's: its calls cost a fraction of torch's on few elements, and a probe lives on that."""
+from .elements import Array, Elements, Layers
+from .rounding import absorbs_from
 
 QUANTILES: Final = (0.05, 0.5, 0.95)
 """Levels of eps / r that are told."""
@@ -58,11 +59,20 @@ class Numbers:
     layers: tuple[dict[str, float], ...]
 
 
+_ALL: Final = "all"
+_NONE: Final = "none"
+_Column = Array | str
+"""[n], or `_ALL` or `_NONE` of the elements, which need not be counted."""
+
+_Shares = Iterator[tuple[str, tuple[_Column, _Column]]]
+"""Each share by its name, as the two columns whose sums are divided."""
+
+
 def count(elements: Elements) -> Numbers:
     """The numbers of a group's elements."""
     shares = dict(_shares(elements))
     names = list(shares)
-    sums = _sums(elements, [part for pair in shares.values() for part in pair])
+    sums = _sums(elements.layers, [part for pair in shares.values() for part in pair])
     group = _quotients(names, sums.sum(0).tolist())
     group.update(_quantiles(elements))
     decay = decoupled_decay(elements)
@@ -74,16 +84,19 @@ def count(elements: Elements) -> Numbers:
     )
 
 
-def _sums(elements: Elements, columns: Sequence[Array]) -> Array:
+def _sums(layers: Layers, columns: Sequence[_Column]) -> Array:
     """[layers, columns] float64: each layer's sum of each column, for all of the layer's elements."""
-    starts = np.cumsum([0, *(layer.count for layer in elements.layers[:-1])])
+    found = np.zeros((len(layers), len(columns)))
     known: dict[int, Array] = {}
-    for column in columns:
+    for place, column in enumerate(columns):
+        if isinstance(column, str):
+            found[:, place] = layers.counts if column == _ALL else 0.0
+            continue
         if id(column) not in known:
-            known[id(column)] = np.add.reduceat(column, starts, dtype=np.float64)
-    weights = np.array([layer.size / layer.count for layer in elements.layers])
-    found: Array = np.stack([known[id(column)] for column in columns], 1) * weights[:, None]
-    return found
+            known[id(column)] = np.add.reduceat(column, layers.starts, dtype=np.float64)
+        found[:, place] = known[id(column)]
+    scaled: Array = found * layers.factors[:, None]
+    return scaled
 
 
 def decoupled_decay(elements: Elements) -> float:
@@ -98,67 +111,85 @@ def settled(elements: Elements) -> bool:
     return fewest > steps.memory(elements.hyper)
 
 
-def weighted_quantiles(values: Array, weights: Array, levels: Sequence[float]) -> list[float]:
+def weighted_quantiles(values: Array, weights: Tensor | None, levels: Sequence[float]) -> list[float]:
     """Values below which these shares of the weight lie; NaN without values.
 
     Args:
         values: [n] float64, NaN where there is none.
-        weights: [n] float64.
+        weights: [n] float64, None for the same everywhere.
         levels: from 0 to 1.
     """
     there = ~np.isnan(values)
     kept = values[there]
     if not len(kept):
         return [math.nan] * len(levels)
+    found: list[float]
+    if weights is None:
+        places = [max(math.ceil(level * len(kept)) - 1, 0) for level in levels]
+        found = np.partition(kept, places)[places].tolist()
+        return found
     order = np.argsort(kept)
-    reached = weights[there][order].cumsum()
-    places = np.searchsorted(reached, np.array(levels) * reached[-1]).clip(max=len(kept) - 1)
-    found: list[float] = kept[order][places].tolist()
+    reached = weights.numpy()[there][order].cumsum()
+    places = [min(int(reached.searchsorted(level * reached[-1])), len(kept) - 1) for level in levels]
+    found = kept[order[places]].tolist()
     return found
 
 
-def _shares(e: Elements) -> Iterator[tuple[str, tuple[Array, Array]]]:
-    """Each share as the two columns whose sums are divided."""
-    every = np.ones(e.count, dtype=bool)
-    bad = np.zeros_like(every)
-    for state in e.states.values():
-        array = state.numpy()
-        # Finite numbers of 32 bits have a finite sum in 64.
-        if not math.isfinite(array.sum()):
-            bad |= ~np.isfinite(array)
-    yield "nonfinite_state", (bad, every)
-    negative = np.zeros_like(every)
-    for kept in e.algorithm.states:
-        if kept.degree == 2 and kept.name in e.states:
-            negative |= e.states[kept.name].numpy() < 0
-    if negative.any():
-        yield "v_negative", (negative, every)
+def _shares(e: Elements) -> _Shares:
+    yield from _of_the_states(e)
     update = None if e.update is None else e.update.numpy()
     size = None
     if update is not None:
-        finite = np.isfinite(update)
-        size = np.where(finite, np.abs(update), 0.0)
-        yield "nonfinite_update", (~finite, every)
+        size = np.abs(update)
+        bad: _Column = _NONE
+        if not math.isfinite(size.sum()):
+            bad = ~np.isfinite(update)
+            size = np.where(bad, 0.0, size)
+        yield "nonfinite_update", (bad, _ALL)
     if e.r is not None:
         yield from _of_the_root(e, e.r, update, size)
     if e.v is not None:
-        v = e.v.numpy()
-        yield "v_subnormal", ((v > 0) & (v < e.per_layer(lambda layer: layer.state.smallest_normal)), every)
-        if e.v_before is not None:
-            before = e.v_before.numpy()
-            seen = (v > 0) | (before > 0)
-            yield "v_unchanged", (seen & (v == before), seen)
-        elif steps.memory(e.hyper) and settled(e):
-            yield "v_stall", (_stalls(e, e.v), v > 0)
+        yield from _of_the_moment(e, e.v)
     if e.params is not None and size is not None and not e.update_is_typical:
         moved = size > 0
-        lost = moved & (size < e.half_ulp(e.params, lambda layer: layer.param).numpy())
-        yield "update_lost", (lost, moved)
+        yield "update_lost", (moved & (size < e.half_ulp(e.params, "param").numpy()), moved)
     if e.grads is not None:
-        grads = e.grads.numpy()
-        zero = grads == 0
-        yield "grad_zero", (zero, every)
-        yield "fp16_underflow", (~zero & (np.abs(grads) * e.backward_scale < HALF_NORMAL), ~zero)
+        grads = np.abs(e.grads.numpy())
+        some = grads != 0
+        yield "grad_zero", (~some, _ALL)
+        scaled = grads if e.backward_scale == 1.0 else grads * e.backward_scale
+        yield "fp16_underflow", (some & (scaled < HALF_NORMAL), some)
+
+
+def _of_the_states(e: Elements) -> _Shares:
+    bad: _Column = _NONE
+    negative: _Column = _NONE
+    for kept in e.algorithm.states:
+        if kept.name not in e.states:
+            continue
+        array = e.states[kept.name].numpy()
+        # Finite numbers of 32 bits have a finite sum in 64.
+        if not math.isfinite(array.sum()):
+            bad = ~np.isfinite(array) | (False if isinstance(bad, str) else bad)
+        if kept.degree == 2 and not array.min() >= 0:  # a NaN hides the smallest
+            below = array < 0
+            negative = below | (False if isinstance(negative, str) else negative)
+    yield "nonfinite_state", (bad, _ALL)
+    if not isinstance(negative, str) and negative.any():
+        yield "v_negative", (negative, _ALL)
+
+
+def _of_the_moment(e: Elements, moment: Tensor) -> _Shares:
+    v = moment.numpy()
+    positive = v > 0
+    small = v < e.layers.of("state", "smallest_normal")
+    yield "v_subnormal", (positive & small if small.any() else _NONE, _ALL)
+    if e.v_before is not None:
+        before = e.v_before.numpy()
+        seen = positive | (before > 0)
+        yield "v_unchanged", (seen & (v == before), seen)
+    elif steps.memory(e.hyper) and settled(e):
+        yield "v_stall", (_stalls(e, moment), positive)
 
 
 def _stalls(e: Elements, v: Tensor) -> Array:
@@ -168,40 +199,55 @@ def _stalls(e: Elements, v: Tensor) -> Array:
     """
     alive = (v > 0) & v.isfinite()
     some = torch.where(alive, v, 1.0)
-    x = e.half_ulp(some, lambda layer: layer.state) / some * steps.memory(e.hyper)
+    x = e.half_ulp(some, "state") / some * steps.memory(e.hyper)
     within = torch.erf(torch.sqrt((1 + x) / 2)) - torch.erf(torch.sqrt((1 - x).clamp(min=0) / 2))
     return torch.where(alive, within, 0.0).numpy()
 
 
-def _of_the_root(
-    e: Elements, root: Tensor, update: Array | None, size: Array | None
-) -> Iterator[tuple[str, tuple[Array, Array]]]:
+def _of_the_root(e: Elements, root: Tensor, update: Array | None, size: Array | None) -> _Shares:
     r = root.numpy()
-    every = np.ones(e.count, dtype=bool)
-    negative = np.isnan(r)
+    alive = r > 0
+    negative = np.isnan(r) if math.isnan(r.sum()) else None
     if getattr(e.hyper, "centered", False):
-        yield "root_negative", (negative & np.isfinite(e.states["square_avg"].numpy()), every)
+        broken = _NONE if negative is None else negative & np.isfinite(e.states["square_avg"].numpy())
+        yield "root_negative", (broken, _ALL)
     if e.eps is not None:
-        alive = r > 0
-        yield "eps_absorbed", (alive & (e.half_ulp(root, lambda layer: layer.compute).numpy() > e.eps), alive)
+        yield "eps_absorbed", (r >= _absorbing(e, e.eps), alive)
         if size is not None:
-            whole = np.where(negative, 0.0, size) if negative.any() else size
+            whole = size if negative is None else np.where(negative, 0.0, size)
             yield "rho", (steps.decided_by_eps(torch.from_numpy(whole), root, e.eps).numpy(), whole)
     if update is not None and size is not None and not e.update_is_typical:
+        if negative is None and alive.all():
+            yield "v_zero_still", (_NONE, _ALL)
+            yield "v_zero_moving", (_NONE, _ALL)
+            yield "v_zero_update", (_NONE, size)
+            return
         empty = r == 0
         # 0 / 0 is NaN: nothing was to be moved.
         still = (update == 0) | np.isnan(update)
-        yield "v_zero_still", (empty & still, every)
-        yield "v_zero_moving", (empty & ~still, every)
+        yield "v_zero_still", (empty & still, _ALL)
+        yield "v_zero_moving", (empty & ~still, _ALL)
         yield "v_zero_update", (np.where(empty, size, 0.0), size)
+
+
+def _absorbing(e: Elements, eps: float) -> float | Array:
+    """The smallest root that eps is lost beside, in the format of each layer."""
+    of = e.layers.of
+    bits, smallest = of("compute", "significant_bits"), of("compute", "smallest")
+    if isinstance(bits, np.ndarray) or isinstance(smallest, np.ndarray):
+        several: Array = np.vectorize(absorbs_from, otypes=[np.float64])(eps, bits, smallest)
+        return several
+    return absorbs_from(eps, bits, smallest)
 
 
 def _quantiles(e: Elements) -> dict[str, float]:
     if e.r is None or e.eps is None or not settled(e):
         return {}
-    found = weighted_quantiles(steps.eps_over_r(e.r, e.eps).numpy(), e.weights.numpy(), QUANTILES)
-    named = ((f"eps_over_r_q{round(100 * level):02d}", value) for level, value in zip(QUANTILES, found, strict=True))
-    return {name: value for name, value in named if not math.isnan(value)}
+    found = weighted_quantiles(steps.eps_over_r(e.r, e.eps).numpy(), e.layers.weights, QUANTILES)
+    return {name: value for name, value in zip(_QUANTILES, found, strict=True) if not math.isnan(value)}
+
+
+_QUANTILES: Final = tuple(f"eps_over_r_q{round(100 * level):02d}" for level in QUANTILES)
 
 
 def _quotients(names: Sequence[str], sums: Sequence[float]) -> dict[str, float]:

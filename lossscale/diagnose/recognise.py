@@ -58,10 +58,10 @@ def group_values(algorithm: Algorithm, group: Mapping[str, Any]) -> dict[str, An
         ValueError: one is no number, or no switch, where the algorithm has one.
     """
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(algorithm.hyperparameters):
-        if field.name not in group:
+    for name, default in _defaults(algorithm).items():
+        if name not in group:
             continue
-        value, default = group[field.name], field.default
+        value = group[name]
         found: Any
         if isinstance(default, tuple):
             several = tuple(map(number_in, value)) if _is_sequence(value) else ()
@@ -71,8 +71,8 @@ def group_values(algorithm: Algorithm, group: Mapping[str, Any]) -> dict[str, An
         if found is None:
             kind = "True or False" if isinstance(default, bool) else "a number"
             kind = f"a list of {len(default)} numbers" if isinstance(default, tuple) else kind
-            raise ValueError(f"{field.name} is {shown(value)}, where {kind} belongs")
-        values[field.name] = found
+            raise ValueError(f"{name} is {shown(value)}, where {kind} belongs")
+        values[name] = found
     return values
 
 
@@ -83,16 +83,30 @@ def _is_sequence(value: Any) -> bool:
 
 def hyper_of(algorithm: Algorithm, group: Mapping[str, Any]) -> Any:
     """A group's record, with the defaults of what it lacks; not checked, as a scheduler may step past zero."""
-    defaults = {field.name: field.default for field in dataclasses.fields(algorithm.hyperparameters)}
     record: Any = object.__new__(algorithm.hyperparameters)
-    vars(record).update({**defaults, **group_values(algorithm, group)})
+    vars(record).update({**_defaults(algorithm), **group_values(algorithm, group)})
     return record
+
+
+def _defaults(algorithm: Algorithm) -> Mapping[str, Any]:
+    """The algorithm's hyperparameters with their defaults."""
+    if algorithm.name not in _KNOWN_DEFAULTS:
+        fields = dataclasses.fields(algorithm.hyperparameters)
+        _KNOWN_DEFAULTS[algorithm.name] = {field.name: field.default for field in fields}
+    return _KNOWN_DEFAULTS[algorithm.name]
+
+
+_KNOWN_DEFAULTS: dict[str, Mapping[str, Any]] = {}
 
 
 def missing_states(algorithm: Algorithm, entry: Mapping[str, Any]) -> list[str]:
     """Names of the states that the algorithm always keeps, its counter among them, and a parameter's entry lacks."""
-    always = [*(["step"] if algorithm.stateful_step else []), *(s.name for s in algorithm.states if s.always)]
-    return [name for name in always if entry.get(name) is None]
+    return [name for name in needed_states(algorithm) if entry.get(name) is None]
+
+
+def needed_states(algorithm: Algorithm) -> tuple[str, ...]:
+    """Names of what the algorithm always keeps of a parameter, its counter among them."""
+    return (*(["step"] if algorithm.stateful_step else []), *(s.name for s in algorithm.states if s.always))
 
 
 def sums_exactly(names: Iterable[str]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,8 @@ from kernels import DTYPES
 BY_TORCH = {dtype.torch: dtype for dtype in DTYPES.values()}
 """The formats that are known, by torch's dtype."""
 
-_EXPONENT_BIAS, _MANTISSA_BITS = 1023, 52  # float64's
+_MANTISSA_BITS = 52  # float64's
+_EXPONENT = 0x7FF << _MANTISSA_BITS
 
 
 def half_ulp(values: Tensor, significant_bits: int | Tensor, smallest: float | Tensor) -> Tensor:
@@ -27,9 +30,20 @@ def half_ulp(values: Tensor, significant_bits: int | Tensor, smallest: float | T
     Returns:
         float64, of that shape; NaN where a value is not finite.
     """
-    _, exponent = torch.frexp(torch.where(values == 0, smallest, values))
-    # A power of two is made of its exponent: torch's own are functions that round.
-    spacing = ((exponent.long() - significant_bits + _EXPONENT_BIAS) << _MANTISSA_BITS).view(torch.float64)
-    # The spacing of subnormal numbers, and of those just above, is the smallest one.
-    spacing = torch.clamp(spacing, min=torch.as_tensor(smallest, dtype=torch.float64))
-    return torch.where(values.isfinite(), spacing / 2.0, torch.nan)
+    # A power of two is made of its exponent: torch's own are functions that round. What would lie below float64's
+    # normal numbers, as of 0 and its subnormals, becomes negative here, and the clamp gives the format's own spacing.
+    exponent = values.view(torch.int64) & _EXPONENT
+    half = (exponent - (significant_bits << _MANTISSA_BITS)).view(torch.float64)
+    half = torch.clamp(half, min=smallest / 2.0)
+    return torch.where(values.isfinite(), half, torch.nan)
+
+
+def absorbs_from(eps: float, significant_bits: int, smallest: float) -> float:
+    """The smallest positive number that a sum with eps rounds back to, where `half_ulp` is above eps.
+
+    A power of two; float64's smallest number where all positive ones do.
+    """
+    if smallest / 2.0 > eps:
+        return math.ulp(0.0)
+    _, exponent = math.frexp(eps)
+    return math.ldexp(1.0, exponent + significant_bits)

@@ -16,6 +16,8 @@ _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 def local(tensor: Tensor) -> Tensor:
     """A tensor without its history; of a distributed one this process's part."""
     tensor = tensor.detach()
+    if type(tensor) is Tensor:
+        return tensor
     part = getattr(tensor, "to_local", None)
     return part() if part is not None else tensor
 
@@ -42,13 +44,18 @@ def places(size: int, count: int) -> Tensor | None:
 
 
 def take(tensor: Tensor, where: Tensor | None) -> Tensor:
-    """[count]: a copy of the elements at these places, in the tensor's own order of dimensions."""
+    """[count]: the elements at these places, in the tensor's own order of dimensions; perhaps a view of them."""
     part = local(tensor)
-    return part.reshape(-1).clone() if where is None else torch.take(part, where)
+    return part.reshape(-1) if where is None else torch.take(part, where)
+
+
+def copied(parts: Sequence[Tensor]) -> Tensor:
+    """[n]: the parts one after another, where they are: on one device, else on the CPU; in a dtype that holds all."""
+    if len({part.device for part in parts}) > 1:
+        parts = [part.cpu() for part in parts]
+    return torch.cat(list(parts))
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
     """[n] float64 on the CPU: the parts one after another."""
-    if len({part.device for part in parts}) > 1:
-        parts = [part.cpu() for part in parts]
-    return torch.cat(list(parts)).cpu().double()
+    return copied(parts).cpu().double()

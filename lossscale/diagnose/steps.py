@@ -82,7 +82,7 @@ def decided_by_eps(updates: Tensor, r: Tensor, eps: float | Tensor) -> Tensor:
     the exponent d log sum|u| / d log s with which the update follows the loss scale (0: not at all, 1: like SGD).
     """
     divisor = r + eps
-    return torch.where(divisor > 0, updates.abs() * (eps / divisor), torch.zeros_like(divisor))
+    return torch.where(divisor > 0, updates.abs() * (eps / divisor), 0.0)
 
 
 def eps_share(updates: Tensor, r: Tensor, eps: float | Tensor, dim: int = -1) -> Tensor:

@@ -14,7 +14,7 @@ from ..checkpoints.groups import read_group
 from ..checkpoints.params import parameters_beside
 from ..checkpoints.states import Kept, kind_without_products, read_states
 from ..diagnose import findings, margins, numbers
-from ..diagnose.elements import Elements, format_of, layer_of, second_moment, steps_seen
+from ..diagnose.elements import Elements, Layers, format_of, layer_of, second_moment, steps_seen
 from ..diagnose.recognise import MASTER, sums_exactly
 from ..diagnose.sampling import counts, joined, places, take
 
@@ -124,7 +124,7 @@ class Inspection:
             for (place, entry), size in zip(kept, sizes, strict=True)
         ]
         v = second_moment(self._algorithm)
-        layers = tuple(
+        layers = Layers(
             layer_of(
                 self._params.get(place, (f"group{number}.{place}", None))[0],
                 count,
@@ -139,7 +139,7 @@ class Inspection:
         return Elements(
             algorithm=self._algorithm,
             hyper=hyper,
-            step=steps_seen([entry for _, entry in kept], looked),
+            step=steps_seen([entry.get("step") for _, entry in kept], looked),
             layers=layers,
             states={
                 name: joined([take(entry[name], at) for (_, entry), at in zip(kept, where, strict=True)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from kernels import Algorithm
 
-from ..diagnose.elements import Elements, Layer, format_of, layer_of, second_moment, steps_seen
-from ..diagnose.recognise import MASTER, hyper_of, missing_states, sums_exactly
-from ..diagnose.sampling import counts, joined, local, places, take
+from ..diagnose.elements import Elements, Layers, format_of, layer_of, second_moment, steps_seen
+from ..diagnose.recognise import MASTER, hyper_of, needed_states, sums_exactly
+from ..diagnose.sampling import copied, counts, local, places, take
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Watched:
     """A parameter that is looked at.
 
@@ -25,18 +25,29 @@ class Watched:
         name: its name in the model, or its place.
         where: which of its elements are looked at, None for all.
         count: how many.
-        p: those elements of what is stepped, before the step.
-        v: those of its second moment before the step, None where there was no state.
-        g: those of its gradient.
     """
 
     param: Tensor
     name: str
     where: Tensor | None
     count: int
-    p: Tensor | None = None
-    v: Tensor | None = None
-    g: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Before:
+    """What a step is about to change.
+
+    Attributes:
+        watched: the parameters it is kept of, one after another.
+        had_v: whether one of them had a second moment.
+        had_grads: whether gradients are there, behind parameters and second moments; else the step is to make them.
+        values: what was copied, on its device.
+    """
+
+    watched: list[Watched]
+    had_v: bool
+    had_grads: bool
+    values: Tensor
 
 
 class Group:
@@ -55,6 +66,7 @@ class Group:
     ) -> None:
         self._algorithm = algorithm
         self._v = second_moment(algorithm)
+        self._needed = needed_states(algorithm)
         self._params = [(p, p.device, local(p).numel()) for p in params]
         self.left_out: dict[str, int] = {}
         known = [p for p in params if format_of(p) is not None and p.numel()]
@@ -69,6 +81,8 @@ class Group:
             for place, (p, size, count) in enumerate(zip(known, sizes, counts(sizes, limit), strict=True))
         ]
         self._unknown = sum(1 for p in params if format_of(p) is None)
+        self._before: _Before | None = None
+        self._layers: tuple[Any, Layers] | None = None
 
     def is_of(self, params: list[Tensor]) -> bool:
         """Whether these are the parameters as they were: none came, went, moved or changed its size."""
@@ -83,19 +97,28 @@ class Group:
 
     def before(self, state: Mapping[Tensor, Any], *, with_grads: bool) -> None:
         """Copies parameters and second moments, and gradients where they are there already."""
-        for it in self._watched:
-            entry = state.get(it.param) or {}
-            v = entry.get(self._v) if self._v is not None else None
-            it.p = take(entry.get(MASTER, it.param), it.where)
-            it.v = take(v, it.where) if isinstance(v, Tensor) else None
-            it.g = _grad(it) if with_grads else None
+        watched = [it for it in self._watched if not with_grads or _dense_grad(it.param) is not None]
+        self._before = None
+        if not watched:
+            return
+        entries = [state.get(it.param) or {} for it in watched]
+        parts = [take(entry.get(MASTER, it.param), it.where) for it, entry in zip(watched, entries, strict=True)]
+        moments = [entry.get(self._v) if self._v is not None else None for entry in entries]
+        had_v = any(isinstance(v, Tensor) for v in moments)
+        if had_v:
+            parts += [
+                take(v, it.where) if isinstance(v, Tensor) else torch.zeros_like(part)
+                for it, v, part in zip(watched, moments, parts, strict=True)
+            ]
+        if with_grads:
+            parts += [take(_there(it.param.grad), it.where) for it in watched]
+        self._before = _Before(watched=watched, had_v=had_v, had_grads=with_grads, values=copied(parts))
 
     def after(
         self,
         state: Mapping[Tensor, Any],
         group: Mapping[str, Any],
         *,
-        with_grads: bool,
         divided_by: float,
         backward_scale: float,
         exact_sums: bool,
@@ -105,7 +128,6 @@ class Group:
         Args:
             state: the optimizer's.
             group: its hyperparameters.
-            with_grads: whether the gradients are there only now (a closure made them).
             divided_by: what the step divided the copied gradients by.
             backward_scale: what the loss was multiplied by.
             exact_sums: whether the optimizer keeps small updates.
@@ -113,78 +135,115 @@ class Group:
         Raises:
             KeyError: a state of the algorithm is not there.
         """
-        stepped: list[Watched] = []
-        self.left_out = {"unknown dtype": self._unknown} if self._unknown else {}
+        before, self._before = self._before, None
+        watched = [] if before is None else before.watched
+        stepped = watched if before is None or before.had_grads else [it for it in watched if _has_grad(it)]
+        self._count_left_out(stepped)
+        if before is None or not stepped:
+            return None
         hyper = hyper_of(self._algorithm, group)
         names = self._algorithm.state_names(hyper)
-        for it in self._watched:
-            if with_grads:
-                it.g = _grad(it)
-            if it.g is None:
-                reason = "sparse gradient" if it.param.grad is not None and _sparse(it.param.grad) else "no gradient"
-                self.left_out[reason] = self.left_out.get(reason, 0) + 1
-                continue
-            entry = state.get(it.param) or {}
-            missing = [name for name in names if entry.get(name) is None] or missing_states(self._algorithm, entry)
-            if missing:
-                kept = ", ".join(map(str, entry)) or "nothing"
-                raise KeyError(
-                    f"the state of {it.name} has {kept}, and no {' and no '.join(missing)}: it is not "
-                    f"{self._algorithm.title}'s"
-                )
-            stepped.append(it)
-        if not stepped:
-            return None
         entries = [state.get(it.param) or {} for it in stepped]
-        states = {
-            name: joined([take(entry[name], it.where) for it, entry in zip(stepped, entries, strict=True)])
-            for name in names
-        }
-        before = None
-        if self._v is not None and any(it.v is not None for it in stepped):
-            before = joined([it.v if it.v is not None else torch.zeros_like(_there(it.p)) for it in stepped])
-        grads = joined([_there(it.g) for it in stepped])
-        found = Elements(
+        for it, entry in zip(stepped, entries, strict=True):
+            self._check(it, entry, names)
+        kinds = dict.fromkeys(name for entry in entries for name in entry)
+        after = [[take(entry[name], it.where) for it, entry in zip(stepped, entries, strict=True)] for name in names]
+        if not before.had_grads:
+            after.append([take(_there(it.param.grad), it.where) for it in stepped])
+        steps = [entry.get("step") for entry in entries]
+        found, counters = _fetched(before.values, [part for row in after for part in row], steps)
+        count = sum(it.count for it in stepped)
+        rows = list(found[before.values.numel() :].view(-1, count)) if after else []
+        kept = found[: before.values.numel()].view(-1, sum(it.count for it in watched))
+        if len(stepped) != len(watched):
+            kept = torch.cat([kept[:, place] for place in _places_of(watched, stepped)], 1)
+        grads = rows.pop() if not before.had_grads else kept[-1]
+        return Elements(
             algorithm=self._algorithm,
             hyper=hyper,
-            step=steps_seen(entries, [it.count for it in stepped]),
-            layers=tuple(self._layer(it, entry, group) for it, entry in zip(stepped, entries, strict=True)),
-            states=states,
-            v_before=before,
-            params=joined([_there(it.p) for it in stepped]),
+            step=steps_seen(counters, [it.count for it in stepped]),
+            layers=self._layers_of(stepped, entries, group),
+            states=dict(zip(names, rows, strict=True)),
+            v_before=kept[1] if before.had_v else None,
+            params=kept[0],
             grads=grads / divided_by if divided_by != 1.0 else grads,
             backward_scale=backward_scale,
             exact_sums=exact_sums
-            or sums_exactly(str(name) for entry in entries for name in entry)
+            or sums_exactly(map(str, kinds))
             or sums_exactly(str(name) for name, value in group.items() if value is True),
         )
+
+    def _count_left_out(self, stepped: Sequence[Watched]) -> None:
+        self.left_out = {"unknown dtype": self._unknown} if self._unknown else {}
+        if len(stepped) == len(self._watched):
+            return
+        there = {id(it) for it in stepped}
         for it in self._watched:
-            it.p = it.v = it.g = None
-        return found
+            if id(it) not in there:
+                reason = "no gradient" if it.param.grad is None else "sparse gradient"
+                self.left_out[reason] = self.left_out.get(reason, 0) + 1
 
-    def _layer(self, it: Watched, entry: Mapping[str, Any], group: Mapping[str, Any]) -> Layer:
-        return layer_of(
-            it.name,
-            it.count,
-            local(it.param).numel(),
-            entry.get(MASTER, it.param),
-            entry.get(self._v) if self._v is not None else None,
-            fused=bool(group.get("fused")),
-        )
+    def _check(self, it: Watched, entry: Mapping[str, Any], names: Sequence[str]) -> None:
+        missing = [name for name in names if entry.get(name) is None]
+        missing = missing or [name for name in self._needed if entry.get(name) is None]
+        if missing:
+            kept = ", ".join(map(str, entry)) or "nothing"
+            raise KeyError(
+                f"the state of {it.name} has {kept}, and no {' and no '.join(missing)}: it is not "
+                f"{self._algorithm.title}'s"
+            )
+
+    def _layers_of(
+        self, stepped: Sequence[Watched], entries: Sequence[Mapping[str, Any]], group: Mapping[str, Any]
+    ) -> Layers:
+        """The layers, which are those of the last look as long as no dtype changes."""
+        fused = bool(group.get("fused"))
+        key: list[Any] = [fused]
+        tensors = []
+        for it, entry in zip(stepped, entries, strict=True):
+            param, v = entry.get(MASTER, it.param), entry.get(self._v) if self._v is not None else None
+            tensors.append((param, v))
+            key += [it, param.dtype, None if v is None else v.dtype]
+        if self._layers is None or self._layers[0] != key:
+            made = Layers(
+                layer_of(it.name, it.count, local(it.param).numel(), param, v, fused=fused)
+                for it, (param, v) in zip(stepped, tensors, strict=True)
+            )
+            self._layers = (key, made)
+        return self._layers[1]
 
 
-def _grad(it: Watched) -> Tensor | None:
-    grad = it.param.grad
-    return None if grad is None or _sparse(grad) else take(grad, it.where)
+def _fetched(before: Tensor, after: Sequence[Tensor], steps: Sequence[Any]) -> tuple[Tensor, list[Any]]:
+    """Float64 on the CPU of all that was copied and is there now, and the counters: the device is waited for once."""
+    on_device = [step for step in steps if isinstance(step, Tensor) and step.device.type != "cpu"]
+    if len(on_device) < len(steps):
+        return copied([before, *after]).cpu().double(), list(steps)
+    whole = copied([before, *after, *(step.detach().reshape(1) for step in on_device)]).cpu().double()
+    return whole[: -len(steps)], whole[-len(steps) :].tolist()
 
 
-def _sparse(grad: Tensor) -> bool:
-    return grad.layout != torch.strided
+def _places_of(watched: Sequence[Watched], stepped: Sequence[Watched]) -> list[slice]:
+    """Where the elements of some lie among those of all."""
+    found, start, some = [], 0, {id(it) for it in stepped}
+    for it in watched:
+        if id(it) in some:
+            found.append(slice(start, start + it.count))
+        start += it.count
+    return found
 
 
-def _there(part: Tensor | None) -> Tensor:
-    assert part is not None
-    return part
+def _dense_grad(param: Tensor) -> Tensor | None:
+    grad = param.grad
+    return None if grad is None or grad.layout != torch.strided else grad
+
+
+def _has_grad(it: Watched) -> bool:
+    return _dense_grad(it.param) is not None
+
+
+def _there(grad: Tensor | None) -> Tensor:
+    assert grad is not None
+    return grad
 
 
 def _on(where: Tensor | None, param: Tensor) -> Tensor | None:

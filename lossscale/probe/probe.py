@@ -157,25 +157,28 @@ class Probe:
             elements = group.after(
                 optimizer.state,
                 values,
-                with_grads=self._closure,
                 divided_by=self._scale if self._scale is not None else 1.0,
                 backward_scale=scaled,
                 exact_sums=self._exact_sums,
             )
             left_out = sum(group.left_out.values())
-            self.numbers[f"group{number}/elements"] = 0.0 if elements is None else float(len(elements.weights))
+            self.numbers[f"group{number}/elements"] = 0.0 if elements is None else float(elements.count)
             self.numbers[f"group{number}/left_out"] = float(left_out)
             if elements is None:
                 continue
             counted = numbers.count(elements)
-            self.numbers |= {f"group{number}/{name}": value for name, value in counted.group.items()}
+            self._tell(f"group{number}", counted.group)
             if self._by_layer:
                 for layer, row in zip(elements.layers, counted.layers, strict=True):
-                    self.numbers |= {f"layer/{layer.name}/{name}": value for name, value in row.items()}
+                    self._tell(f"layer/{layer.name}", row)
             fp16 = self._skips.enabled or self._scale is not None or group.has(torch.float16)
             for finding in findings.find(elements, counted, number, fp16=fp16):
                 self._warn(finding)
         self._unread = True
+
+    def _tell(self, whose: str, found: dict[str, float]) -> None:
+        for name, value in found.items():
+            self.numbers[f"{whose}/{name}"] = value
 
     def _numbers_of_skips(self) -> None:
         if not (self._skips.enabled or self._scale is not None):

@@ -51,6 +51,8 @@ def real_number(name: str, value: Any, fits: Callable[[float], bool], must: str)
 
 def number_in(value: Any) -> float | None:
     """The real number that a value is, or that a tensor of one element holds; None for all else, True among it."""
+    if type(value) is float:
+        return value
     found = _item(value)
     if isinstance(found, bool) or not isinstance(found, Real):
         return None

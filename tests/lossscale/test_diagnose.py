@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import kernels
-from lossscale.diagnose import rounding, steps
+from lossscale.diagnose import numbers, rounding, steps
 
 
 @pytest.mark.parametrize("name", kernels.DTYPES)
@@ -86,3 +86,25 @@ def test_memories() -> None:
     assert steps.memory(kernels.get_algorithm("adam").hyperparameters()) == pytest.approx(1000)
     assert steps.memory(kernels.get_algorithm("rmsprop").hyperparameters()) == pytest.approx(100)
     assert steps.memory(kernels.get_algorithm("adagrad").hyperparameters()) == 0
+
+
+@pytest.mark.parametrize("name", kernels.DTYPES)
+def test_from_where_on_eps_is_absorbed(name: str) -> None:
+    dtype = kernels.DTYPES[name]
+    for eps in (0.0, dtype.smallest / 4, dtype.smallest / 2, dtype.smallest, 1e-8, 2.0**-20, 1.5, 1e3):
+        first = rounding.absorbs_from(eps, dtype.significant_bits, dtype.smallest)
+        values = torch.tensor([first, math.nextafter(first, 0.0), 2 * first, first / 2], dtype=torch.float64)
+        values = values[values > 0]
+        absorbed = rounding.half_ulp(values, dtype.significant_bits, dtype.smallest) > eps
+        assert torch.equal(values >= first, absorbed), eps
+
+
+def test_quantiles_with_equal_weights_are_those_with_weights() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for count in (1, 2, 19, 20, 21, 400):
+        values = torch.randn(count, generator=generator, dtype=torch.float64)
+        values[::7] = math.nan
+        levels = (0.0, 0.05, 0.5, 0.95, 1.0)
+        weights = torch.ones(count, dtype=torch.float64)
+        found, expected = (numbers.weighted_quantiles(values.numpy(), w, levels) for w in (None, weights))
+        assert found == expected or (count == 1 and all(map(math.isnan, found)))
