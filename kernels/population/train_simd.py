@@ -25,6 +25,7 @@ from ..backends.simd import (
     lanes,
     record,
     uniforms,
+    versions,
 )
 from .train_kernel import train_step
 
@@ -189,7 +190,8 @@ def train_code(recording: Recording, constants: Mapping[str, Any]) -> Code:
             step = code.new(f"add i64 {given['first_step']}, {t}")
             number = code.new(f"sitofp i64 {step} to float")
             shared = uniforms(code, recording, arrays, {"step": number})
-            lanes(code, recording, shared, arrays, {"lane": "0"}, WIDTH)
+            for version in versions(code, recording, shared):
+                lanes(code, version, shared, arrays, {"lane": "0"}, WIDTH)
     return code
 
 

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from kernels.backends import simd
-from kernels.backends.simd import Code, Recorder, RecordingError, lanes, record, uniforms
+from kernels.backends.simd import Code, Recorder, Recording, RecordingError, lanes, record, uniforms, versions
 from kernels.rounding import arithmetic as ops
 
 # Recording needs nothing of the machine; running what was recorded needs llvmlite and a CPU with AVX2.
@@ -23,19 +23,25 @@ NAMED = tl.constexpr(3)
 LEFT = tl.constexpr(1.5)
 
 
-def build(function: Any, *constants: Any, width: int = 16) -> Callable[[torch.Tensor, torch.Tensor, float], None]:
-    """``run(x, y, t)``: y = function(x, t, constants) in vectors of ``width``, over whole vectors."""
+def recorded(function: Any, *constants: Any) -> Recording:
+    """y = function(x, t, constants), with x and y in memory and t the same for all lanes."""
     recorder = Recorder()
     offset = recorder.lanes("offset", tl.int64)
     x = recorder.load(recorder.pointer("x", F32) + offset)
     result = record(recorder, function, x, recorder.input("t", F32), *constants)
     recorder.store(recorder.pointer("y", F32) + offset, result)
-    recording = recorder.finish()
+    return recorder.finish()
+
+
+def build(function: Any, *constants: Any, width: int = 16) -> Callable[[torch.Tensor, torch.Tensor, float], None]:
+    """``run(x, y, t)``: y = function(x, t, constants) in vectors of ``width``, over whole vectors."""
+    recording = recorded(function, *constants)
     code = Code("run", [("ptr", "x"), ("ptr", "y"), ("i64", "count"), ("float", "t")])
     arrays = {"x": "%x", "y": "%y"}
     shared = uniforms(code, recording, arrays, {"t": "%t"})
-    with code.loop("0", "%count", width) as index:
-        lanes(code, recording, shared, arrays, {"offset": index}, width)
+    for version in versions(code, recording, shared):
+        with code.loop("0", "%count", width) as index:
+            lanes(code, version, shared, arrays, {"offset": index}, width)
     compiled = simd.compile_function(
         "run", code.text(), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     )
@@ -80,6 +86,43 @@ def test_equal_operations_are_one_and_unneeded_ones_are_gone() -> None:
     assert (x.to(tl.bfloat16).to(F32).to(tl.bfloat16)).operation is x.to(tl.bfloat16).operation
     recorder.store(recorder.pointer("x", F32) + offset, x + 1.0)
     assert "mul" not in [operation.name for operation in recorder.finish().operations]
+
+
+# -- what lanes choose alike -----------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _chosen(x, t):
+    near = tl.where(tl.abs(t) < 0.5, tl.fma(x, t, x), x - t)
+    return tl.where(t == 0.25, near * x, tl.where(x > t, near + t, near))
+
+
+@runs_code
+@pytest.mark.parametrize("t", [0.125, 0.25, 0.75, -0.75, math.nan])
+def test_uniform_choices_are_made_as_they_fall(t: float) -> None:
+    x = torch.randint(-8, 8, (64,)).float()
+    y = torch.empty_like(x)
+    build(_chosen)(x, y, t)
+    near = x * t + x if abs(t) < 0.5 else x - t
+    expected = near * x if t == 0.25 else torch.where(x > t, near + t, near)
+    assert torch.equal(y.view(torch.int32), expected.view(torch.int32))
+
+
+def test_the_expected_version_computes_nothing_that_is_not_chosen() -> None:
+    recording = recorded(_chosen)
+    code = Code("run", [])
+    shared = {x.number: f"%shared{x.number}" for x in recording.operations if x.uniform}
+    expected, whole = versions(code, recording, shared)
+    assert whole is recording
+    names = [x.name for x in expected.operations]
+    assert names.count("where") == 1 and {"sub", "mul", "eq"}.isdisjoint(names) and "fma" in names
+    assert list(versions(code, expected, shared)) == [expected]
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_a_quotient_by_one_number_is_a_division(corrected: bool) -> None:
+    names = [x.name for x in recorded(ops.div_by_scalar, corrected).operations]
+    assert names.count("div") == 1 and "fma" not in names
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------

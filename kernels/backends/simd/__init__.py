@@ -2,7 +2,8 @@
 
 `recorder` and `language` run the Python function behind a ``@triton.jit`` one with values that note what is done to
 them; options and dtypes are ordinary Python then, so what is left is straight-line code. `emitter` writes it as LLVM IR
-of explicit vector width, `machine` compiles that, `cache` keeps the object code on disk, `step` is the optimizer step.
+of explicit vector width, `versions` has it written once more for the choices that hyperparameters usually make,
+`machine` compiles that, `cache` keeps the object code on disk, `step` is the optimizer step.
 
 To run another elementwise source (parameters by name, lanes one apart):
 
@@ -18,8 +19,9 @@ To run another elementwise source (parameters by name, lanes one apart):
     code = Code("run", [("ptr", "x"), ("i64", "count"), ("float", "t")])
     arrays = {"x": "%x"}
     shared = uniforms(code, recording, arrays, {"t": "%t"})  # once: what all lanes share
-    with code.loop("0", "%count", 16) as index:
-        lanes(code, recording, shared, arrays, {"offset": index}, 16)
+    for version in versions(code, recording, shared):  # what lanes choose alike is chosen once
+        with code.loop("0", "%count", 16) as index:
+            lanes(code, version, shared, arrays, {"offset": index}, 16)
     run = compile_function("run", code.text(), ctypes.c_void_p, ctypes.c_int64, ctypes.c_float)
 
 Loads at an index that differs between lanes otherwise than by one are gathered; stores go to neighbours. Loads that all
@@ -36,6 +38,7 @@ from .operations import Operation, Recording, RecordingError
 from .recorder import Recorder
 from .step import launch_tables
 from .values import Pointer, Value
+from .versions import versions
 
 __all__ = [
     "Code",
@@ -52,4 +55,5 @@ __all__ = [
     "record",
     "unavailable",
     "uniforms",
+    "versions",
 ]

@@ -23,6 +23,7 @@ from .language import record
 from .machine import address_of
 from .operations import Recording
 from .recorder import Recorder
+from .versions import versions
 
 WIDTH = 16
 """Floats of a vector: one register of AVX-512, two of AVX2."""
@@ -159,10 +160,23 @@ def _tensor(
     shared = uniforms(code, recording, arrays, given)
     count = code.new(f"sub i64 {last}, {first}")
     vectors = code.new(f"add i64 {first}, {code.new(f'and i64 {count}, {-WIDTH}')}")
-    for begin, end, width in ((first, vectors, WIDTH), (vectors, last, 1)):
-        with code.loop(begin, end, width) as offset:
-            position = code.new(f"trunc i64 {code.new(f'and i64 {offset}, 65535')} to i32")
-            lanes(code, recording, shared, arrays, {"offset": offset, "position": position}, width)
+    for version in versions(code, recording, shared):
+        _elements(code, version, shared, arrays, (first, vectors), WIDTH)
+    _elements(code, recording, shared, arrays, (vectors, last), 1)
+
+
+def _elements(
+    code: Code,
+    recording: Recording,
+    shared: Mapping[int, str],
+    arrays: Mapping[str, str],
+    bounds: tuple[str, str],
+    width: int,
+) -> None:
+    """Elements from the first bound to the second, ``width`` at once."""
+    with code.loop(*bounds, width) as offset:
+        position = code.new(f"trunc i64 {code.new(f'and i64 {offset}, 65535')} to i32")
+        lanes(code, recording, shared, arrays, {"offset": offset, "position": position}, width)
 
 
 Compiled = tuple[int, Callable[[int], None]]
