@@ -75,6 +75,7 @@ def record_update(constants: dict[str, Any], *, states: int) -> Recording:
 
 _CALL = ("tensors", "table", "rows", "steps", "powers", "scale", "scales", "parts", "next")
 """What `step` is called with: int64 numbers and addresses, in this order; scales is 1 where each tensor has its own."""
+_Call = ctypes.c_int64 * len(_CALL)
 
 
 def step_code(recording: Recording, *, columns: int) -> Code:
@@ -220,19 +221,21 @@ def launch_tables(
     round to ``lines`` instead of as torch promotes; the other arguments are `step_bucket`'s.
     """
     table, chunks = tables.addresses.device, tables.chunks
-    if table is None or chunks is None or not len(chunks) or (found_inf is not None and float(found_inf) == 1.0):
+    count = 0 if chunks is None else chunks.shape[0]
+    if table is None or not count or (found_inf is not None and float(found_inf) == 1.0):
         return
     found = tables.launches.get(flags)
     if found is None:
         found = tables.launches[flags] = step_function(recipe, flags, states, dtypes, lines)
     address, step = found
-    pointers = (table, rows, steps, powers, powers if grad_scale is None else grad_scale)
     tensors = table.shape[1]
     # Counted in whole blocks: a small tensor costs more than its elements.
-    workers = torch.get_num_threads() if len(chunks) * tables.block >= PARALLEL else 1
-    large = (len(chunks) - tensors) * tables.block // _PART
+    workers = torch.get_num_threads() if count * tables.block >= PARALLEL else 1
+    large = (count - tensors) * tables.block // _PART
     parts = workers * max(1, min(_PARTS, large // workers)) if workers > 1 else 1
+    scale = powers if grad_scale is None else grad_scale
     scales = int(grad_scale is not None and grad_scale.numel() > 1)
-    call = (ctypes.c_int64 * len(_CALL))(tensors, *map(Tensor.data_ptr, pointers), scales, parts, 0)
+    pointers = (table.data_ptr(), rows.data_ptr(), steps.data_ptr(), powers.data_ptr(), scale.data_ptr())
+    call = _Call(tensors, *pointers, scales, parts, 0)
     if workers == 1 or not threads.run(address, ctypes.addressof(call), workers):
         step(ctypes.addressof(call))
