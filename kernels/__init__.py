@@ -14,7 +14,7 @@ from .backends import available_backends, interpreter, resolve_backend
 from .fingerprint import fingerprint
 from .launch import step_kernel, tables
 from .optim import StepOptimizer, graphed, make_optimizer
-from .population import NETWORKS, POLICIES, Network, Policy, Population, Trainer, optimizer_step
+from .population import NETWORKS, POLICIES, MinibatchLinear, Network, Policy, Population, Trainer, optimizer_step
 from .rounding import flags
 from .rounding.dtypes import DTYPES
 from .rounding.powers import BIAS_CORRECTIONS
@@ -60,6 +60,7 @@ __all__ = [
     "AdamAtan2",
     "AdamW",
     "Algorithm",
+    "MinibatchLinear",
     "Network",
     "Policy",
     "Population",

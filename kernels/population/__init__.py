@@ -2,6 +2,7 @@
 
 from . import train_kernel
 from .launches import training_constants, training_options
+from .linear import MinibatchLinear
 from .network import NETWORKS, Head, Network, get_network
 from .operator import optimizer_step
 from .policy import POLICIES, Policy
@@ -12,6 +13,7 @@ __all__ = [
     "NETWORKS",
     "POLICIES",
     "Head",
+    "MinibatchLinear",
     "Network",
     "Policy",
     "Population",

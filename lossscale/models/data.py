@@ -111,9 +111,9 @@ class DigitsStream:
         """Inputs [families, 64, 32] in [0, 1] and one-hot classes [families, 10, 32]."""
         first = (step - 1) % self._batches * MINIBATCH
         chosen = self._order[:, first : first + MINIBATCH]
+        # Inputs are as they lie, samples first, seen the other way round.
         return Batch(
-            inputs=self._inputs[chosen].transpose(1, 2).contiguous(),
-            targets=self._targets[chosen].transpose(1, 2).contiguous(),
+            inputs=self._inputs[chosen].transpose(1, 2), targets=self._targets[chosen].transpose(1, 2).contiguous()
         )
 
 

@@ -1,10 +1,10 @@
 """The networks under study, as populations: all models' parameters are one [models, n] tensor.
 
-Forward and backward are batched over models with ``torch.bmm`` and written by hand, because every operation of the
-backward pass must be linear in the upstream gradient: then a loss multiplied by 2**k multiplies every gradient by 2**k,
-exactly, whatever the order of a sum. Models of one population also run through the same code at the same shape and
-alignment, so equal models give equal bits; `elementwise` sees to the one place where a CPU library would treat the last
-few models differently.
+Forward and backward are batched over models (`linear`) and written by hand, because every operation of the backward
+pass must be linear in the upstream gradient: then a loss multiplied by 2**k multiplies every gradient by 2**k, exactly,
+whatever the order of a sum. Models of one population also run through the same code at the same shape and alignment,
+so equal models give equal bits; `elementwise` sees to the one place where a CPU library would treat the last few models
+differently.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ from torch import Tensor
 
 from ..support.errors import check_choice
 from .data import Batch, DigitsStream, Stream, UniformStream, uniforms
+from .linear import Linear, linear
 
 _LANES = 256
 """Elements that any CPU's vector loop takes in whole passes (four vectors of 16 floats, with room to spare)."""
+
+
+_TOGETHER = 256
+"""Models whose gradients are formed together where it makes no difference: activations stay in the second cache."""
 
 
 def elementwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -34,12 +39,17 @@ def elementwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     makes all vectors whole.
     """
     flat = x.reshape(-1)
+    if flat.numel() % _LANES == 0:
+        return function(flat).view(x.shape)
     padded = torch.nn.functional.pad(flat, (0, -flat.numel() % _LANES))
     return function(padded)[: flat.numel()].view(x.shape)
 
 
 class Head(Protocol):
-    """What follows the last Linear layer: from its outputs z [models, outputs, samples] to the loss."""
+    """What follows the last Linear layer: from its outputs z [models, outputs, samples] to the loss.
+
+    Targets are [families, outputs, samples], shared by the models of a family.
+    """
 
     def loss(self, z: Tensor, targets: Tensor) -> Tensor:
         """[models]: the loss, not scaled."""
@@ -54,7 +64,7 @@ class ExpSigmoid:
     def loss(self, z: Tensor, targets: Tensor) -> Tensor:
         """[models]."""
         output = elementwise(torch.exp, elementwise(torch.sigmoid, z))
-        return (targets - output).view(len(z))
+        return (targets.unsqueeze(1) - _by_family(output, targets)).view(len(z))
 
     def gradient(self, z: Tensor, targets: Tensor, loss_scale: Tensor) -> Tensor:
         """[models, 1, 1]; the products associate as autograd's do."""
@@ -71,14 +81,21 @@ class CrossEntropy:
         """[models]."""
         shifted = z - z.amax(1, keepdim=True)
         log_total = elementwise(torch.log, elementwise(torch.exp, shifted).sum(1))
-        chosen = torch.where(targets > 0, shifted, torch.zeros_like(shifted)).sum(1)
+        by_family = _by_family(shifted, targets)
+        chosen = torch.where(targets.unsqueeze(1) > 0, by_family, torch.zeros_like(by_family)).view(z.shape).sum(1)
         return (log_total - chosen).mean(1)
 
     def gradient(self, z: Tensor, targets: Tensor, loss_scale: Tensor) -> Tensor:
         """[models, classes, samples]."""
-        exponentials = elementwise(torch.exp, z - z.amax(1, keepdim=True))
-        probabilities = exponentials / exponentials.sum(1, keepdim=True)
-        return (probabilities - targets) * (loss_scale / z.shape[2])
+        probabilities = elementwise(torch.exp, z - z.amax(1, keepdim=True))
+        probabilities.div_(probabilities.sum(1, keepdim=True))
+        _by_family(probabilities, targets).sub_(targets.unsqueeze(1))
+        return probabilities.mul_(loss_scale / z.shape[2])
+
+
+def _by_family(rows: Tensor, targets: Tensor) -> Tensor:
+    """[families, models of one, …], a view of [models, …]."""
+    return rows.view(len(targets), -1, *rows.shape[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +161,7 @@ class Network:
     def losses(self, params: Tensor, batch: Batch) -> Tensor:
         """[models] float32: each model's loss on its family's batch, not scaled."""
         outputs = self._forward(params, batch)[-1]
-        return self.head.loss(outputs, _per_model(batch.targets, len(params)))
+        return self.head.loss(outputs, batch.targets)
 
     def gradients(self, params: Tensor, batch: Batch, loss_scale: Tensor, out: Tensor) -> None:
         """Writes each model's gradient of loss_scale · loss into ``out``.
@@ -155,36 +172,40 @@ class Network:
             loss_scale: [models] float32.
             out: [models, n] float32, overwritten.
         """
+        layers, families = self._linear(batch), len(batch.inputs)
+        arms = len(params) // families
+        together = families
+        if all(layer.independent for layer in layers):
+            together = max(1, _TOGETHER // arms)
+        for first in range(0, families, together):
+            some = slice(first, first + together)
+            models = slice(first * arms, (first + together) * arms)
+            piece = Batch(inputs=batch.inputs[some], targets=batch.targets[some])
+            self._write_gradients(layers, params[models], piece, loss_scale[models].view(-1, 1, 1), out[models])
+
+    def _write_gradients(
+        self, layers: Sequence[Linear], params: Tensor, batch: Batch, loss_scale: Tensor, out: Tensor
+    ) -> None:
+        """`gradients` of models that are computed together."""
         *activations, z = self._forward(params, batch)
-        upstream = self.head.gradient(z, _per_model(batch.targets, len(params)), loss_scale.view(-1, 1, 1))
-        for index, layer in reversed(list(enumerate(self.layers))):
-            weight_gradient = torch.bmm(upstream, activations[index].transpose(1, 2))
-            out[:, layer.weight] = weight_gradient.view(len(params), -1)
-            torch.sum(upstream, 2, out=out[:, layer.bias])
+        upstream = self.head.gradient(z, batch.targets, loss_scale)
+        for index, layer in reversed(list(enumerate(layers))):
+            layer.gradients(upstream, activations[index], out)
             if index:
-                below = torch.bmm(_weight(params, layer).transpose(1, 2), upstream)
-                # ReLU's backward, with its rule for NaN: the gradient passes unless the activation is <= 0.
-                upstream = torch.ops.aten.threshold_backward(below, activations[index], 0.0)
+                upstream = layer.below(params, upstream, activations[index])
 
     def _forward(self, params: Tensor, batch: Batch) -> list[Tensor]:
-        """Every layer's input and, last, the outputs of the last layer; [models, features, samples] each."""
-        inputs = batch.inputs * batch.inputs if self.squares_input else batch.inputs
-        values = [_per_model(inputs, len(params))]
-        for layer in self.layers:
-            bias = params[:, layer.bias].unsqueeze(2)
-            z = torch.baddbmm(bias, _weight(params, layer), values[-1])
-            values.append(z if layer.bias.stop == self.parameters else z.relu_())
-        return values
+        """Every layer's input and, last, the outputs of the last layer: [families, …], then [models, …, samples]."""
+        values = [batch.inputs * batch.inputs if self.squares_input else batch.inputs]
+        *hidden, last = self._linear(batch)
+        for layer in hidden:
+            values.append(layer.forward(params, values[-1], relu=True))
+        return [*values, last.forward(params, values[-1], relu=False)]
 
-
-def _weight(params: Tensor, layer: Layer) -> Tensor:
-    """[models, outputs, inputs], a copy: every model's matrix then starts at the same alignment, as equal bits need."""
-    return params[:, layer.weight].contiguous().view(len(params), layer.outputs, layer.inputs)
-
-
-def _per_model(shared: Tensor, models: int) -> Tensor:
-    """[models, …] from [families, …]: each family's data once for every one of its models."""
-    return shared.repeat_interleave(models // len(shared), 0)
+    def _linear(self, batch: Batch) -> list[Linear]:
+        """What computes the layers for a batch of this size."""
+        samples, device = batch.inputs.shape[2], batch.inputs.device
+        return [linear(layer.inputs, layer.outputs, layer.start, samples, device) for layer in self.layers]
 
 
 def _uniform(*, seed: int, inits: Sequence[int], device: torch.device) -> Stream:

@@ -6,12 +6,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kernels import MinibatchLinear
+from kernels.backends import simd
+from lossscale.models import networks as models
 from lossscale.models.data import DigitsStream, UniformStream, permutation, uniforms
+from lossscale.models.linear import BatchedLinear, linear
 from lossscale.models.networks import NETWORKS, Network, elementwise, get_network
 from lossscale.support.errors import InputError
 
 CPU = torch.device("cpu")
 networks = pytest.mark.parametrize("network", NETWORKS.values(), ids=lambda network: network.name)
+
+
+@pytest.fixture(params=["chosen products", "torch.bmm"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is chosen here, and what is where vector code cannot be made."""
+    if request.param == "torch.bmm":
+        monkeypatch.setattr(models, "linear", lambda inputs, outputs, start, *_: BatchedLinear(inputs, outputs, start))
 
 
 def torch_loss(network: Network, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -58,6 +69,7 @@ ROUNDING = 1.95 * 2.0**-24
 """How far a gradient may lie from autograd's, in its sum of term magnitudes: one order of additions beside another."""
 
 
+@pytest.mark.usefixtures("products")
 @networks
 def test_gradient_and_loss_are_those_of_autograd(network: Network) -> None:
     inits, arms = range(5, 8), 3
@@ -82,6 +94,7 @@ def test_gradient_and_loss_are_those_of_autograd(network: Network) -> None:
             torch.testing.assert_close(losses[model], loss.detach(), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.usefixtures("products")
 @networks
 @pytest.mark.parametrize("arms", [2, 5, 42])
 def test_a_scaled_loss_scales_every_gradient_exactly(network: Network, arms: int) -> None:
@@ -97,11 +110,32 @@ def test_a_scaled_loss_scales_every_gradient_exactly(network: Network, arms: int
     assert (families != 0).any()
 
 
+@pytest.mark.usefixtures("products")
 @networks
 def test_equal_models_have_equal_losses(network: Network) -> None:
     params = network.initial(0, range(3)).repeat_interleave(7, 0)
     losses = network.losses(params, network.stream(seed=0, inits=range(3), device=CPU).batch(1)).view(3, 7)
     assert torch.equal(losses, losses[:, :1].expand(3, 7))
+
+
+@pytest.mark.skipif(bool(simd.unavailable()), reason=f"no simd backend: {simd.unavailable()}")
+def test_vector_code_computes_what_has_whole_vectors() -> None:
+    assert isinstance(linear(64, 32, 0, 32, CPU), MinibatchLinear)
+    assert isinstance(linear(6, 6, 0, 1, CPU), BatchedLinear)
+    assert isinstance(linear(64, 32, 0, 31, CPU), BatchedLinear)
+
+
+@pytest.mark.skipif(bool(simd.unavailable()), reason=f"no simd backend: {simd.unavailable()}")
+def test_gradients_do_not_depend_on_what_is_formed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = get_network("mlp-64-32-10")
+    params = network.initial(0, range(5)).repeat_interleave(3, 0)
+    batch, scale = network.stream(seed=0, inits=range(5), device=CPU).batch(1), torch.ones(15)
+    found = []
+    for together in (1, 6, 256):
+        monkeypatch.setattr(models, "_TOGETHER", together)
+        found.append(torch.full_like(params, torch.nan))
+        network.gradients(params, batch, scale, found[-1])
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 @networks

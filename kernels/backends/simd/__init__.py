@@ -33,7 +33,7 @@ implicit conversion are a `RecordingError` that names the operation and the rule
 from .code import Code
 from .emitter import lanes, uniforms
 from .language import record
-from .machine import address_of, compile_function, unavailable
+from .machine import address_of, compile_function, unavailable, vector_registers
 from .operations import Operation, Recording, RecordingError
 from .recorder import Recorder
 from .step import launch_tables
@@ -55,5 +55,6 @@ __all__ = [
     "record",
     "unavailable",
     "uniforms",
+    "vector_registers",
     "versions",
 ]

@@ -75,6 +75,35 @@ class Code:
         self._open(leave)
 
     @contextlib.contextmanager
+    def fold(self, begin: str, end: str, kind: str, values: list[str]) -> Iterator[str]:
+        """``for index in range(begin, end)``, at least once, with values of LLVM type ``kind`` carried along.
+
+        ``values`` are the first; inside they are those that the pass has, to be replaced by what the next one gets, and
+        after the loop they are the last.
+        """
+        enter, body, latch, leave = self._labels("enter", "body", "latch", "leave")
+        index, following = f"%i.{body}", f"%n.{body}"
+        self.do(f"br label %{enter}")
+        self._open(enter)
+        self.do(f"br label %{body}")
+        self._open(body)
+        self.do(f"{index} = phi i64 [ {begin}, %{enter} ], [ {following}, %{latch} ]")
+        place, first = len(self._lines), list(values)
+        values[:] = [f"%c{number}.{body}" for number in range(len(first))]
+        carried = list(values)
+        yield index
+        self._lines[place:place] = [
+            f"  {name} = phi {kind} [ {one}, %{enter} ], [ {last}, %{latch} ]"
+            for name, one, last in zip(carried, first, values, strict=True)
+        ]
+        self.do(f"br label %{latch}")
+        self._open(latch)
+        self.do(f"{following} = add nsw i64 {index}, 1")
+        more = self.new(f"icmp slt i64 {following}, {end}")
+        self.do(f"br i1 {more}, label %{body}, label %{leave}")
+        self._open(leave)
+
+    @contextlib.contextmanager
     def when(self, condition: str) -> Iterator[None]:
         """``if condition`` (i1)."""
         body, leave = self._labels("then", "leave")

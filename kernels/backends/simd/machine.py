@@ -78,6 +78,12 @@ def target() -> tuple[str, str]:
     return name, features
 
 
+def vector_registers(floats: int) -> int:
+    """How many vectors of so many floats the registers hold."""
+    wide = "+avx512f" in target()[1].split(",")
+    return (32 * 16 if wide else 16 * 8) // floats
+
+
 @functools.cache
 def _target_machine() -> Any:
     name, features = target()
