@@ -98,7 +98,8 @@ def static_command(
         arch: targets, by default sm_80, sm_90 and sm_100.
         optimizer: algorithms, by default all.
         instructions: by kind, and how many warps fit; no limits are checked.
-        trainer: whole training runs: no spills on sm_80 and sm_90; sm_100 is reported.
+        trainer: whole training runs: no spills on sm_80 and sm_90; sm_100 is reported. One after the other, five
+            minutes for all; what was compiled is kept, so that a run that was stopped goes on.
         quick: a small set in which every algorithm, recipe, dtype and target occurs.
         json: print one JSON document.
         out: also write it there.
@@ -151,7 +152,13 @@ def _trainer(architectures: list[str], json: bool, out: Path | None) -> int:
     with Output(as_json=json) as output:
         import triton
 
-        rows = [examine_trained(chosen) for chosen in trained(architectures)]
+        chosen, rows = list(trained(architectures)), []
+        for number, kernel in enumerate(chosen, 1):
+            row = examine_trained(kernel)
+            rows.append(row)
+            if row["compile_s"] is not None or row["verdict"] != "holds":
+                where = " ".join(str(row[name]) for name in columns[1:6])
+                output.note(f"{number}/{len(chosen)} {where}: {row['spills']} spills, {row['verdict']}")
         broken = [row for row in rows if row["verdict"] != "holds"]
         document = {"triton": triton.__version__, "kernels": len(rows), "broken": len(broken)}
         if out is not None:
