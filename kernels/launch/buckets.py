@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import has_memory, is_dense, same_order, separate
+from .checks import is_dense, same_order, separate
 from .dtypes import Dtypes
 
 
@@ -132,11 +132,6 @@ class Assembly:
                         f"grad of strides {source.stride()}: its elements share memory, so it cannot be unscaled in "
                         "place; give grad.clone()"
                     )
-
-    def copied_have_memory(self) -> bool:
-        """Whether the tensors that stand-ins are copied from still have their memory."""
-        sources = [self.sources[place] for place in self.grad_stand_ins]
-        return all(map(has_memory, [*sources, *(source for source, _ in self.stand_ins)]))
 
     def load(self) -> None:
         """Fill the stand-ins, before a step."""

@@ -103,7 +103,7 @@ class Mirror:
             self._copy(first, last)
         return kept
 
-    def send_row(self, row: int, values: Sequence[int]) -> None:
+    def send_row(self, row: int, values: np.ndarray) -> None:
         """Bring one row up to ``values``, in an array that was sent before."""
         assert self.host is not None
         self.host[row] = values

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..launch.checks import has_memory, one_number
+from ..launch.checks import has_memory
 
 
 class _Cell:
@@ -84,15 +84,17 @@ class Counters:
     """The counters of one launch, whoever made them.
 
     Args:
-        counters: one per tensor, as `is_counter` has it.
+        tensors: one counter per tensor, as `is_counter` has it. They stay where they are: for counters that moved
+            (share_memory_() and the like move a storage under its tensor) others of these are made.
         chunks: of this optimizer.
 
     Attributes:
+        tensors: as given.
         on_host: whether they are the host's.
     """
 
-    def __init__(self, counters: list[Tensor], chunks: Sequence[Chunk]) -> None:
-        self._counters = counters
+    def __init__(self, tensors: list[Tensor], chunks: Sequence[Chunk]) -> None:
+        self.tensors = counters = tensors
         self.on_host = not counters or counters[0].device.type == "cpu"
         self._whole: Tensor | None = None
         self._index: Any = None
@@ -104,32 +106,21 @@ class Counters:
         looked_at = [] if self.on_host or self._whole is not None else counters
         self._foreign = any(counter.dtype != torch.float32 for counter in looked_at)
         self._array: Any = None
-        self._address = 0
         self._cells: list[Any] = []
-        self._addresses: list[int] = []
-        if not self.on_host:
+        if self.on_host:
+            if self._whole is not None:
+                self._array = self._whole.numpy()
+            else:
+                self._cells = [_cell(counter, counter.data_ptr()) for counter in counters]
+        else:
             self._spread = self._whole is None or not isinstance(self._index, slice)
             self._view = None if self._spread or self._whole is None else self._whole[self._index]
 
     # -- on the host -------------------------------------------------------------------------------------------------
 
-    def _host(self) -> None:
-        """Look where the counters are: share_memory_() and the like move a storage under its tensor."""
-        if self._whole is not None:
-            if self._array is None or self._whole.data_ptr() != self._address:
-                self._array, self._address = self._whole.numpy(), self._whole.data_ptr()
-            return
-        addresses = list(map(Tensor.data_ptr, self._counters))
-        if addresses != self._addresses:
-            for counter in self._counters:
-                one_number(counter, "state 'step'")
-            self._addresses = addresses
-            self._cells = list(map(_cell, self._counters, addresses))
-
     def advance(self, by: int) -> None:
         """Add ``by`` to every counter, in place."""
         if self.on_host:
-            self._host()
             if self._whole is not None:
                 self._array[self._index] += by
             else:
@@ -138,13 +129,12 @@ class Counters:
         elif self._view is not None:
             self._view.add_(by)
         else:
-            torch._foreach_add_(self._counters, by)
+            torch._foreach_add_(self.tensors, by)
 
     def numbers(self) -> np.ndarray:
         """The counters' values; waits for a device."""
         if not self.on_host:
-            return self.on_device(self._counters[0].device).numpy(force=True)
-        self._host()
+            return self.on_device(self.tensors[0].device).numpy(force=True)
         if self._whole is not None:
             found: np.ndarray = self._array[self._index]
             return found
@@ -159,14 +149,14 @@ class Counters:
         if self._view is not None:
             return self._view
         if self._foreign:
-            return torch.stack([counter.reshape(()).float() for counter in self._counters])
-        return torch.stack([counter.reshape(()) for counter in self._counters])
+            return torch.stack([counter.reshape(()).float() for counter in self.tensors])
+        return torch.stack([counter.reshape(()) for counter in self.tensors])
 
     def on_device_alone(self) -> list[Tensor]:
         """The tensors that a device counts in; none for counters on the host."""
         if self.on_host:
             return []
-        return self._counters if self._spread or self._whole is None else [self._whole]
+        return self.tensors if self._spread or self._whole is None else [self._whole]
 
     def skip(self, found_inf: Tensor) -> None:
         """Take the last step back where ``found_inf`` is 1, without a wait."""
@@ -175,7 +165,7 @@ class Counters:
         elif self._view is not None:
             self._view.sub_(found_inf)
         else:
-            for counter in self._counters:
+            for counter in self.tensors:
                 counter.sub_(found_inf.reshape(counter.shape).to(counter.dtype))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .layouts import Layouts, Rooms
+from .native import looks_for
 from .plans import Plan
 from .shards import Shards
 
@@ -38,17 +38,12 @@ class Known:
         self._params = params
         self._lengths = [len(group["params"]) for group in optimizer.param_groups]
         self._take_values(optimizer)
-        self._entries = list(optimizer.state.values())
+        self._entries = tuple(optimizer.state.values())
         self._values = _values(self._entries)
+        self._native = looks_for(len(params))
         self._shards = Shards([*params, *self._values])
         grads = self._grads_of(optimizer)
         self._absent = list(map(operator.is_, grads, repeat(None)))
-        self._some_absent = any(self._absent)
-        present = [grad for grad in grads if grad is not None]
-        self._layouts, self._rooms = Layouts(present), Rooms(present)
-        self._ids: list[int] = []
-        self._held: list[Any] | None = None
-        self._may_hold = True
         self.quiet = False
 
     def holds(self, optimizer: StepOptimizer) -> bool:
@@ -58,7 +53,7 @@ class Known:
             and self._states_hold(optimizer)
             and self._shards.hold()
             and self._grads_hold(optimizer)
-            and all(plan.holds(stayed=self._held is not None) for plan in self.plans)
+            and all(plan.holds() for plan in self.plans)
             and self._settle()
         )
 
@@ -113,6 +108,8 @@ class Known:
 
     def _states_hold(self, optimizer: StepOptimizer) -> bool:
         """Whether the same state tensors are in place."""
+        if self._native is not None:
+            return bool(self._native.same_entries(optimizer.state, self._entries, self._values))
         entries, values = optimizer.state.values(), self._values
         if len(entries) != len(self._entries) or not all(map(operator.is_, entries, self._entries)):
             return False
@@ -130,38 +127,20 @@ class Known:
         return optimizer.local_grads(self._params) if self._shards else list(map(_GRAD, self._params))
 
     def _grads_hold(self, optimizer: StepOptimizer) -> bool:
-        """Take this step's gradients over; False if they are others than expected.
+        """Take this step's gradients over, for the plans to look at; False if others are absent than were.
 
-        Gradients that stay are recognised by identity. That takes a reference, which would keep the memory of gradients
-        that are set to None through the next backward pass; so only gradients that have stayed once are held, and none
-        any more once they did not stay.
+        No reference is kept beyond the step: gradients that are set to None are free for the next backward pass.
         """
         grads = self._grads_of(optimizer)
-        if self._held is None or not all(map(operator.is_, grads, self._held)):
-            self._may_hold = self._may_hold and self._held is None
-            self._held = None
-            if list(map(operator.is_, grads, repeat(None))) != self._absent:
-                return False
-            present = self._present(grads)
-            if not self._layouts.same(present) or not self._rooms.hold(present):
-                return False
-            ids = list(map(id, grads))
-            if ids == self._ids and self._may_hold:
-                self._held = grads
-            self._ids = ids
-        elif not self._layouts.same(self._present(grads)):
-            # torch resizes a tensor, and exchanges its memory, in place.
+        if list(map(operator.is_, grads, repeat(None))) != self._absent:
             return False
         for plan in self.plans:
             plan.assembly.take(grads if plan.positions is None else list(map(grads.__getitem__, plan.positions)))
         return True
 
-    def _present(self, grads: list[Any]) -> list[Any]:
-        return [grad for grad in grads if grad is not None] if self._some_absent else grads
 
-
-def _values(entries: Sequence[Any]) -> list[Any]:
-    return list(chain.from_iterable(entry.values() for entry in entries if isinstance(entry, dict)))
+def _values(entries: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(dict.values(entry) for entry in entries if isinstance(entry, dict)))
 
 
 def _is_plain(value: Any) -> bool:

@@ -6,13 +6,11 @@ Compared as it is read: with thousands of tensors every new list or tuple costs 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from ..launch.checks import bytes_spanned, has_memory
 
 _SHAPE, _DTYPE, _DEVICE = map(operator.attrgetter, ("shape", "dtype", "device"))
 
@@ -23,6 +21,10 @@ class Layouts:
     Args:
         tensors: as they are now.
         written: whether they are written in place: inference tensors are others then, and so is the mode.
+
+    Attributes:
+        guard: called with equally many tensors, says at once whether they are laid out so and nothing else is other
+            about them; what it refuses has to be looked at again. None where there is no such thing.
     """
 
     def __init__(self, tensors: Sequence[Tensor], *, written: bool = False) -> None:
@@ -33,13 +35,17 @@ class Layouts:
         self._types = list(map(type, tensors))
         self._inference = list(map(Tensor.is_inference, tensors)) if written else None
         self._within = torch.is_inference_mode_enabled() if any(self._inference or ()) else None
-        self._guards = _guards(tensors, self._shapes, self._strides)
+        self.guard = _guard(tensors, self._shapes, self._strides)
+
+    def same_mode(self) -> bool:
+        """Whether inference mode is on or off as it was, where that decides what may be written."""
+        return self._within is None or self._within == torch.is_inference_mode_enabled()
 
     def same(self, tensors: Sequence[Tensor]) -> bool:
         """Whether equally many tensors are laid out as those were."""
-        if self._within not in (None, torch.is_inference_mode_enabled()):
+        if not self.same_mode():
             return False
-        if self._guards is not None and self._guards.check(*tensors):
+        if self.guard is not None and self.guard(*tensors):
             # They look at all that is looked at below, and at more: what they refuse is looked at again.
             return True
         try:
@@ -59,7 +65,7 @@ class Layouts:
             return False
 
 
-def _guards(tensors: Sequence[Tensor], shapes: list[Any], strides: list[Any]) -> Any:
+def _guard(tensors: Sequence[Tensor], shapes: list[Any], strides: list[Any]) -> Callable[..., bool] | None:
     """The guards of torch.compile, which compare a tensor's type, dtype, device, shape and strides without Python.
 
     For 10,000 tensors they take a sixth of the time of the comparisons above. None where this torch has no such thing,
@@ -70,21 +76,7 @@ def _guards(tensors: Sequence[Tensor], shapes: list[Any], strides: list[Any]) ->
 
         sizes: Any = [list(shape) for shape in shapes]
         steps: Any = [list(stride) for stride in strides]
-        made = TensorGuards(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=steps)
-        return made if made.check(*tensors) else None
+        check: Callable[..., bool] = TensorGuards(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=steps).check
+        return check if check(*tensors) else None
     except (ImportError, TypeError, RuntimeError):
         return None
-
-
-class Rooms:
-    """How much memory tensors of known layouts need, to be compared with what their storages have."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._bytes = list(map(bytes_spanned, tensors))
-
-    def hold(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether the elements of equally many tensors of those layouts lie inside their storages."""
-        if any(map(Tensor.storage_offset, tensors)):
-            return all(map(has_memory, tensors))
-        sizes = map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, tensors))
-        return all(map(operator.ge, sizes, self._bytes))

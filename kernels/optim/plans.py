@@ -15,15 +15,13 @@ from .. import backends
 from ..algorithm import Algorithm, Recipe, Row
 from ..backends.dispatch import launch_block
 from ..launch.buckets import Assembly
-from ..launch.checks import has_memory
 from ..launch.rows import host_rows
 from ..launch.tables import GRAD, Mirror, Tables, address_table, table_of
 from ..rounding.powers import power_table
 from .counters import Counters
-from .layouts import Layouts
+from .looks import Looks
+from .native import looks_for
 from .shards import is_dtensor
-
-_address = Tensor.data_ptr
 
 
 @dataclass(kw_only=True, eq=False)
@@ -70,48 +68,47 @@ class Plan:
         self._written = bucket.params if bucket.copies is None else bucket.copies
         # The version that autograd looks at is a DTensor's own.
         self._written = [*self._written, *filter(is_dtensor, self.owners)]
-        stand_ins = {id(dense): source for source, dense in self.assembly.stand_ins}
-        #: All but the gradients, in the order of the address table.
-        self._fixed = [*bucket.params, *chain.from_iterable(filter(None, bucket.states)), *(bucket.copies or ())]
-        self._looked_at = [stand_ins.get(id(tensor), tensor) for tensor in self._fixed]
-        self._layouts = Layouts(self._looked_at, written=True)
         self._by_address = self.backend != "reference"
-        self._addresses: list[int] = []
-        self._grad_addresses: list[int] = []
-        self.copies_around = bool(stand_ins or self.assembly.grad_stand_ins)
+        self.copies_around = bool(self.assembly.stand_ins or self.assembly.grad_stand_ins)
+        self._look_around()
         self.is_plain = self._by_address and not self.copies_around
 
     # -- before a step -----------------------------------------------------------------------------------------------
 
-    def holds(self, *, stayed: bool) -> bool:
+    def _look_around(self) -> None:
+        """Remember how its tensors lie: a step looks at those that stand-ins are copied from, not at the stand-ins."""
+        bucket, assembly = self.bucket, self.assembly
+        sources = {id(dense): source for source, dense in assembly.stand_ins}
+        #: All but the gradients, in the order of the address table.
+        fixed = [*bucket.params, *chain.from_iterable(filter(None, bucket.states)), *(bucket.copies or ())]
+        # A stand-in is ours and stays where it is.
+        self._dense = {place: tensor.data_ptr() for place, tensor in enumerate(fixed) if id(tensor) in sources}
+        self._grad_dense = {place: dense.data_ptr() for place, dense in assembly.grad_stand_ins.items()}
+        counters = self.counters.tensors if self.counters is not None else []
+        looked_at = [*(sources.get(id(tensor), tensor) for tensor in fixed), *counters]
+        self._fixed = len(fixed)
+        native = looks_for(len(self.owners))
+        self._looks = Looks(looked_at, written=True, native=native)
+        self._grad_looks = Looks(assembly.sources, native=native)
+        self._runs = self._looks.runs(looked_at)
+        self._addresses = self._looks.addresses()
+
+    def holds(self) -> bool:
         """Whether its tensors are as they were; tensors that moved are taken over where their layout is the same.
 
-        Args:
-            stayed: whether the gradients are the very tensors of the last step; new ones have been looked at.
+        A tensor may keep its address and be resized, read its elements negated, or have its memory shrunk under it.
         """
-        if not self._by_address:
-            looked_at = [*self._looked_at, *self.assembly.sources]
-            return self._layouts.same(self._looked_at) and all(map(has_memory, looked_at))
-        # A tensor may keep its address and be resized, or read its elements negated, from now on.
-        if not self._layouts.same(self._looked_at):
+        grads = self._grad_looks
+        if not self._looks.hold(self._runs) or not grads.hold(grads.runs(self.assembly.sources)):
             return False
-        if self.copies_around and not self.assembly.copied_have_memory():
-            return False
-        addresses = list(map(_address, self._fixed))
-        if addresses != self._addresses:
-            # Memory that is resized moves.
-            if not all(map(has_memory, self._looked_at)):
+        if self._looks.moved:
+            before, self._addresses = self._addresses, self._looks.addresses()
+            if (before[self._fixed :] != self._addresses[self._fixed :]).any():
+                # Which counters are elements of one chunk has to be asked again.
                 return False
-            self._addresses = addresses
             self.tables.current = False
-        grad_addresses = list(map(_address, self.bucket.grads))
-        if grad_addresses != self._grad_addresses:
-            # Memory that is resized moves; only gradients without elements, or without memory, have no address.
-            if (stayed or 0 in grad_addresses) and not all(map(has_memory, self.assembly.sources)):
-                return False
-            self._grad_addresses = grad_addresses
-            if self.tables.current:
-                self.tables.addresses.send_row(GRAD, grad_addresses)
+        if grads.moved and self.tables.current and self._by_address:
+            self.tables.addresses.send_row(GRAD, _with(grads.addresses(), self._grad_dense))
         return True
 
     def _bring_tables(self) -> None:
@@ -120,8 +117,9 @@ class Plan:
         if known is None or known.shape[1] != len(bucket.params):
             host = address_table(bucket.columns(), bucket.row_of)
         else:
-            params, *others = np.array(self._addresses, np.int64).reshape(-1, len(bucket.params))
-            columns = [params, np.array(self._grad_addresses, np.int64), *others]
+            fixed = _with(self._addresses[: self._fixed], self._dense)
+            params, *others = fixed.reshape(-1, len(bucket.params))
+            columns = [params, _with(self._grad_looks.addresses(), self._grad_dense), *others]
             host = table_of(np.fromiter(map(Tensor.numel, bucket.params), np.int64), bucket.row_of, columns)
         self.tables.update(host, self.device, launch_block(self.backend, host))
         self.tables.current = True
@@ -254,3 +252,10 @@ class Plan:
         members = zip(self.groups.tolist(), steps, self.first.tolist(), strict=True)
         row_of = np.array([keys.setdefault(key, len(keys)) for key in members])
         return list(keys), row_of
+
+
+def _with(addresses: np.ndarray, dense: dict[int, int]) -> np.ndarray:
+    """Addresses, with those of stand-ins in their places."""
+    for place, address in dense.items():
+        addresses[place] = address
+    return addresses

@@ -6,11 +6,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from ways import WAYS, look_by
 
 import kernels
 
 Param = torch.nn.Parameter
 Change = Callable[[Param, dict[str, Any]], Any]
+
+
+@pytest.fixture(params=WAYS, autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_by(request.param, monkeypatch)
 
 
 def negated(tensor: Tensor) -> Tensor:
@@ -31,6 +37,12 @@ def replace_grad(p: Param, grad: Tensor) -> None:
     p.grad = grad
 
 
+def shrink_twice(tensor: Tensor) -> None:
+    """The allocator often gives the place that the first resize freed to the second."""
+    for fewer in (8, 4):
+        tensor.untyped_storage().resize_(tensor.numel() * tensor.element_size() - fewer)
+
+
 CHANGES: dict[str, tuple[Change, str]] = {
     "data negated": (lambda p, state: replace_data(p, negated(torch.ones(8))), "params: .*resolve_neg"),
     "data negated with gaps": (
@@ -48,6 +60,9 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "state resized": (lambda p, state: state["exp_avg"].resize_(2), "state 'exp_avg' of shape"),
     "state exchanged": (lambda p, state: state["exp_avg"].set_(torch.ones(2)), "state 'exp_avg' of shape"),
     "state shrunk": (lambda p, state: state["exp_avg"].untyped_storage().resize_(16), "state 'exp_avg': its storage"),
+    "grad shrunk at its address": (lambda p, state: shrink_twice(p.grad), "grad: its storage"),
+    "data shrunk at its address": (lambda p, state: shrink_twice(p), "params: .* its storage"),
+    "state shrunk at its address": (lambda p, state: shrink_twice(state["exp_avg"]), "state 'exp_avg': its storage"),
     "counter freed": (
         lambda p, state: state["step"].untyped_storage().resize_(0),
         "state 'step': its storage",

@@ -29,7 +29,7 @@ OTHERS = {
 @pytest.fixture(params=["guards", "plain"])
 def compared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "plain":
-        monkeypatch.setattr(layouts, "_guards", lambda *arguments: None)
+        monkeypatch.setattr(layouts, "_guard", lambda *arguments: None)
     return str(request.param)
 
 
@@ -38,7 +38,7 @@ def compared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_another_layout_is_seen(other: str, place: int, compared: str) -> None:
     tensors = [torch.zeros(5, 3), torch.zeros(2), torch.zeros(5, 3)]
     known = Layouts(tensors)
-    assert (known._guards is not None) == (compared == "guards")
+    assert (known.guard is not None) == (compared == "guards")
     assert known.same(tensors) and known.same([torch.ones_like(tensor) for tensor in tensors])
     tensors[place] = OTHERS[other]()
     assert not known.same(tensors)
@@ -62,4 +62,4 @@ def test_no_tensor_is_held(compared: str) -> None:
 def test_guards_that_cannot_be_had_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch._C._dynamo.guards", None)
     known = Layouts([torch.zeros(3)])
-    assert known._guards is None and known.same([torch.ones(3)]) and not known.same([torch.ones(4)])
+    assert known.guard is None and known.same([torch.ones(3)]) and not known.same([torch.ones(4)])

@@ -206,7 +206,7 @@ LAUNCH: tuple[Mutant, ...] = (
     _launch(
         "stale-address",
         "the table keeps the address of the first step's gradients",
-        ("Plan.holds", "if grad_addresses != self._grad_addresses:", "if not self._grad_addresses:"),
+        ("Plan.holds", "if grads.moved and", "if False and"),
     ),
     _launch(
         "32-bit-offset",

@@ -1,0 +1,345 @@
+"""What may change between two steps is seen compiled and with torch's methods alike."""
+
+import random
+import sys
+import sysconfig
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from ways import WAYS, look_by
+
+import kernels
+from kernels.optim import looks, native
+from kernels.optim.looks import Looks
+
+Param = torch.nn.Parameter
+
+
+class Mine(Tensor):
+    """A subclass."""
+
+
+def look(tensors: list[Tensor], *, written: bool = True) -> Looks:
+    return Looks(tensors, written=written, native=native.looks_for(len(tensors)))
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    look_by(request.param, monkeypatch)
+    return str(request.param)
+
+
+def make(count: int, seed: int = 0) -> list[Tensor]:
+    """Tensors of several kinds, among them views that begin inside their storage and tensors without elements."""
+    chance = random.Random(seed)
+    kinds: list[Callable[[], Tensor]] = [
+        lambda: torch.zeros(64),
+        lambda: Param(torch.zeros(64)),
+        lambda: torch.zeros(12)[chance.randrange(4) :][:8],
+        lambda: torch.zeros(3, 5),
+        lambda: torch.zeros(5, 3).t(),
+        lambda: torch.zeros(6, dtype=torch.bfloat16),
+        lambda: torch.zeros(0),
+        lambda: torch.zeros(()),
+        lambda: torch.zeros(8).as_subclass(Mine),
+    ]
+    return [kinds[0 if chance.random() < 0.5 else chance.randrange(len(kinds))]() for _ in range(count)]
+
+
+def exchange(tensor: Tensor, data: Tensor) -> None:
+    tensor.data = data
+
+
+def like(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+
+
+def shrink(tensor: Tensor, *, to: int) -> None:
+    tensor.untyped_storage().resize_(to)
+
+
+HARMLESS: dict[str, Callable[[Tensor], Any]] = {
+    "nothing": lambda t: None,
+    "values": lambda t: t.detach().fill_(3),
+    "requires_grad": lambda t: t.requires_grad_(not t.requires_grad),
+    "moved": lambda t: exchange(t, like(t)),
+    "moved to larger memory": lambda t: exchange(t, torch.zeros(99, dtype=t.dtype)[7:].as_strided(t.shape, t.stride())),
+    "storage grown": lambda t: shrink(t, to=4096),
+}
+"""What leaves layout and memory as they were, whatever the address."""
+
+CHANGES: dict[str, Callable[[Tensor], Any]] = {
+    "resized": lambda t: t.requires_grad_(False).resize_(2, 2, 2),
+    "exchanged": lambda t: exchange(t, torch.zeros(7, 7, dtype=t.dtype)),
+    "set": lambda t: t.requires_grad_(False).set_(torch.zeros(7, 7, dtype=t.dtype)),
+    "more dimensions": lambda t: t.requires_grad_(False).unsqueeze_(0),
+    "negated": lambda t: exchange(t, torch._neg_view(like(t))),
+    "freed": lambda t: shrink(t, to=0),
+    "shrunk": lambda t: shrink(t, to=1),
+    "throws": lambda t: torch._C._set_throw_on_mutable_data_ptr(t),
+}
+"""What every look has to refuse, of a tensor that has elements."""
+
+
+def held(known: Looks, runs: Any) -> bool:
+    try:
+        return known.hold(runs)
+    except RuntimeError as error:
+        assert "Cannot access data pointer" in str(error)
+        return False
+
+
+@pytest.mark.parametrize("count", [1, 5, 128, 129, 700])
+def test_every_change_is_seen_and_nothing_else(count: int, way: str) -> None:
+    chance = random.Random(count)
+    for round_, (name, change) in enumerate((HARMLESS | CHANGES).items()):
+        tensors = make(count, seed=round_)
+        known = look(tensors)
+        runs = known.runs(tensors)
+        assert {type(one) for one in known._looks} == {looks._Native if way == "compiled" else looks._Plain}
+        assert known.hold(runs) and not known.moved
+        before = [t.data_ptr() for t in tensors]
+        assert known.addresses().tolist() == before
+        filled = [place for place, t in enumerate(tensors) if t.numel() and type(t) is not Mine]
+        place = chance.choice(filled) if filled else 0
+        if not filled:
+            tensors[0] = torch.zeros(64)
+            known, runs = look(tensors), known.runs(tensors)
+            before = [t.data_ptr() for t in tensors]
+        change(tensors[place])
+        assert held(known, runs) == (name in HARMLESS), name
+        if name in HARMLESS:
+            after = [t.data_ptr() for t in tensors]
+            assert known.addresses().tolist() == after and known.moved == (before != after), name
+            assert known.hold(runs) and not known.moved
+
+
+def test_memory_that_comes_back_to_its_address_smaller_is_seen(way: str) -> None:
+    for number in range(100):
+        tensors = make(200, seed=number)
+        tensors[150] = torch.zeros(1000)
+        known = look(tensors)
+        runs, before = known.runs(tensors), tensors[150].data_ptr()
+        # The allocator often gives the place that the first resize freed to the second.
+        shrink(tensors[150], to=4000 - 40)
+        shrink(tensors[150], to=4000 - 20)
+        assert not known.hold(runs)
+        if tensors[150].data_ptr() == before:
+            return
+    pytest.skip("this allocator gives no memory twice")
+
+
+def test_a_size_beyond_the_storage_is_seen_at_the_same_address(way: str) -> None:
+    tensors = make(200)
+    tensors[3] = torch.zeros(64)
+    known = look(tensors, written=False)
+    for one, run in zip(known._looks, known.runs(tensors), strict=True):
+        spans = one._known[:, 2] if isinstance(one, looks._Native) else one._spans
+        for place, tensor in enumerate(run):
+            spans[place] += tensor is tensors[3]
+    assert not known.hold(known.runs(tensors))
+
+
+@pytest.mark.parametrize("missing", ["guards", "inference mode"])
+def test_what_guards_refuse_is_looked_at_again(missing: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if missing == "guards":
+        monkeypatch.setattr("kernels.optim.layouts._guard", lambda *arguments: None)
+    tensors = make(300)
+    known = look(tensors, written=False)
+    with torch.inference_mode(missing != "guards"):
+        assert known.hold(known.runs(tensors)) and known.hold(known.runs([*tensors[:299], like(tensors[299])]))
+        assert not known.hold(known.runs([*tensors[:299], torch.zeros(7, 7)]))
+
+
+def test_looks_keep_no_tensor(way: str) -> None:
+    tensors = make(200)
+    known = look(tensors, written=False)
+    references = [weakref.ref(t) for t in tensors]
+    assert known.hold(known.runs(tensors))
+    tensors.clear()
+    assert [reference() for reference in references] == [None] * 200
+
+
+def test_equal_runs_share_one_description() -> None:
+    """What a look reads besides the tensors stays in the processor's cache."""
+    tensors = [torch.zeros(n) for n in (3, 4, 5)] + [torch.zeros(2 + k % 2) for k in range(1000)]
+    known = Looks(tensors)
+    described = {id(one._same.__self__) for one in known._looks}
+    # Three full runs of each of two kinds, and two of what is left.
+    assert len(known._looks) == 8 and len(described) == 4
+
+
+# -- states ----------------------------------------------------------------------------------------------------------
+
+
+def _edits(chance: random.Random, optimizer: Any) -> None:
+    """What may be done to a state, or nothing."""
+    p = chance.choice(list(optimizer.state))
+    entry = optimizer.state[p]
+    name = chance.choice(list(entry))
+    what = chance.randrange(8)
+    if what == 0:
+        entry[name] = entry[name].clone()
+    elif what == 1:
+        del entry[name]
+    elif what == 2:
+        entry["more"] = torch.zeros(1)
+    elif what == 3:
+        optimizer.state[p] = dict(entry)
+    elif what == 4:
+        del optimizer.state[p]
+    elif what == 5:
+        optimizer.state["note"] = chance.choice([3, {}, {"x": 1}])
+    elif what == 6:
+        entry[name] = entry.pop(name)  # the same, in another order
+
+
+def test_states_are_the_same_by_both_ways() -> None:
+    if native._built() is None:
+        pytest.skip("no compiler, or another torch: looks.c cannot be built here")
+    answers = set()
+    for seed in range(200):
+        chance = random.Random(seed)
+        params = [Param(torch.zeros(2)) for _ in range(4)]
+        optimizer = kernels.Adam(params)
+        for p in params:
+            p.grad = torch.zeros(2)
+        optimizer.step()
+        known = optimizer._known
+        _edits(chance, optimizer)
+        found = []
+        for module in (native._built(), None):
+            known._native = module
+            found.append(known._states_hold(optimizer))
+        assert found[0] == found[1]
+        answers.add(found[0])
+    assert answers == {True, False}
+
+
+@pytest.mark.parametrize("backend", ["simd", "reference"])
+@pytest.mark.parametrize("how", ["data", "set_"])
+def test_a_counter_whose_memory_is_exchanged_counts_on_from_there(how: str, backend: str, way: str) -> None:
+    ends = []
+    for change in (how, "another tensor"):
+        params = [Param(torch.linspace(-1, 1, 8)) for _ in range(2)]
+        for p in params:
+            p.grad = torch.linspace(0.5, 1, 8)
+        optimizer = kernels.AdamW(params, lr=0.1, backend=backend)
+        for number in range(6):
+            if number == 3:
+                entry = optimizer.state[params[1]]
+                if change == "data":
+                    exchange(entry["step"], torch.tensor(40.0))
+                elif change == "set_":
+                    entry["step"].set_(torch.tensor(40.0))
+                else:
+                    entry["step"] = torch.tensor(40.0)
+            optimizer.step()
+        assert [float(optimizer.state[p]["step"]) for p in params] == [6.0, 43.0]
+        ends.append([*params, *(optimizer.state[p]["step"] for p in params)])
+    assert [kernels.bits.mismatches(a.detach(), b.detach()) for a, b in zip(*ends, strict=True)] == [0] * 4
+
+
+# -- the compiled module ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def module() -> Any:
+    built = native._built()
+    if built is None:
+        pytest.skip("no compiler, or another torch: looks.c cannot be built here")
+    return built
+
+
+def test_wrong_arguments_are_errors(module: Any) -> None:
+    table = np.zeros((1, 3), np.int64)
+    for arguments, error in (
+        (([torch.zeros(1)], None, table), TypeError),
+        (((None,), None, table), TypeError),
+        (((1.0,), None, table), TypeError),
+        (((torch.zeros(1),), None, table[:0]), ValueError),
+        (((torch.zeros(1),), None, np.zeros((1, 6), np.int64)[:, ::2]), (ValueError, BufferError)),
+        (((torch.zeros(1),), 3, table), TypeError),
+        (((torch.zeros(1),), None), TypeError),
+    ):
+        with pytest.raises(error):
+            module.look(*arguments)
+    for arguments in (({}, (), []), ([], (), ()), ({}, [], ())):
+        with pytest.raises(TypeError):
+            module.same_entries(*arguments)
+    with pytest.raises(ZeroDivisionError):
+        module.look((torch.zeros(1),), lambda *tensors: 1 // 0, table)
+
+
+def test_references_are_given_back(module: Any) -> None:
+    tensors = tuple(torch.zeros(3) for _ in range(5))
+    state, entries = {0: {"a": tensors[0]}, 1: {"b": tensors[1]}}, ()
+    entries = tuple(state.values())
+    table = np.array([[t.data_ptr(), 4, 12] for t in tensors], np.int64)
+    everything = [*tensors, tensors, table, *entries, True, False, None]
+    before = [sys.getrefcount(one) for one in everything]
+    for known in (table, table + 1):
+        for check in (None, lambda *given: True, lambda *given: False):
+            for _ in range(50):
+                module.look(tensors, check, known)
+                module.same_entries(state, entries, tensors[:2])
+                module.same_entries(state, entries, tensors[1:3])
+    del known, check
+    after = [sys.getrefcount(one) for one in everything]
+    assert all(abs(a - b) < 20 for a, b in zip(after, before, strict=True))
+
+
+def test_objects_that_keep_their_tensors_elsewhere_are_refused() -> None:
+    assert native._handle_offset(native._samples()) is not None
+
+    class Elsewhere:
+        _cdata = 0x123456789ABCDEF
+
+    assert native._handle_offset([Elsewhere()]) is None  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("lacks", ["a compiler", "a cache folder", "Python.h", "torch's functions", "a lock"])
+def test_it_is_done_without(
+    lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In silence, and every step is the same."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    if lacks == "a compiler":
+        monkeypatch.setenv("CC", "/nowhere/cc")
+    elif lacks == "a cache folder":
+        monkeypatch.setenv("TRITON_CACHE_DIR", "/proc/nowhere")
+    elif lacks == "Python.h":
+        monkeypatch.setattr(sysconfig, "get_path", lambda name, scheme: "/nowhere")
+    elif lacks == "torch's functions":
+        monkeypatch.setattr(native, "_FUNCTIONS", ("aoti_torch_no_such_function",))
+    else:
+        monkeypatch.setattr(sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
+    built = native._built.__wrapped__()
+    assert built is None and capfd.readouterr() == ("", "")
+    monkeypatch.setattr(native, "_built", lambda: built)
+    ends = []
+    for make_optimizer in (kernels.AdamW, torch.optim.AdamW):
+        params = [Param(torch.ones(4)) for _ in range(native.FEWEST)]
+        for p in params:
+            p.grad = torch.ones(4)
+        optimizer = make_optimizer(params, lr=0.5)
+        for _ in range(3):
+            optimizer.step()
+        ends.append(torch.stack([p.detach() for p in params]))
+    assert kernels.bits.mismatches(*ends) == 0
+
+
+def test_small_optimizers_never_build_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_built", lambda: pytest.fail("built"))
+    params = [Param(torch.ones(4)) for _ in range(native.FEWEST - 1)]
+    optimizer = kernels.AdamW(params)
+    for p in params:
+        p.grad = torch.ones(4)
+    optimizer.step()
+    optimizer.step()
