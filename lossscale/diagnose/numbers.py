@@ -215,7 +215,10 @@ def _of_the_root(e: Elements, root: Tensor, update: Array | None, size: Array | 
         yield "eps_absorbed", (r >= _absorbing(e, e.eps), alive)
         if size is not None:
             whole = size if negative is None else np.where(negative, 0.0, size)
-            yield "rho", (steps.decided_by_eps(torch.from_numpy(whole), root, e.eps).numpy(), whole)
+            if negative is None and e.eps > 0:
+                yield "rho", (whole * steps.eps_part(r, e.eps), whole)
+            else:
+                yield "rho", (steps.decided_by_eps(torch.from_numpy(whole), root, e.eps).numpy(), whole)
     if update is not None and size is not None and not e.update_is_typical:
         if negative is None and alive.all():
             yield "v_zero_still", (_NONE, _ALL)

@@ -35,7 +35,7 @@ def half_ulp(values: Tensor, significant_bits: int | Tensor, smallest: float | T
     exponent = values.view(torch.int64) & _EXPONENT
     half = (exponent - (significant_bits << _MANTISSA_BITS)).view(torch.float64)
     half = torch.clamp(half, min=smallest / 2.0)
-    return torch.where(values.isfinite(), half, torch.nan)
+    return half + (values - values)  # infinity less itself is NaN
 
 
 def absorbs_from(eps: float, significant_bits: int, smallest: float) -> float:

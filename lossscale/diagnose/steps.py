@@ -81,8 +81,12 @@ def decided_by_eps(updates: Tensor, r: Tensor, eps: float | Tensor) -> Tensor:
     Summed over elements and divided by the sum of |u| it is rho, the share of the update that eps decides; rho is also
     the exponent d log sum|u| / d log s with which the update follows the loss scale (0: not at all, 1: like SGD).
     """
-    divisor = r + eps
-    return torch.where(divisor > 0, updates.abs() * (eps / divisor), 0.0)
+    return torch.where(r + eps > 0, updates.abs() * eps_part(r, eps), 0.0)
+
+
+def eps_part(r: Any, eps: Any) -> Any:
+    """The part eps / (r + eps) that eps has in what divides an update; of tensors, arrays and numbers."""
+    return eps / (r + eps)
 
 
 def eps_share(updates: Tensor, r: Tensor, eps: float | Tensor, dim: int = -1) -> Tensor:

@@ -100,6 +100,7 @@ class Probe:
         self._asked += 1
         if not self._unread and self._asked >= self._every and self._skips.enabled:
             self.numbers = {}
+            self._skips.read()
             self._numbers_of_skips()
         if not self._unread:
             return None
@@ -133,10 +134,9 @@ class Probe:
     def _after_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:
             self.steps += 1
-            if _is_captured():
-                return
             found_inf = getattr(optimizer, "found_inf", None)
-            self._skips.ran(found_inf if isinstance(found_inf, Tensor) else None)
+            if (found_inf is not None or self._skips.enabled) and not _is_captured():
+                self._skips.ran(found_inf if isinstance(found_inf, Tensor) else None, reading=self._looking)
             if self._looking:
                 self._looking = False
                 self._due = found_inf is not None and bool(found_inf)  # skipped: the next one is looked at

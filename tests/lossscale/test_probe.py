@@ -405,3 +405,40 @@ def test_a_group_of_two_dtypes() -> None:
     numbers = probe.take()
     assert numbers is not None and numbers["group0/update_lost"] == 0.25
     assert numbers["group0/eps_absorbed"] == 1.0
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["scaler-skips", "fused"])
+@pytest.mark.parametrize("interval", [1, 2, 3, 7, 20])
+def test_skips_are_counted_though_the_scaler_is_read_now_and_then(fused: bool, interval: int) -> None:
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        p, every, odds = one([1.0]), (1, 2, 5)[seed % 3], (0.05, 0.3, 0.6)[seed // 2]
+        optimizer = torch.optim.AdamW([p], fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20, growth_interval=interval, growth_factor=4.0)
+        probe, skipped, read = None, 0, 0
+        for number in range(40):
+            if number == seed % 2:  # before the first step, and after it
+                probe, skipped = lossscale.Probe(optimizer, every=every, scaler=scaler), 0
+            infinite = bool(torch.rand((), generator=generator) < odds)
+            optimizer.zero_grad()
+            scaler.scale(p.sum() * (math.inf if infinite else 1.0)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            skipped += infinite
+            if probe is not None and (numbers := probe.take()):
+                assert numbers["skipped_steps"] == skipped
+                read += 1
+        assert read
+
+
+def test_a_scaler_is_not_read_at_every_step() -> None:
+    optimizer = torch.optim.SGD([one([1.0])], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", growth_interval=40)
+    scaler.scale(torch.ones(1))
+    readings = []
+    told = scaler.state_dict
+    scaler.state_dict = lambda: readings.append(1) or told()  # type: ignore[method-assign,func-returns-value]
+    lossscale.Probe(optimizer, every=20, scaler=scaler)
+    for _ in range(39):
+        step(optimizer, [1.0])
+    assert len(readings) == 1 + 2  # when attached, and at steps 1 and 20
