@@ -28,15 +28,20 @@ def check_params(params: Tensor, numbers: int, policy: Policy) -> None:
         raise ValueError(f"params of {params.dtype}: this policy keeps them in {policy.params}; convert them")
 
 
-def checked_records(algorithm: str, hyperparameters: Sequence[Any], models: int) -> list[Any]:
-    """The records, made of mappings where those were given.
+def checked_records(algorithm: str, hyperparameters: Sequence[Any], models: int, *, finite: bool = True) -> list[Any]:
+    """The records, made of mappings where those were given; ``finite`` refuses numbers beyond float32.
 
     Raises:
-        TypeError: for a record of another algorithm.
+        TypeError: for what is no list of records, and for a record of another algorithm.
         ValueError: for a number of records that does not divide the models, and for values out of range; each error
             names the model.
     """
     kind = get_algorithm(algorithm).hyperparameters
+    if not isinstance(hyperparameters, Sequence):
+        raise TypeError(
+            f"hyperparameters: a {type(hyperparameters).__name__}, no list; give one record per model, or one per arm "
+            "in a number that divides the models"
+        )
     if not len(hyperparameters) or models % len(hyperparameters):
         raise ValueError(
             f"hyperparameters: {len(hyperparameters)} records for {models} models; give one per model, or one per arm "
@@ -55,7 +60,7 @@ def checked_records(algorithm: str, hyperparameters: Sequence[Any], models: int)
             raise TypeError(
                 f"hyperparameters of model {model}: a {type(record).__name__}; {algorithm} takes {kind.__name__}"
             )
-        if record not in checked:
+        if finite and record not in checked:
             for name, value in vars(record).items():
                 for number in value if isinstance(value, tuple) else (value,):
                     if not (math.isfinite(number) and abs(number) <= _LARGEST):

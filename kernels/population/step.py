@@ -24,7 +24,7 @@ from ..launch.tables import Tables, table_of
 from ..rounding.flags import SCALED
 from ..rounding.powers import power_table
 from ..rounding.reference import Context
-from .checks import per_model
+from .checks import checked_records, per_model
 from .step_kernel import launch_population
 
 PerModel = float | Sequence[float] | Tensor
@@ -61,8 +61,8 @@ class Population:
 
     Args:
         algorithm: name in the registry, such as ``"adam"``.
-        hyperparameters: one record per model, or one per arm (model m has record m modulo their number);
-            options that select code (amsgrad, momentum or not, ...) must agree.
+        hyperparameters: one record per model, or one per arm (model m has record m modulo their number), or a mapping
+            of its fields; options that select code (amsgrad, momentum or not, ...) must agree.
         params: float32, bfloat16 or float16 tensor [models, n], contiguous; updated in place.
         recipe: whose rounding; None for the algorithm's default.
         backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
@@ -77,7 +77,9 @@ class Population:
         step_count: calls of `step`; `steps` has each model's own, without those that it skipped.
 
     Raises:
-        ValueError: for an unknown algorithm, recipe or backend, unfit records, or parameters of another shape.
+        TypeError: for records of another algorithm.
+        ValueError: for an unknown algorithm, recipe or backend, unfit records (the model is named), or parameters of
+            another shape.
     """
 
     def __init__(
@@ -97,12 +99,9 @@ class Population:
         check_tensor(params, "params", "convert them", written=True)
         if params.dim() != 2 or not params.is_contiguous():
             raise ValueError(f"params of shape {tuple(params.shape)}: give a contiguous tensor [models, parameters]")
-        models, given = len(params), len(hyperparameters)
-        if models and (not given or models % given):
-            raise ValueError(
-                f"hyperparameters: {given} records for {models} models; give one per model, or one per arm in a number "
-                "that divides the models"
-            )
+        models = len(params)
+        if models or hyperparameters not in ([], ()):
+            hyperparameters = checked_records(algorithm, hyperparameters, models, finite=False)
         distinct = list(dict.fromkeys(hyperparameters))
         flags = {self.algorithm.flags(hyper) for hyper in distinct}
         if len(flags) > 1:
@@ -116,7 +115,7 @@ class Population:
         number = {hyper: k for k, hyper in enumerate(distinct)}
         # Model m has record m modulo their number.
         record_of = np.array([number[hyper] for hyper in hyperparameters], np.int64)
-        self.records, self.record_of = distinct, np.tile(record_of, models // max(1, given))
+        self.records, self.record_of = distinct, np.tile(record_of, models // max(1, len(record_of)))
         self._record_index = torch.from_numpy(self.record_of).to(params.device)
         self._skipped: Tensor | None = None
         self._powers = power_table(params.device)

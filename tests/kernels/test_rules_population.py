@@ -120,3 +120,41 @@ def test_a_replaced_state_that_does_not_fit_is_refused(backend: str) -> None:
         with pytest.raises(ValueError, match=r"state 'exp_avg' of shape .*: give a contiguous one of shape \(2, 8\)"):
             population.step(torch.ones(2, 8))
         assert population.step_count == 0 and torch.equal(population.params, torch.ones(2, 8))
+
+
+ADAM = kernels.get_algorithm("adam").hyperparameters
+
+
+def test_records_may_be_mappings() -> None:
+    torch.manual_seed(0)
+    params, grads = torch.randn(4, 8), torch.randn(4, 8)
+    found = []
+    for records in ([ADAM(lr=0.1), ADAM(lr=0.2)], [{"lr": 0.1}, {"lr": 0.2}]):
+        population = kernels.Population("adam", records, params.clone())
+        population.step(grads)
+        found.append(population.params)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("records", "kind", "message"),
+    [
+        ([{}, {"lr": -1.0}], ValueError, "hyperparameters of model 1: Invalid learning rate: -1.0"),
+        ([{"mu": 0.9}], ValueError, "hyperparameters of model 0: .*'mu'"),
+        (
+            [kernels.get_algorithm("sgd").hyperparameters(lr=0.1)],
+            TypeError,
+            "model 0: a SGDHyperparameters; adam takes",
+        ),
+        (ADAM(), TypeError, "hyperparameters: a AdamHyperparameters, no list"),
+        (None, TypeError, "hyperparameters: a NoneType, no list"),
+        ([ADAM()] * 3, ValueError, "3 records for 4 models"),
+        ([ADAM(), ADAM(amsgrad=True)], ValueError, "options that select code differ"),
+    ],
+)
+def test_records_that_do_not_fit_are_refused(records: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        kernels.Population("adam", records, torch.randn(4, 8))
+    if kind is TypeError:
+        with pytest.raises(kind, match=message):
+            kernels.Population("adam", records, torch.randn(0, 8))
