@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import kernels
+
 from ..support.errors import check_choice
-from .data import Batch, DigitsStream, Stream, UniformStream, uniforms
+from .data import MINIBATCH, Batch, DigitsStream, Stream, UniformStream, uniforms
 from .linear import Linear, linear
 
 _LANES = 256
@@ -227,3 +229,15 @@ NETWORKS: Final[Mapping[str, Network]] = MappingProxyType(
 def get_network(name: str) -> Network:
     """The network of that name; InputError if there is none."""
     return NETWORKS[check_choice("network", name, NETWORKS)]
+
+
+def products_key(networks: Sequence[str], device: str) -> dict[str, str]:
+    """What a run's bits hang on besides its machine: what forms the products of networks that vector code can train.
+
+    ``products`` is empty where that is what is always taken, and what stands in for it on a CPU without.
+    """
+    layers = (layer for name in networks if name in NETWORKS for layer in NETWORKS[name].layers)
+    if not any(kernels.MinibatchLinear.fits(layer.inputs, MINIBATCH) for layer in layers):
+        return {}
+    missing = device == "cpu" and kernels.resolve_backend("auto", torch.device(device)) != "simd"
+    return {"products": "torch.bmm" if missing else ""}

@@ -237,6 +237,7 @@ def origin_of(study: str, device: str, *, portable: bool, networks: tuple[str, .
         networks: of the run; those whose data are not in the repository add a digest of them.
     """
     from ..models.modules import data_digests
+    from ..models.networks import products_key
     from ..support.provenance import collect
 
     provenance = collect(device)
@@ -244,4 +245,5 @@ def origin_of(study: str, device: str, *, portable: bool, networks: tuple[str, .
         **provenance.resume_key(portable=portable),
         SOURCES: digest(study),
         **data_digests(networks),
+        **({} if portable else products_key(networks, device)),
     }

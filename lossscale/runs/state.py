@@ -76,10 +76,11 @@ def refuse_other_sources(run: Path, manifest: Manifest) -> None:
 def _refuse_other_machine(run: Path, found: Manifest, asked: Manifest, joining: str) -> None:
     for name, value in asked.resume_key.items():
         # A finished run is shown whatever made it; what is redone of it is looked at by `refuse_other_sources`.
-        if found.resume_key.get(name) != value and not (found.finished and name == SOURCES):
-            there = found.resume_key.get(name) or "none"
+        there = found.resume_key.get(name, "")
+        if there != value and not (found.finished and name == SOURCES):
             remedy = (
-                f"was begun with {name} {there}, here it is {value or 'none'}: the bits would mix; give another --out"
+                f"was begun with {name} {there or 'none'}, here it is {value or 'none'}: the bits would mix; give "
+                "another --out"
             )
             raise InputError(joining, run, remedy)
     for written in read_writers(run):

@@ -165,7 +165,7 @@ def test_a_directory_with_another_run(
     assert contents(finished) == before
 
 
-@pytest.mark.parametrize("name", ["cpu_capability", "device", "torch_build"])
+@pytest.mark.parametrize("name", ["cpu_capability", "device", "torch_build", "products"])
 def test_a_resume_on_another_machine(fails: Failing, copy: Path, name: str) -> None:
     document = json.loads((copy / records.MANIFEST).read_text())
     document["resume_key"][name] = "another"

@@ -11,7 +11,7 @@ from kernels.backends import simd
 from lossscale.models import networks as models
 from lossscale.models.data import DigitsStream, UniformStream, permutation, uniforms
 from lossscale.models.linear import BatchedLinear, linear
-from lossscale.models.networks import NETWORKS, Network, elementwise, get_network
+from lossscale.models.networks import NETWORKS, Network, elementwise, get_network, products_key
 from lossscale.support.errors import InputError
 
 CPU = torch.device("cpu")
@@ -123,6 +123,14 @@ def test_vector_code_computes_what_has_whole_vectors() -> None:
     assert isinstance(linear(64, 32, 0, 32, CPU), MinibatchLinear)
     assert isinstance(linear(6, 6, 0, 1, CPU), BatchedLinear)
     assert isinstance(linear(64, 32, 0, 31, CPU), BatchedLinear)
+
+
+def test_what_forms_products_belongs_to_the_bits_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert products_key(["mlp-6-6-1", "char-transformer"], "cpu") == {}
+    for backend, named in (("simd", ""), ("reference", "torch.bmm")):
+        monkeypatch.setattr(models.kernels, "resolve_backend", lambda *_, backend=backend: backend)
+        assert products_key(["mlp-6-6-1", "mlp-64-32-10"], "cpu") == {"products": named}
+    assert products_key(["mlp-64-32-10"], "cuda") == {"products": ""}
 
 
 @pytest.mark.skipif(bool(simd.unavailable()), reason=f"no simd backend: {simd.unavailable()}")
