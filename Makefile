@@ -54,7 +54,7 @@ test-compat: $(COMPAT)/.installed
 
 # One after the other: each starts processes for all the cores of a small machine.
 test-scale: $(SCALE)/.installed
-	$(PYTEST_ENV) $(SCALE_BIN) -m pytest -q tests/lossscale/test_ray.py tests/lossscale/test_executors.py
+	$(PYTEST_ENV) $(SCALE_BIN) -m pytest -q tests/lossscale/test_ray.py tests/lossscale/test_executors.py tests/lossscale/test_job_files.py
 
 test-clients: $(CLIENTS)/.installed
 	$(PYTEST_ENV) CLIENTS_TABLE=$(CURDIR)/docs/clients.md $(CLIENTS_BIN) -m pytest -q tests/clients

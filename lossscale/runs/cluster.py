@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .planning import Choices
     from .records import Manifest
 
-_ANSWER_S: Final = 20.0
+_ANSWER_S: Final = 60.0
 """How long the head of a cluster has to answer."""
 
 _PROBE_S: Final = 120.0
