@@ -314,9 +314,11 @@ def _present(runs: list[tuple[Study, Path]], output: Output, *, strict: bool) ->
         for line in (*presentation.sentences(run), *presentation.legend(run)):
             output.note(line)
         output.note(f"written to {run}")
-    failed = sum(failed_predictions(run) for _, run in runs)
+    failed = list(dict.fromkeys(name for _, run in runs for name in failed_predictions(run)))
     if failed:
-        output.note(f"{failed} predictions fail: see verdict in summary.csv")
+        one = len(failed) == 1
+        said = f"{len(failed)} prediction{'' if one else 's'} fail{'s' if one else ''}: {', '.join(failed)}"
+        output.note(f"{said} (the lines are in summary.csv, what stands in their place in docs/science.md)")
     if output.as_json:
-        output.table(rows, runs=[str(run) for _, run in runs], failed_predictions=failed)
+        output.table(rows, runs=[str(run) for _, run in runs], failed_predictions=len(failed))
     return 1 if strict and failed else 0

@@ -33,7 +33,7 @@ _NUMBERS: Final = {
     "fp16-true": "all float16 (fp16-true)",
 }
 _CAUSES: Final = {"E": "eps", "V": "range of v", "G": "range of g", "none: saturates": "saturates"}
-_OPTIMIZERS: Final = ("adam", "adamw", "rmsprop", "adagrad")
+_OPTIMIZERS: Final = ("adam", "adam amsgrad", "adamw", "rmsprop", "adagrad")
 _FORMATS: Final = ("fp32", "bf16", "fp16")
 _BELOW, _ABOVE = "s < 1", "s > 1"
 _FULL: Final = 1024
@@ -91,7 +91,8 @@ def _cells(path: Path) -> dict[Key, dict[Place, Row]]:
     found: dict[Key, dict[Place, Row]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            key = (row["optimizer"], row["recipe"], row["policy"], row["lr"])
+            options = row["options"].removesuffix("=True")
+            key = (f"{row['optimizer']} {options}".strip(), row["recipe"], row["policy"], row["lr"])
             found.setdefault(key, {})[row["kind"], row["side"]] = row
     return found
 

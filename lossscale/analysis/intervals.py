@@ -17,8 +17,8 @@ from scipy.stats import beta, binom, norm
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE: Final = 0.95
-_TAIL: Final = (1.0 - CONFIDENCE) / 2.0
-NORMAL_95: Final = float(norm.isf(_TAIL))
+TAIL: Final = (1.0 - CONFIDENCE) / 2.0
+NORMAL_95: Final = float(norm.isf(TAIL))
 """Standard deviations to either side of a mean of many values."""
 
 
@@ -46,27 +46,42 @@ def median_rank(size: int) -> int | None:
     The median lies below the value of rank k with the probability that at most k of ``size`` values lie below the
     median, P(B ≤ k) for B of Binomial(size, 1/2). The largest k for which that is at most 2.5 % is taken.
     """
-    rank = int(binom.ppf(_TAIL, size, 0.5)) - 1
+    rank = int(binom.ppf(TAIL, size, 0.5)) - 1
     return rank if rank >= 0 else None
 
 
 @lru_cache(maxsize=256)
-def quantile_ranks(size: int, level: float) -> tuple[int, int]:
+def quantile_ranks(size: int, level: float, tail: float = TAIL) -> tuple[int, int]:
     """Ranks, from 0, between which a quantile lies with 95 %; −1 or ``size`` where the sample does not reach so far.
 
     As `median_rank`: the quantile lies below the value of rank k with the probability that at most k of ``size`` values
-    lie below it, P(B ≤ k) for B of Binomial(size, level).
+    lie below it, P(B ≤ k) for B of Binomial(size, level). ``tail`` is the probability of an error on either side.
     """
-    return int(binom.ppf(_TAIL, size, level)) - 1, int(binom.isf(_TAIL, size, level))
+    return int(binom.ppf(tail, size, level)) - 1, int(binom.isf(tail, size, level))
 
 
 def share_interval(shares: Floats, size: int) -> tuple[Floats, Floats, Floats]:
     """A share of ``size`` pairs with its interval, as in `median_interval`; it has a width at 0 and 1 too."""
     counts = np.rint(shares * size)
     with np.errstate(invalid="ignore"):
-        low = np.where(counts > 0, beta.ppf(_TAIL, counts, size - counts + 1), 0.0)
-        high = np.where(counts < size, beta.isf(_TAIL, counts + 1, size - counts), 1.0)
+        low = np.where(counts > 0, beta.ppf(TAIL, counts, size - counts + 1), 0.0)
+        high = np.where(counts < size, beta.isf(TAIL, counts + 1, size - counts), 1.0)
     return shares, low, high
+
+
+def holm(p: Floats) -> Floats:
+    """P-values of one family, adjusted by Holm's step-down (1979): at most 5 % that any true hypothesis is rejected.
+
+    The smallest of n is multiplied by n, the next by n − 1, and so on; none becomes less than one before it. A
+    hypothesis is rejected where its adjusted value is 5 % or less.
+
+    Args:
+        p: [n], between 0 and 1, in any order.
+    """
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted
 
 
 def extreme(values: Floats, *, largest: bool) -> tuple[Floats, Floats, Floats]:

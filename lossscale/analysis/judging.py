@@ -1,10 +1,14 @@
-"""Verdicts on claims, and the lines of a study's script: one way from a measured number to a row of summary.csv."""
+"""Verdicts on claims, and the lines of a study's script: one way from a measured number to a row of summary.csv.
+
+A claim with many cells would fail in one of twenty by chance alone if each were judged by its own 95 % interval. So the
+cells of a claim that intervals judge are one family, and Holm's step-down over it decides which of them fail: at most
+5 % that any does although the claim is true of it. A claim holds only where every cell does, which needs no correction.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,69 +17,14 @@ import pandas as pd
 from ..design.claims import Claim
 from ..design.study import Study
 from ..design.verdicts import CELL, COLUMNS, FAILS, HOLDS, NO_PREDICTION, NOT_JUDGED, UNRESOLVED
-from .intervals import NORMAL_95, median_interval, quantile_ranks, share_interval
+from .intervals import CONFIDENCE, holm
+from .measured import Measured
 
 _TEXTS: Final = ("network", "optimizer", "options", "recipe", "policy", "arm", "against")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A number with its exact 95 % interval (NaN where it has none) and how many pairs or elements it is of."""
-
-    value: float
-    lo: float = math.nan
-    hi: float = math.nan
-    count: int = 1
-
-    @classmethod
-    def median(cls, values: Sequence[float] | np.typing.NDArray[Any]) -> Measured:
-        """The median of finite values; NaN of none."""
-        sample = np.sort(np.asarray(values, dtype=np.float64).ravel())
-        sample = sample[np.isfinite(sample)]
-        if not len(sample):
-            return cls(value=math.nan, count=0)
-        middle, lo, hi = median_interval(sample[None])
-        return cls(value=float(middle[0]), lo=float(lo[0]), hi=float(hi[0]), count=len(sample))
-
-    @classmethod
-    def quantile(cls, values: Sequence[float] | np.typing.NDArray[Any], level: float) -> Measured:
-        """A quantile of finite values between order statistics, as the median's interval is; NaN of none."""
-        sample = np.sort(np.asarray(values, dtype=np.float64).ravel())
-        sample = sample[np.isfinite(sample)]
-        if not len(sample):
-            return cls(value=math.nan, count=0)
-        low, high = quantile_ranks(len(sample), level)
-        lo = float(sample[low]) if low >= 0 else math.nan
-        hi = float(sample[high]) if high < len(sample) else math.nan
-        return cls(value=float(np.quantile(sample, level)), lo=lo, hi=hi, count=len(sample))
-
-    @classmethod
-    def mean(cls, values: Sequence[float] | np.typing.NDArray[Any]) -> Measured:
-        """The mean of finite values with its normal interval, for many of them; NaN of none."""
-        sample = np.asarray(values, dtype=np.float64).ravel()
-        sample = sample[np.isfinite(sample)]
-        if len(sample) < 2:
-            return cls(value=float(sample[0]) if len(sample) else math.nan, count=len(sample))
-        center, half = float(sample.mean()), NORMAL_95 * float(sample.std(ddof=1)) / math.sqrt(len(sample))
-        return cls(value=center, lo=center - half, hi=center + half, count=len(sample))
-
-    @property
-    def width(self) -> float:
-        """From one end of the interval to the other; 0 without one."""
-        width = self.hi - self.lo
-        return width if math.isfinite(width) else 0.0
-
-    @classmethod
-    def share(cls, hits: int, of: int) -> Measured:
-        """``hits`` of ``of``; NaN of none."""
-        if not of:
-            return cls(value=math.nan, count=0)
-        value, lo, hi = share_interval(np.array([hits / of]), of)
-        return cls(value=float(value[0]), lo=float(lo[0]), hi=float(hi[0]), count=of)
-
-
 def judge(claim: Claim, measured: Measured, predicted: float, tolerance: float) -> str:
-    """Holds, fails or unresolved.
+    """Holds, fails or unresolved, of a cell by itself.
 
     Equality with tolerance 0, and numbers without an interval, are judged by the number. Else the whole interval must
     lie in the band for the claim to hold and outside it for it to fail: an interval that crosses the edge resolves
@@ -84,11 +33,22 @@ def judge(claim: Claim, measured: Measured, predicted: float, tolerance: float) 
     low, high = claim.band(predicted, tolerance)
     if not math.isfinite(measured.value):
         return HOLDS if measured.value == predicted else FAILS
-    exact = low == high or math.isnan(measured.lo) or math.isnan(measured.hi)
+    exact = not _by_interval(measured, low, high)
     lo, hi = (measured.value, measured.value) if exact else (measured.lo, measured.hi)
     if low <= lo and hi <= high:
         return HOLDS
     return FAILS if hi < low or lo > high else UNRESOLVED
+
+
+def _by_interval(measured: Measured, low: float, high: float) -> bool:
+    return not (low == high or math.isnan(measured.lo) or math.isnan(measured.hi))
+
+
+def _among_many(verdicts: Sequence[str], p: Sequence[float]) -> list[str]:
+    """The verdicts of a family, with those that fail by themselves but not among all of it left unresolved."""
+    adjusted = holm(np.array(p))
+    kept = zip(verdicts, adjusted, strict=True)
+    return [UNRESOLVED if word == FAILS and own > 1.0 - CONFIDENCE else word for word, own in kept]
 
 
 class Lines:
@@ -102,6 +62,7 @@ class Lines:
         self._study = study
         self._claims = {claim.id: claim for claim in study.claims}
         self._rows: list[dict[str, Any]] = []
+        self._families: dict[str, list[tuple[dict[str, Any], float]]] = {}
 
     def add(
         self,
@@ -116,7 +77,7 @@ class Lines:
         nonfinite_values: int = 0,
         **cell: Any,
     ) -> str:
-        """One line; returns its verdict.
+        """One line; returns the verdict that it has by itself.
 
         Args:
             quantity: what was measured, a name such as ``identical_share``.
@@ -138,25 +99,28 @@ class Lines:
             raise ValueError(f"{', '.join(sorted(unknown))}: no column of a summary; use {', '.join(CELL)}")
         expected, allowed, verdict = self._judged(claim, value, predicted, tolerance, reason)
         defaults: Mapping[str, Any] = {**dict.fromkeys(_TEXTS, ""), "policy": "fp32", "scale": 1.0, "step": 0}
-        self._rows.append(
-            {
-                "study": self._study.name,
-                **defaults,
-                **cell,
-                "pairs": value.count,
-                "nonfinite_pairs": nonfinite,
-                "nonfinite_values": nonfinite_values,
-                "quantity": quantity,
-                "predicted": expected,
-                "measured": value.value,
-                "lo": value.lo,
-                "hi": value.hi,
-                "tolerance": allowed,
-                "verdict": verdict,
-                "prediction": claim.id if claim else "",
-                "reason": reason,
-            }
-        )
+        row: dict[str, Any] = {
+            "study": self._study.name,
+            **defaults,
+            **cell,
+            "pairs": value.count,
+            "nonfinite_pairs": nonfinite,
+            "nonfinite_values": nonfinite_values,
+            "quantity": quantity,
+            "predicted": expected,
+            "measured": value.value,
+            "lo": value.lo,
+            "hi": value.hi,
+            "tolerance": allowed,
+            "verdict": verdict,
+            "prediction": claim.id if claim else "",
+            "reason": reason,
+        }
+        self._rows.append(row)
+        if claim is not None and verdict != NOT_JUDGED:
+            low, high = claim.band(expected, allowed)
+            if _by_interval(value, low, high) and value.tails is not None and math.isfinite(value.value):
+                self._families.setdefault(claim.id, []).append((row, value.p_within(low, high)))
         return verdict
 
     def rounded(
@@ -177,7 +141,7 @@ class Lines:
                 self.add("not_measured", math.nan, claim, reason=reason, **cell)
 
     def frame(self) -> pd.DataFrame:
-        """All lines, columns `COLUMNS` of `design.verdicts`.
+        """All lines, columns `COLUMNS` of `design.verdicts`; cells fail as they do among all of their claim's.
 
         Raises:
             ValueError: if a claim of the study has no line: none is dropped in silence.
@@ -186,6 +150,10 @@ class Lines:
         dropped = [name for name in self._claims if name not in judged]
         if dropped:
             raise ValueError(f"study {self._study.name}: no line judges {', '.join(dropped)}; add one, with a reason")
+        for family in self._families.values():
+            rows, p = zip(*family, strict=True)
+            for row, word in zip(rows, _among_many([row["verdict"] for row in rows], p), strict=True):
+                row["verdict"] = word
         return pd.DataFrame(self._rows, columns=list(COLUMNS))
 
     def _judged(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binom, t
 
-from .intervals import CONFIDENCE
+from .intervals import CONFIDENCE, holm
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -120,31 +120,35 @@ def border_rows(kind: str, happens: Flags, powers: Powers, cell: Mapping[str, An
 def outcomes(differences: Floats, spread: float) -> pd.DataFrame:
     """How the outcome of every k stands to the unscaled run's: columns mean, lo, hi, pairs, judged.
 
-    Different: the 95 % interval of the mean paired difference lies outside ± `MARGIN` · spread. Equivalent: both
-    one-sided tests reject at 5 %, so the 90 % interval lies inside. Else unresolved. Pairs that are not finite are left
-    out; where they are half or more, the outcome is different.
+    Different: the mean paired difference lies beyond ± `MARGIN` · spread, by its two-sided 95 % interval. Equivalent:
+    it lies within, by two one-sided tests at 5 %. Else unresolved. As there are many k, both are judged by Holm's
+    step-down over all of them. Pairs that are not finite are left out; where they are half or more, the outcome is
+    different.
 
     Args:
         differences: [inits, powers], scaled minus unscaled.
         spread: standard deviation of the unscaled outcome over initialisations.
     """
-    rows = []
+    rows, beyond, within = [], [], []
     for column in differences.T:
         finite = column[np.isfinite(column)]
         if 2 * len(finite) <= len(column):
             rows.append((np.nan, np.nan, np.nan, len(finite), DIFFERENT))
             continue
-        mean = float(finite.mean())
+        mean, degrees = float(finite.mean()), len(finite) - 1
         error = float(finite.std(ddof=1)) / np.sqrt(len(finite))
-        wide, narrow = (error * float(t.isf(tail, len(finite) - 1)) for tail in ((1.0 - CONFIDENCE) / 2.0, 0.05))
-        allowed = MARGIN * spread
-        judged = OPEN
-        if mean - wide > allowed or mean + wide < -allowed:
-            judged = DIFFERENT
-        elif abs(mean) + narrow < allowed:
-            judged = EQUIVALENT
-        rows.append((mean, mean - wide, mean + wide, len(finite), judged))
-    return pd.DataFrame(rows, columns=["mean", "lo", "hi", "pairs", "judged"])
+        wide = error * float(t.isf((1.0 - CONFIDENCE) / 2.0, degrees))
+        rows.append((mean, mean - wide, mean + wide, len(finite), OPEN))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            away = np.float64(abs(mean) - MARGIN * spread) / error
+        # Without any spread, nor any difference, nothing is decided.
+        beyond.append(1.0 if np.isnan(away) else min(1.0, 2.0 * float(t.sf(away, degrees))))
+        within.append(1.0 if np.isnan(away) else float(t.sf(-away, degrees)))
+    frame = pd.DataFrame(rows, columns=["mean", "lo", "hi", "pairs", "judged"])
+    tested = frame.index[frame["judged"] == OPEN]
+    frame.loc[tested[holm(np.array(within)) <= 1.0 - CONFIDENCE], "judged"] = EQUIVALENT
+    frame.loc[tested[holm(np.array(beyond)) <= 1.0 - CONFIDENCE], "judged"] = DIFFERENT
+    return frame
 
 
 def outcome_bracket(judged: Sequence[str] | npt.NDArray[np.str_], powers: Powers, side: str) -> tuple[float, float]:

@@ -162,7 +162,8 @@ class _Run:
             rows,
             caption="Each prediction is judged in every cell (network, optimizer, options, policy, scale, checkpoint) "
             "that it speaks about; numbers run from the smallest to the largest of them, or have their "
-            "interval. Unresolved: the interval reaches to both sides of the tolerance, which was set before the run.",
+            "interval. Unresolved: the interval reaches to both sides of the tolerance, which was set before the run, "
+            "or lies outside by itself but not by Holm’s step-down over all of its cells that intervals judge.",
         )
         failures = self.summary[self.summary["verdict"] == FAILS]
         if failures.empty:

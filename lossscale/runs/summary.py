@@ -76,9 +76,10 @@ def is_readable(run: Path) -> bool:
     )
 
 
-def failed_predictions(run: Path) -> int:
-    """How many lines of the run's summary have the verdict ``fails``."""
-    return int((read_summary(run)["verdict"] == FAILS).sum())
+def failed_predictions(run: Path) -> list[str]:
+    """The predictions of which a line of the run's summary has the verdict ``fails``, in its order."""
+    summary = read_summary(run)
+    return list(dict.fromkeys(summary[summary["verdict"] == FAILS]["prediction"]))
 
 
 def _digits(value: float) -> str:

@@ -205,7 +205,7 @@ def test_summary_survives_the_file_and_counts_failures(make_pairs: PairMaker, ce
     assert set(found["scale"]) == {2.0**-20, 0.5}
     assert (found["options"] == "").all()
     np.testing.assert_allclose(found["measured"], summary["measured"], rtol=1e-8)
-    assert failed_predictions(tmp_path) == 1
+    assert failed_predictions(tmp_path) == ["S2.map.1"]
 
 
 def test_order_of_the_pairs_does_not_matter(make_pairs: PairMaker, cell_key: Any) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lossscale.analysis.intervals import extreme, median_interval, median_rank, share_interval
+from lossscale.analysis.intervals import extreme, holm, median_interval, median_rank, share_interval
 
 
 @pytest.mark.parametrize("size", [*range(1, 41), 64, 127, 128, 1000, 1001])
@@ -48,6 +48,13 @@ def test_medians_cover_in_95_of_100_samples_or_more(size: int) -> None:
     values = np.sort(np.random.default_rng(5).exponential(size=(4000, size)), axis=1)
     _, low, high = median_interval(values)
     assert ((low <= np.log(2)) & (np.log(2) <= high)).mean() > 0.94
+
+
+def test_holm_multiplies_the_smallest_by_all_the_next_by_one_less_and_never_goes_back() -> None:
+    # By hand: .005 · 4 = .02, .01 · 3 = .03, .03 · 2 = .06, .04 · 1 = .04 but not under .06.
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.6, 0.5])).tolist() == [1.0, 1.0] and holm(np.array([0.04])).tolist() == [0.04]
+    assert holm(np.array([])).size == 0
 
 
 def test_extremes_have_no_interval() -> None:

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from lossscale import studies
-from lossscale.analysis.judging import Lines, Measured, judge
+from lossscale.analysis.judging import Lines, judge
+from lossscale.analysis.measured import Measured
 from lossscale.design.claims import Claim, Relation
 from lossscale.design.study import Study
 from lossscale.design.verdicts import COLUMNS
@@ -51,6 +53,59 @@ def test_measured_numbers_have_exact_intervals() -> None:
     median = Measured.median([3.0, 1.0, 2.0, math.inf, 5.0, 4.0, 6.0])
     assert (median.value, median.lo, median.hi, median.count) == (3.5, 1.0, 6.0, 6)
     assert math.isnan(Measured.median([]).value) and Measured.share(0, 0).count == 0
+
+
+def test_p_values_belong_to_the_intervals() -> None:
+    """What lies just beyond an end has 5 % or less, what lies just within it more."""
+    sample = np.random.default_rng(3).normal(size=200)
+    for found in (
+        Measured.share(37, 200),
+        Measured.share(0, 200),
+        Measured.median(sample),
+        Measured.quantile(sample, 0.9),
+        Measured.border([*sample, math.inf, -math.inf], 0.25),
+        Measured.mean(sample),
+        Measured.mean(sample).over(2.0),
+    ):
+        for end, sign in ((found.lo, -1.0), (found.hi, 1.0)):
+            if sign < 0 and found.lo == 0.0:
+                continue
+            beyond, within = end + sign * 1e-9, end - sign * 1e-9
+            assert found.p_within(*sorted((beyond, sign * 9.0))) <= 0.05, (found, end)
+            assert found.p_within(*sorted((within, sign * 9.0))) > 0.05, (found, end)
+    assert Measured.median(sample).p_within(-math.inf, math.inf) == 1.0
+    assert math.isnan(Measured(value=1.0, lo=0.0, hi=2.0).p_within(0.0, 1.0))
+
+
+def test_a_difference_of_quantiles_reaches_from_end_to_end() -> None:
+    values = np.arange(1000.0)
+    found = Measured.difference(values + 100.0, 0.5, values, 0.5)
+    # Ranks of the median at 97.5 %: 500 ∓ 36.
+    assert (found.value, found.lo, found.hi, found.count) == (100.0, 29.0, 171.0, 1000)
+
+
+@pytest.mark.parametrize(
+    ("hits", "verdicts"),
+    [
+        # Against at most .5 of 100, p-values 2 · P(B ≥ 61) = .0352 and 2 · P(B ≥ 63) = .0120. Alone either fails; of
+        # two, .0120 · 2 and .0352 · 1 do; of three with one that holds, .0120 · 3 does and .0352 · 2 does not; with two
+        # that hold, .0120 · 4 still does.
+        ([61], ["fails"]),
+        ([61, 63], ["fails", "fails"]),
+        ([61, 63, 20], ["unresolved", "fails", "holds"]),
+        ([20, 63, 61, 20], ["holds", "fails", "unresolved", "holds"]),
+        ([61, 20, 63, 20, 20], ["unresolved", "holds", "unresolved", "holds", "holds"]),
+    ],
+)
+def test_a_cell_fails_by_holm_among_all_of_its_claims(hits: list[int], verdicts: list[str]) -> None:
+    half = Claim(id="S9.test.6", says="At most a half.", predicted=0.5, relation=Relation.AT_MOST)
+    lines = Lines(Study(name="test", title="", shows="", cost="", claims=(half, SMALL)))
+    for count in hits:
+        lines.add("share", Measured.share(count, 100), half)
+    # What a number judges, and other claims, are no part of the family.
+    lines.add("share", 0.0, half)
+    lines.add("share", Measured.share(0, 10_000), SMALL)
+    assert lines.frame()["verdict"].tolist() == [*verdicts, "holds", "holds"]
 
 
 def test_no_claim_is_dropped_and_none_is_made_up() -> None:

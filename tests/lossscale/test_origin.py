@@ -88,7 +88,7 @@ def test_the_study_writes_its_files_and_says_what_happened(tmp_path: Path) -> No
     assert list(summary.columns) == list(COLUMNS)
     key = ["network", "optimizer", "options", "recipe", "policy", "arm", "against", "scale", "step", "quantity"]
     assert not summary.duplicated(key).any()
-    assert failed_predictions(tmp_path) == 0
+    assert failed_predictions(tmp_path) == []
     judged = summary[summary["verdict"] == "holds"]
     # Judged: SGD against torch (4 networks), the pairs that must be exact, and the loss that cancels.
     assert set(judged["quantity"]) == {"identical_share", "moved"}

@@ -52,6 +52,11 @@ def test_outcomes_are_different_equivalent_or_open_and_bracketed() -> None:
     assert judged == ["different", "unresolved", "equivalent", "equivalent", "different", "different"]
     assert thresholds.outcome_bracket(judged, POWERS, BELOW) == (-1.0, -3.0)
     assert thresholds.outcome_bracket(judged, POWERS, ABOVE) == (1.0, 2.0)
+    # 2.2 standard errors beyond the margin: different by itself, not among ten.
+    one = 0.3 * noise + 0.1 + 2.2 * 0.3 * noise.std(ddof=1) / 32
+    alone = thresholds.outcomes(one[:, None], spread=1.0)["judged"].tolist()
+    among = thresholds.outcomes(np.stack([one, *[0.3 * noise] * 9], 1), spread=1.0)["judged"].tolist()
+    assert alone == ["different"] and among == ["unresolved", *["equivalent"] * 9]
 
 
 def test_windows_count_the_powers_between_borders_and_say_when_the_grid_ends_first() -> None:

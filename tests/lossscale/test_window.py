@@ -13,13 +13,14 @@ from lossscale.design.policies import POLICIES
 from lossscale.design.study import StudyContext
 from lossscale.runs import parts
 from lossscale.studies import get
-from lossscale.studies.window import absorbed, answers, script, steps
-from lossscale.studies.window.cells import Cell, cells, repaired
+from lossscale.studies.window import answers, script, steps
+from lossscale.studies.window.cells import AMSGRAD, PLAIN_TRUE, Cell, cells, repaired
 from lossscale.studies.window.compare import bases, differing, watch
 from lossscale.studies.window.diagram import Diagram, Plane
 from lossscale.studies.window.extremes import Extremes
 from lossscale.studies.window.floor import floor_of, upper_quantile
 from lossscale.studies.window.look import drawing, shade
+from lossscale.studies.window.numbers import Numbers
 from lossscale.studies.window.scan import Scan, half_border
 from lossscale.studies.window.training import Arm, Runs, Setting, families, with_eps
 from lossscale.support.errors import InputError
@@ -36,6 +37,8 @@ def _setting(cell: Cell) -> Setting:
     "cell",
     [
         Cell(optimizer="adam", policy="fp32"),
+        Cell(optimizer="adam", policy="fp32", options=AMSGRAD),
+        Cell(optimizer="adam", policy="bf16-true", recipe="fused", options=AMSGRAD),
         Cell(optimizer="adamw", policy="bf16-true"),
         Cell(optimizer="adamw", policy="bf16-true", recipe="fused"),
         Cell(optimizer="rmsprop", policy="bf16-state"),
@@ -123,11 +126,23 @@ def test_repairs_change_what_they_name() -> None:
     assert repaired(true, frozenset()) == true
 
 
-def test_the_table_of_absorption_holds_and_16_bit_sums_leave_the_staircase() -> None:
-    assert [absorbed.exceptions(name, 0)[0] for name in ("fp32", "fp16", "bf16")] == [0, 0, 0]
-    # They are rounded twice, to float32 and then to the format.
-    assert absorbed.exceptions("fp32", 0)[1] == 0 < absorbed.exceptions("fp16", 0)[1]
-    assert absorbed.default_eps_exceptions(0)[0] == 0
+def test_the_predicted_numbers_come_from_many_initialisations_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Numbers(cell=PLAIN_TRUE, seed=0, inits=24, trained=6)
+    whole = part.compute(Path())
+    monkeypatch.setattr("lossscale.studies.window.numbers._AT_ONCE", 10)
+    assert all(np.array_equal(whole[name], array) for name, array in part.compute(Path()).items())
+    scan = Scan(cell=PLAIN_TRUE, seed=0, inits=24, largest=2, trained=6).compute(Path())
+    assert all(np.array_equal(whole[name], scan[name]) for name in ("rms", "ulp", "ulp_first", "root_last", "moved"))
+    assert whole["biased"].shape == (24,) and (whole["biased"] > 0).any()
+
+
+def test_under_amsgrad_the_largest_moment_divides() -> None:
+    cell = Cell(optimizer="adam", policy="fp32", options=AMSGRAD)
+    assert cell.name == "adam-amsgrad=True-foreach-fp32-lr0.01" and cell.columns["options"] == "lr=0.01,amsgrad=True"
+    runs = Runs(_setting(cell), EIGHT, [Arm(hyper=cell.base)])
+    runs.to(6)
+    assert (runs.second_moment == runs.state["max_exp_avg_sq"]).all()
+    assert (runs.state["max_exp_avg_sq"] > runs.state["exp_avg_sq"]).any()
 
 
 def test_a_floor_that_judges_nothing_is_replaced_by_float32s() -> None:
@@ -201,7 +216,15 @@ def test_the_drawing_has_colours_and_predicted_borders(small: Path) -> None:
 
 
 def test_the_answer_names_pairs_interval_and_cause() -> None:
-    row = {"optimizer": "adam", "recipe": "foreach", "policy": "bf16-mixed", "lr": 0.01, "eps": 1e-8, "inits": 1024}
+    row = {
+        "optimizer": "adam",
+        "options": "",
+        "recipe": "foreach",
+        "policy": "bf16-mixed",
+        "lr": 0.01,
+        "eps": 1e-8,
+        "inits": 1024,
+    }
     row |= {"denominator": "fp32", "storage": "fp32", "floor": 0.005, "mapped_floor": 0.005}
     both = [
         {**row, "kind": kind, "side": side, "q50": border, "q50_lo": border - 1, "q50_hi": border, **more}
@@ -229,8 +252,10 @@ def test_the_answer_names_pairs_interval_and_cause() -> None:
 def test_every_recipe_and_policy_has_a_cell() -> None:
     full = cells(quick=False)
     assert {cell.policy for cell in full} == set(POLICIES) and len(set(full)) == len(full)
-    fused = {(cell.optimizer, cell.policy) for cell in full if cell.recipe == "fused"}
-    assert fused == {(name, p) for name in ("adam", "adamw", "adagrad") for p in ("bf16-true", "fp16-true")}
+    fused = {(cell.typed, cell.policy) for cell in full if cell.recipe == "fused"}
+    assert fused == {
+        (name, p) for name in ("adam", "adam:amsgrad=True", "adamw", "adagrad") for p in ("bf16-true", "fp16-true")
+    }
     assert all(claim.tolerance is not None for claim in get("window").claims)
 
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from ...analysis.judging import Lines, Measured
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
 from ...design.controls import control_grid
 from ...design.study import StudyContext
 from ...engines.populations import BF16, BF16_STATE, FP16, FP16_STATE, FP32

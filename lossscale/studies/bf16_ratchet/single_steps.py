@@ -7,7 +7,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from ...analysis.judging import Lines, Measured
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
 from ...design.study import StudyContext
 from ...engines.populations import BF16, BF16_STATE, FP16, FP16_STATE, FP32
 from . import (

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from kernels import bits, get_algorithm
 
-from ...analysis.judging import Lines, Measured
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
 from ...design.claims import EPS_FREE, NULL
 from ...design.study import StudyContext
 from ...engines.stepwise import Arms

@@ -146,40 +146,6 @@ MIXED = Claim(
     "6-6-1).",
     tolerance=None,
 )
-HALVES = Claim(
-    id="S8.halves.1",
-    says="Half of the 6-6-1 pairs differ in bits by T = 100 from eps / RMS g on: 2^−36 … 2^−32 in fp32 and 2^−20 … "
-    "2^−16 in bf16-true at lr .01, 2^−12 … 2^−10 in bf16-true at lr 1e-4.",
-    tolerance=None,
-)
-HALVES_MIXED = Claim(
-    id="S8.halves.2",
-    says="And below 2^−32 in bf16-mixed.",
-    predicted=-32.0,
-    relation=Relation.AT_MOST,
-)
-FLOOR = Claim(
-    id="S8.floor.1",
-    says="In bf16-true a unit in the last place is large: 99 % of the one-ulp pairs end within .11 of their way (lr "
-    ".01, T = 100).",
-    tolerance=None,
-)
-FLOOR_HIDES = Claim(
-    id="S8.floor.2",
-    says="That is more than what eps itself does at eps / RMS g = 2^−6: the median distance there is below it.",
-    relation=Relation.AT_MOST,
-)
-CHAOS = Claim(
-    id="S8.chaos.1",
-    says="Chaos does not always amplify: in float32 the one-ulp pairs of the 6-6-1 nets are 2.9e-6 of their way apart "
-    "after a step and 1.1e-7 after 100.",
-    tolerance=None,
-)
-MOVED = Claim(
-    id="S8.moved.1",
-    says="In bf16-true at lr 1e-4 8 % of the elements with a gradient move, in 96 % of the models at least one.",
-    tolerance=None,
-)
 
 
 def _execute(context: StudyContext) -> None:
@@ -204,7 +170,7 @@ STUDY = Study(
     claims=(
         *(FORM, SATURATES, MOMENTUM, EXAMPLES, HALF, HALF_RATIO, NORM, ZERO_GRADIENTS, ZERO_MOMENTS, FLAT, MAPPED_S),
         *(NEVER, ALWAYS, STAIRCASE, FUSED, QUARTER, SAME, SEEN, EXEMPT, FLIPS, EVENT, LAW_ENDS, STAIRS, COARSE),
-        *(MIXED, HALVES, HALVES_MIXED, FLOOR, FLOOR_HIDES, CHAOS, MOVED),
+        MIXED,
     ),
     execute=_execute,
     presentation=_presentation,

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from kernels import bits
 
-from ...analysis.judging import Lines, Measured
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
 from ...design.study import StudyContext
 from ...diagnose.rounding import BY_TORCH, half_ulp
 from ...engines.populations import BF16, FP16, FP32, Arithmetic, step_from_zero
@@ -70,7 +71,7 @@ def predicted_seen(arithmetic: Arithmetic, eps: Sequence[float], r: Tensor) -> F
 def staircase(spacing: float) -> list[float]:
     """Values of eps around half a spacing: on it, next to it, and from a quarter of it to four times it."""
     half = spacing / 2.0
-    beside = [half * factor for factor in (1 - 2.0**-10, 1.0, 1 + 2.0**-10)]
+    beside = [half * (1 + away) for away in (-(2.0**-10), -(2.0**-16), 0.0, 2.0**-16, 2.0**-10)]
     return [*beside, *(half * 2.0 ** (k / 16) for k in range(-32, 33))]
 
 

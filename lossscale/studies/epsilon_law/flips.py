@@ -8,7 +8,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ...analysis.judging import Lines, Measured
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
 from ...design.study import StudyContext
 from ...diagnose.rounding import BY_TORCH, half_ulp
 from ...engines.populations import BF16_FUSED, FP16_FUSED, FP32, FP32_FUSED, Arithmetic
@@ -138,9 +139,8 @@ def _judge_event(lines: Lines, context: StudyContext, arithmetic: Arithmetic, at
     predicted = float(law(at, updates[0], arithmetic, options["eps"], SCALE).mean())
     lines.add("share_flipped", rate, predicted=predicted, **cell)
     if arithmetic is BF16_FUSED and lr == 1e-3:
-        over = Measured(value=rate.value / predicted, lo=rate.lo / predicted, hi=rate.hi / predicted, count=count)
         few = "too few elements in a quick run" if context.quick else ""
-        lines.add("share_flipped_over_law", over, LAW_ENDS, reason=few, **cell)
+        lines.add("share_flipped_over_law", rate.over(predicted), LAW_ENDS, reason=few, **cell)
 
 
 def _cell(arithmetic: Arithmetic, lr: float, delta: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ...report.numbers import lines_of, number, rows
 from ...report.told import Told
 from ...support.errors import input_errors
 from ...theory import update_ratio
-from . import ALWAYS, COARSE, FLAT, FORM, HALVES, HALVES_MIXED, NEVER
+from . import ALWAYS, COARSE, FLAT, FORM, NEVER
 from .script import CURVES
 
 if TYPE_CHECKING:
@@ -29,17 +29,13 @@ class Law(Told):
     question = "From which s, and which eps, does an optimizer notice the scale of its loss?"
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
-        """The law, its borders per arithmetic, and whole runs."""
+        """The law, and its borders per arithmetic."""
         form = lines_of(summary, prediction=FORM.id)
         flat = number(summary, prediction=FLAT.id)
         borders = "; ".join(
             f"{name} {number(summary, prediction=NEVER.id, policy=policy):.3g} and "
             f"{number(summary, prediction=ALWAYS.id, policy=policy):.3g}"
             for policy, name in _FORMATS.items()
-        )
-        runs = "; ".join(
-            f"{line.policy} at {line.options} {line.measured:.1f} ({line.lo:.1f} to {line.hi:.1f})"
-            for line in summary[summary["prediction"].isin((HALVES.id, HALVES_MIXED.id))].itertuples()
         )
         coarse = max(number(summary, prediction=COARSE.id, policy=policy) for policy in ("fp16-true", "bf16-true"))
         return (
@@ -49,7 +45,6 @@ class Law(Told):
             f"1e-8 {100 * flat:.3g} % of the 6-6-1 nets’ elements change by less than 1e-6 at any s above 1.",
             "Nothing at all is seen where eps/r and eps/(s·r) lie under the smallest eps/r that is seen, and something "
             f"always over the largest that is absorbed: {borders}; fused kernels have float32’s, whatever they store.",
-            f"Over 100 steps half of the pairs differ in bits from log2(eps / RMS g) on: {runs}.",
         )
 
     def figures(self, summary: pd.DataFrame, run: Path) -> Iterator[tuple[str, go.Figure, str]]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from kernels import get_algorithm
 
-from ...analysis.judging import Lines, Measured
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
 from ...design.study import StudyContext
 from ...engines.populations import FP32, Arithmetic, step_from_zero
 from . import EXAMPLES, FORM, HALF, HALF_RATIO, MAPPED_S, MOMENTUM, SATURATES

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kernels import Trainer, bits, get_algorithm
 
-from ...analysis.judging import Lines, Measured
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
 from ...design.controls import EPS_FREE_OPTIMIZER
 from ...design.policies import POLICIES
 from ...design.spec import CellKey

@@ -10,7 +10,8 @@ import torch
 
 from kernels import DTYPES, bits, get_algorithm
 
-from ...analysis.judging import Lines, Measured
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
 from ...design.controls import control_grid
 from ...design.study import StudyContext
 from ...engines.populations import FP16, FP16_FUSED, FP16_STATE, step_from_zero

@@ -8,7 +8,8 @@ import torch
 
 from kernels import get_algorithm
 
-from ...analysis.judging import Lines, Measured
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
 from ...design.claims import NULL
 from ...design.study import StudyContext
 from ...engines.scaler import Growth, Scalers

@@ -11,7 +11,8 @@ import torch
 
 from kernels import get_algorithm
 
-from ...analysis.judging import Lines, Measured
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
 from ...design.claims import EPS_FREE, NULL, Claim
 from ...design.study import StudyContext
 from ...engines.stepwise import Arms

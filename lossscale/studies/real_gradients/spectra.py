@@ -17,7 +17,8 @@ from torch import Tensor
 
 from kernels import get_algorithm
 
-from ...analysis.judging import Lines, Measured
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
 from ...design.grid import NetworkInits
 from ...design.policies import get_policy
 from ...design.spec import RunSpec
@@ -34,6 +35,9 @@ SPECTRA: Final = "spectra.json"
 
 INITS: Final[Mapping[str, int]] = {TRANSFORMER: 8, DIGITS: 64}
 """How many initialisations are looked at, of the base arm."""
+
+TRAINED: Final = 100
+"""Steps from which on a network counts as one that has learned something."""
 
 LOWEST, HIGHEST = -160, 32
 """Binades of the histograms; what lies outside is counted in the last one."""
@@ -146,7 +150,10 @@ def _add_lines(lines: Lines, magnitudes: Tensor, r: Tensor, eps: float, cell: Ma
         lines.add(f"share_eps_visible_in_{name}", Measured.median(visible), **cell)
     spans = [_span(row) for row in gradients]
     judged = cell["policy"] == "fp32" and cell["step"] > 1
-    lines.add("span_in_binades", Measured.median(spans), SPAN if judged else None, **cell)
+    early = "" if cell["step"] >= TRAINED else f"a network of {cell['step']} steps is not trained"
+    lines.add(
+        "span_in_binades", Measured.median(spans), SPAN if judged else None, reason=early if judged else "", **cell
+    )
     low, high = zip(*(usable_scales(row) for row in gradients), strict=True)
     lines.add("lowest_s_for_fp16", Measured.median(low), **cell)
     lines.add("highest_s_for_fp16", Measured.median(high), **cell)

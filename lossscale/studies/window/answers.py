@@ -19,6 +19,9 @@ FORMATS: Final = {
 }
 """The number formats that people ask about, and the policies that have them."""
 
+KEYS: Final = ("optimizer", "options", "recipe", "policy", "lr")
+"""The columns that tell cells apart."""
+
 _CAUSES: Final = {"E": "eps", "V": "range of v", "G": "range of g"}
 
 LEGEND: Final = (
@@ -28,7 +31,8 @@ LEGEND: Final = (
     "one step: the last step, from mapped shared state, changes a parameter bit. run: a bit differs after any step. "
     "beyond rounding: d = ‖θ_S − θ_U‖ / ‖θ_U − θ_0‖ ends above the floor φ, the 99 % quantile of the mapped arm at "
     "s = 3. loss: the mean paired difference of log(loss + 2.75) on a fresh sample is 0.1 standard deviations or more, "
-    "with its 95 % interval; equivalent up to: both one-sided tests hold there.",
+    "by its 95 % interval and Holm’s step-down over the cell’s powers of two; equivalent up to: both one-sided tests "
+    "hold there, likewise.",
     "window: powers of two between the borders beyond rounding, 1 among them; ≥ where the grid of 2^-40 … 2^40 ends "
     "first. Its limits are the causes of a quarter or more of the deviation at the first power outside.",
 )
@@ -50,12 +54,11 @@ def bracketed(row: pd.Series) -> str:
 def rows_of(frame: pd.DataFrame, policies: Sequence[str]) -> list[dict[str, Any]]:
     """A row per optimizer, recipe, policy and learning rate."""
     chosen = frame[frame["policy"].isin(policies)]
-    keys = ["optimizer", "recipe", "policy", "lr"]
     rows = []
-    for (optimizer, recipe, policy, lr), own in chosen.groupby(keys, sort=False):
+    for (optimizer, options, recipe, policy, lr), own in chosen.groupby(list(KEYS), sort=False):
         first = own.iloc[0]
         head = {
-            "optimizer": optimizer_label(str(optimizer)),
+            "optimizer": optimizer_label(str(optimizer), str(options)),
             "policy": policy,
             "recipe": recipe,
             "denominator × storage": f"{first['denominator']} × {first['storage']}",
@@ -86,8 +89,9 @@ def rows_of(frame: pd.DataFrame, policies: Sequence[str]) -> list[dict[str, Any]
 
 def sentence(frame: pd.DataFrame, name: str) -> str:
     """From which s on the study's first optimizer notices in a number format; empty where nothing of it was run."""
-    chosen = frame[frame["policy"].isin(FORMATS[name]) & (frame["optimizer"] == frame["optimizer"].iloc[0])]
-    chosen = chosen[(chosen["recipe"] == "foreach") & (chosen["lr"] == frame["lr"].iloc[0])]
+    chosen = frame[frame["policy"].isin(FORMATS[name])]
+    for column in ("optimizer", "options", "recipe", "lr"):
+        chosen = chosen[chosen[column] == frame[column].iloc[0]]
     said = [_of_policy(own, str(policy)) for policy, own in chosen.groupby("policy", sort=False)]
     if not said:
         return ""

@@ -51,18 +51,13 @@ SATURATES: Final = "none: saturates"
 Arrays = Mapping[str, Any]
 
 
+IDENTITY: Final = ("optimizer", "options", "recipe", "policy", "lr", "eps", "denominator", "storage")
+
+
 def identity(cell: Cell) -> dict[str, Any]:
-    """The columns that name a cell."""
-    formats = cell.formats
-    return {
-        "optimizer": cell.optimizer,
-        "recipe": cell.recipe,
-        "policy": cell.policy,
-        "lr": cell.lr,
-        "eps": cell.base.eps,
-        "denominator": cell.arithmetic,
-        "storage": formats.state,
-    }
+    """The columns `IDENTITY`, which name a cell."""
+    own = (cell.optimizer, cell.text, cell.recipe, cell.policy, cell.lr)
+    return dict(zip(IDENTITY, (*own, cell.base.eps, cell.arithmetic, cell.formats.state), strict=True))
 
 
 def threshold_frame(scans: Mapping[Cell, Arrays], causes: Mapping[Cell, pd.DataFrame]) -> pd.DataFrame:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from ...analysis.judging import Lines, Measured
-from ...analysis.thresholds import SIDES, quantile
+from ...analysis.judging import Lines
+from ...analysis.measured import Measured
+from ...analysis.thresholds import SIDES
 from ...design.claims import EPS_FREE, MAPPED, NULL
 from . import (
     ALL_REPAIRED,
     BIAS_BELOW,
     BOTH_ABSORBED,
-    DEFAULT_EPS,
     EVENT,
     EXEMPT,
     HALF_FP32,
@@ -28,30 +28,24 @@ from . import (
     PLANE,
     REPAIRED_IN_RANGE,
     SMALLEST_ROOT,
-    STAIRCASE,
     STORAGE,
-    SUMS,
     ULP_FIRST,
     ULP_FLOOR,
     ULP_LAST,
-    absorbed,
 )
-from .cells import FREE, NETWORK, SMALL_LR, STEPS, Cell
+from .cells import FREE, NETWORK, PLAIN, PLAIN_TRUE, SMALL_LR, STEPS, Cell
 from .diagram import Diagram
-from .floor import LEVEL, floor_of
-from .frames import RUN
+from .floor import LEVEL
+from .frames import IDENTITY, RUN, identity
+from .numbers import EPS_GONE
 from .scan import EpsFree, half_border
 
-ARITHMETICS: Final = ("fp32", "fp16", "bf16")
-
 _HALF: Final = {
-    ("fp32", "foreach", 0.01): HALF_FP32,
-    ("bf16-mixed", "foreach", 0.01): HALF_MIXED,
-    ("bf16-true", "foreach", 0.01): HALF_TRUE,
-    ("bf16-true", "foreach", SMALL_LR.lr): HALF_TRUE_SMALL,
+    PLAIN: HALF_FP32,
+    Cell(optimizer="adam", policy="bf16-mixed"): HALF_MIXED,
+    PLAIN_TRUE: HALF_TRUE,
+    SMALL_LR: HALF_TRUE_SMALL,
 }
-_BIASED_AT: Final = (-6.0, 40)
-"""Where S8.window.11 looks: log2(eps / RMS g), and the power at which eps is gone."""
 
 
 def scan_lines(lines: Lines, cell: Cell, part: Mapping[str, Any], steps: int) -> None:
@@ -85,44 +79,53 @@ def scan_lines(lines: Lines, cell: Cell, part: Mapping[str, Any], steps: int) ->
 
 
 def _number_lines(lines: Lines, cell: Cell, part: Mapping[str, Any], at: Mapping[str, Any]) -> None:
-    """Floors, and the numbers that are predicted of one cell each."""
-    plain = cell.optimizer == "adam" and cell.recipe == "foreach"
-    other = _other(at["step"])
-    floor, reference = floor_of(part), part["finite"]
-    known = part["ulp"][~np.isnan(part["ulp"])]
-    ulp = Measured(value=floor.ulp, count=len(known))
-    if len(known):
-        value, lo, hi = quantile(known, LEVEL)
-        ulp = Measured(value=value, lo=lo, hi=hi, count=len(known))
-    true = plain and cell.policy == "bf16-true" and cell.lr != SMALL_LR.lr
-    lines.add("ulp_q99", ulp, ULP_FLOOR if true else None, reason=other, arm="ulp", against="base", **at)
-    mapped = Measured(value=floor.mapped, count=int((~np.isnan(part["floor"])).sum()))
+    """Floors, what moved, and from which eps / RMS g on half of the pairs differ."""
+    reference = part["finite"]
+    lines.add("ulp_q99", Measured.border(part["ulp"], LEVEL), arm="ulp", against="base", **at)
+    mapped = Measured.border(part["floor"], LEVEL)
     lines.add("floor_q99", mapped, arm="mapped", against="base", **{**at, "scale": 3.0})
     moved = Measured.share(int(part["moved"].sum()), int(part["alive"].sum()))
     models = Measured.share(int((part["moved"] > 0).sum()), len(part["moved"]))
-    initial: dict[str, Any] = {"arm": "base", "against": "initial", "reason": other}
-    lines.add("moved_elements", moved, MOVED if cell == SMALL_LR else None, **initial, **at)
-    lines.add("moved_models", models, MODELS_MOVED if cell == SMALL_LR else None, **initial, **at)
+    lines.add("moved_elements", moved, arm="base", against="initial", **at)
+    lines.add("moved_models", models, arm="base", against="initial", **at)
     if not reference.any():
         return
-    value, lo, hi = quantile(half_border(part)[reference], 0.5)
-    border = Measured(value=value, lo=lo, hi=hi, count=int(reference.sum()))
-    key = (cell.policy, cell.recipe, cell.lr)
-    claim = _HALF.get(key) if plain else None
-    arm: dict[str, Any] = {"arm": "eps", "against": "no eps", "reason": other}
-    lines.add("half_differ_log2_eps_over_rms", border, claim, **arm, **at)
-    if not plain or cell.policy != "fp32":
-        return
-    lines.add("half_differ_log2_eps_over_rms", border, NOT_RMS, **arm, **at)
-    roots = Measured.median(np.log2(part["root_last"] / part["rms"]))
+    border = Measured.border(half_border(part)[reference], 0.5)
+    arm: dict[str, Any] = {"arm": "eps", "against": "no eps", "reason": _other(at["step"])}
+    lines.add("half_differ_log2_eps_over_rms", border, _HALF.get(cell), **arm, **at)
+    if cell == PLAIN:
+        lines.add("half_differ_log2_eps_over_rms", border, NOT_RMS, **arm, **at)
+
+
+def number_lines(lines: Lines, parts: Mapping[Cell, Mapping[str, Any]], steps: int) -> None:
+    """What is predicted of single cells, from more initialisations than thresholds need."""
+    other = _other(steps)
+    ulp: dict[str, Any] = {"arm": "ulp", "against": "base", "reason": other}
+    plain, at = parts[PLAIN], {**PLAIN.columns, "step": steps}
+    roots = Measured.median(np.log2(plain["root_last"] / plain["rms"]))
     lines.add("log2_smallest_root_over_rms", roots, SMALLEST_ROOT, reason=other, arm="base", **at)
-    ulp_arm: dict[str, Any] = {"arm": "ulp", "against": "base"}
-    lines.add("median_distance", Measured.median(part["ulp_first"]), ULP_FIRST, **ulp_arm, **{**at, "step": 1})
-    lines.add("median_distance", Measured.median(part["ulp"]), ULP_LAST, reason=other, **ulp_arm, **at)
+    first = {**at, **ulp, "step": 1, "reason": ""}
+    lines.add("median_distance", Measured.median(plain["ulp_first"]), ULP_FIRST, **first)
+    lines.add("median_distance", Measured.median(plain["ulp"]), ULP_LAST, **ulp, **at)
+
+    true, at = parts[PLAIN_TRUE], {**PLAIN_TRUE.columns, "step": steps}
+    lines.add("ulp_q99", Measured.border(true["ulp"], LEVEL), ULP_FLOOR, **ulp, **at)
+    far: dict[str, Any] = {"arm": "loss", "against": "base", "scale": EPS_GONE}
+    lines.add("median_distance_at_2^-6", Measured.median(true["biased"]), **far, **at)
+    less = Measured.difference(true["ulp"], LEVEL, true["biased"], 0.5)
+    lines.add("ulp_q99_less_median_distance_at_2^-6", less, BIAS_BELOW, reason=other, **far, **at)
+
+    small, at = parts[SMALL_LR], {**SMALL_LR.columns, "step": steps}
+    initial: dict[str, Any] = {"arm": "base", "against": "initial", "reason": other}
+    elements = Measured.share(int(small["moved"].sum()), int(small["alive"].sum()))
+    models = Measured.share(int((small["moved"] > 0).sum()), len(small["moved"]))
+    lines.add("moved_elements", elements, MOVED, **initial, **at)
+    lines.add("moved_models", models, MODELS_MOVED, **initial, **at)
 
 
-def threshold_lines(lines: Lines, frame: pd.DataFrame, steps: int) -> None:
-    """The medians of the borders; nothing is predicted of them."""
+def threshold_lines(lines: Lines, frame: pd.DataFrame, cells: Iterable[Cell], steps: int) -> None:
+    """The medians of the borders of these cells; nothing is predicted of them."""
+    columns = {tuple(identity(cell).values()): cell.columns for cell in cells}
     for row in frame.to_dict("records"):
         if not row["inits"]:
             continue
@@ -130,8 +133,8 @@ def threshold_lines(lines: Lines, frame: pd.DataFrame, steps: int) -> None:
         value = Measured(
             value=row["q50"], lo=row.get("q50_lo", np.nan), hi=row.get("q50_hi", np.nan), count=row["inits"]
         )
-        cell = Cell(optimizer=row["optimizer"], recipe=row["recipe"], policy=row["policy"], lr=row["lr"])
-        lines.add(f"border_{row['kind']}_{place}", value, arm="loss", against="base", **{**cell.columns, "step": steps})
+        own = columns[tuple(row[name] for name in IDENTITY)]
+        lines.add(f"border_{row['kind']}_{place}", value, arm="loss", against="base", **{**own, "step": steps})
 
 
 def cause_lines(lines: Lines, cell: Cell, frame: pd.DataFrame, steps: int) -> None:
@@ -178,24 +181,6 @@ def diagram_lines(lines: Lines, part: Diagram, arrays: Mapping[str, Any], steps:
     lines.add("absorbed_pairs_that_differ", wrong, BOTH_ABSORBED, reason=reason, **at)
     pairs = int(arrays["classes"].sum())
     lines.add("unexplained_share", Measured.share(int(arrays["classes"][8]), pairs), **at)
-    if cell.optimizer == "adam" and cell.policy == "bf16-true" and cell != SMALL_LR:
-        over, power = _BIASED_AT
-        row = int(np.abs(np.log2(arrays["eps"] / arrays["rms"]) - over).argmin())
-        column = int(np.abs(arrays["powers"] - power).argmin())
-        distance = float(arrays["distance"][row, column])
-        lines.add("median_distance_at_2^-6", distance, BIAS_BELOW, reason=_other(steps), **at)
-
-
-def sum_lines(lines: Lines, seed: int) -> None:
-    """Sums r + eps in every arithmetic."""
-    for name in ARITHMETICS:
-        table, stairs, count = absorbed.exceptions(name, seed)
-        lines.add("wrong_sums", Measured(value=float(table), count=count), SUMS, policy=name, arm="r + eps")
-        lines.add(
-            "sums_off_staircase", Measured(value=float(stairs), count=count), STAIRCASE, policy=name, arm="r + eps"
-        )
-    wrong, count = absorbed.default_eps_exceptions(seed)
-    lines.add("wrong_sums", Measured(value=float(wrong), count=count), DEFAULT_EPS, policy="fp32", arm="r + 1e-8")
 
 
 def _other(steps: int) -> str:

@@ -76,7 +76,7 @@ class Window(Told):
         from .picture import draw
 
         drawings = _drawings(run)
-        first = [drawn for drawn in drawings if drawn.cell.optimizer == drawings[0].cell.optimizer]
+        first = [drawn for drawn in drawings if drawn.cell.typed == drawings[0].cell.typed]
         with input_errors("RUN", run):
             draw(first, int(read_summary(run)["step"].max()), out)
 
@@ -85,9 +85,12 @@ class Window(Told):
 
         drawings = _drawings(run)
         for place, drawn in enumerate(drawings):
-            every = 1 if drawn.cell.optimizer == drawings[0].cell.optimizer else _FEWER_ROWS
+            every = 1 if drawn.cell.typed == drawings[0].cell.typed else _FEWER_ROWS
             html = to_html(phase_figure(drawn, every=every), f"{self.study.name}-phase-{place}", zoomable=True)
-            yield f"{optimizer_label(drawn.cell.optimizer)}, {drawn.title}", figure(html, _counted(drawn, every))
+            yield (
+                f"{optimizer_label(drawn.cell.optimizer, drawn.cell.text)}, {drawn.title}",
+                figure(html, _counted(drawn, every)),
+            )
 
 
 CAUSES_CAPTION: Final = (
@@ -125,7 +128,7 @@ def _counted(drawn: Drawing, every: int) -> str:
 def _cause_rows(thresholds: pd.DataFrame, causes: pd.DataFrame) -> list[dict[str, Any]]:
     """The causes at the first power beyond the median border, on either side of every cell."""
     rows = []
-    keys = ["optimizer", "recipe", "policy", "lr"]
+    keys = answers.KEYS
     borders = thresholds[(thresholds["kind"] == "floor") & (thresholds["inits"] > 0)]
     for border in borders.to_dict("records"):
         at = causes[(causes["at"] == "run") & (causes["power"] == border["q50"])]
@@ -134,8 +137,8 @@ def _cause_rows(thresholds: pd.DataFrame, causes: pd.DataFrame) -> list[dict[str
         for row in at.to_dict("records"):
             rows.append(
                 {
-                    "optimizer": optimizer_label(row["optimizer"]),
-                    **{key: row[key] for key in keys[1:]},
+                    "optimizer": optimizer_label(row["optimizer"], row["options"]),
+                    **{key: row[key] for key in keys[2:]},
                     "s": answers.power(row["power"]),
                     "pairs": row["pairs"],
                     "that deviate": row["deviating"],
@@ -149,7 +152,8 @@ def _cause_rows(thresholds: pd.DataFrame, causes: pd.DataFrame) -> list[dict[str
 
 
 def _frame(run: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(run / name)
+    frame = pd.read_csv(run / name)
+    return frame.fillna({"options": ""}) if "options" in frame else frame.assign(options="")
 
 
 def _raised(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -19,10 +19,11 @@ from ...runs.summary import write_lines
 from ...support.errors import input_errors
 from . import lines as judged
 from .attributed import Attribution
-from .cells import STEPS, Cell, cells, diagrams
+from .cells import PLAIN, PLAIN_TRUE, SMALL_LR, STEPS, Cell, cells, diagrams
 from .diagram import FULL, QUICK, Diagram
 from .floor import floor_of
 from .frames import cause_frame, threshold_frame, write_frame
+from .numbers import Numbers
 from .scan import EpsFree, Scan
 
 THRESHOLDS: Final = "thresholds.csv"
@@ -31,7 +32,9 @@ CAUSES_TABLE: Final = "causes.csv"
 LARGEST_POWER: Final = 40
 INITS: Final = 1024
 CAUSE_INITS: Final = 256
+NUMBER_INITS: Final = 16_384
 QUICK_INITS: Final = 64
+QUICK_NUMBER_INITS: Final = 1024
 FREE_POLICIES: Final = ("fp32", "bf16-true", "bf16-mixed", "bf16-state")
 
 
@@ -42,6 +45,7 @@ class Parts:
     scans: list[Scan]
     free: list[EpsFree]
     causes: list[Attribution]
+    numbers: list[Numbers]
     diagrams: list[Diagram]
 
 
@@ -50,11 +54,12 @@ def plan(*, seed: int, backend: str, trained: int, quick: bool) -> Parts:
     shared: dict[str, Any] = {"seed": seed, "backend": backend, "trained": trained}
     inits, few = (QUICK_INITS, QUICK_INITS) if quick else (INITS, CAUSE_INITS)
     plane, sample = (QUICK, 64) if quick else (FULL, 1024)
-    own = cells(quick=quick)
+    own, many = cells(quick=quick), QUICK_NUMBER_INITS if quick else NUMBER_INITS
     return Parts(
         scans=[Scan(cell=cell, inits=inits, largest=LARGEST_POWER, **shared) for cell in own],
         free=[EpsFree(policy=policy, inits=inits, **shared) for policy in FREE_POLICIES[: 2 if quick else None]],
         causes=[Attribution(cell=cell, inits=few, largest=LARGEST_POWER, **shared) for cell in own],
+        numbers=[Numbers(cell=cell, inits=many, **shared) for cell in (PLAIN, PLAIN_TRUE, SMALL_LR)],
         diagrams=[Diagram(cell=cell, plane=plane, sample=sample, **shared) for cell in diagrams(quick=quick)],
     )
 
@@ -66,7 +71,7 @@ def diagram_name(cell: Cell) -> str:
 
 def make(run: Path, parts: Parts, note: Callable[[str], None]) -> None:
     """Make the parts that the run lacks; diagrams read the floors of the thresholds' parts."""
-    advance(run, [*parts.scans, *parts.free, *parts.causes], title="thresholds and causes", note=note)
+    advance(run, [*parts.scans, *parts.free, *parts.causes, *parts.numbers], title="thresholds and causes", note=note)
     advance(run, parts.diagrams, title="phase diagrams", note=note)
 
 
@@ -87,14 +92,14 @@ def execute(context: StudyContext) -> None:
     write_frame(run / CAUSES_TABLE, pd.concat(frames.values(), ignore_index=True))
     for cell, scan in scanned.items():
         judged.scan_lines(lines, cell, scan, steps)
-    judged.threshold_lines(lines, thresholds, steps)
+    judged.threshold_lines(lines, thresholds, scanned, steps)
+    judged.number_lines(lines, {part.cell: read_part(run, part.name) for part in parts.numbers}, steps)
     for cell, frame in frames.items():
         judged.cause_lines(lines, cell, frame, steps)
     for free in parts.free:
         judged.free_lines(lines, free, read_part(run, free.name), steps)
     for diagram in parts.diagrams:
         judged.diagram_lines(lines, diagram, read_part(run, diagram.name), steps)
-    judged.sum_lines(lines, context.seed)
     write_lines(run, lines.frame())
 
 

@@ -156,7 +156,8 @@ def _tail(
     scalars = dict(zip(recipe.columns, row.double().float().unbind(0), strict=True))
     narrow = eps.float()
     if setting.optimizer in ("adam", "adamw"):
-        root = ref.sqrt(states["exp_avg_sq"].float(), dtype if setting.recipe == "foreach" else torch.float32)
+        second = states["max_exp_avg_sq" if hyper.amsgrad else "exp_avg_sq"]
+        root = ref.sqrt(second.float(), dtype if setting.recipe == "foreach" else torch.float32)
         moment = states["exp_avg"].float()
         if setting.recipe == "foreach":
             if hyper.decoupled_weight_decay:
@@ -165,11 +166,11 @@ def _tail(
             return ref.addcdiv(theta, moment, d, scalars["-step_size"], dtype)
         if hyper.decoupled_weight_decay:
             theta = ref.fma(theta, -(scalars["lr"] * scalars["weight_decay"]).expand_as(theta), theta)
-        first, second = (
+        first, last = (
             ref.bias_correction(table.values, row[place], row[place + 1], torch.tensor(float(step)))
             for place in (recipe.columns.index("powers1_offset"), recipe.columns.index("powers2_offset"))
         )
-        d = root / ref.exact_sqrt(second) + narrow
+        d = root / ref.exact_sqrt(last) + narrow
         after: Tensor = theta - ((scalars["lr"] / first) * moment) / d
         return after
     if setting.optimizer == "rmsprop":

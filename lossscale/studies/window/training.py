@@ -135,9 +135,9 @@ class Runs:
 
     @property
     def second_moment(self) -> Tensor:
-        """[inits, arms, n], the state of degree 2."""
+        """[inits, arms, n], the state of degree 2 that divides: the largest so far under AMSGrad."""
         degrees = self.setting.algorithm.degrees
-        return next(tensor for name, tensor in self.state.items() if degrees[name] == 2)
+        return [tensor for name, tensor in self.state.items() if degrees[name] == 2][-1]
 
     def to(self, step: int) -> None:
         """Train until so many steps are taken."""
