@@ -1,6 +1,5 @@
-"""Ctrl-C: none is lost, and none comes where it is held back."""
+"""Ctrl-C: none is lost."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lossscale.support.interrupts import check, held, noted
+from lossscale.support.interrupts import check, noted
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,53 +45,28 @@ def test_an_interrupt_that_became_another_exception_is_one_again() -> None:
         raise ImportError("numpy is broken")
 
 
-def test_held_interrupts_are_raised_where_the_body_looks_or_at_its_end() -> None:
-    for outside in (noted, held):
-        with outside():
-            pass
-    steps = []
-    with pytest.raises(KeyboardInterrupt), held() as interrupts:
-        interrupts.check()
-        press()
-        steps.append("not here")
-        assert os.get_blocking(interrupts.reader) and os.read(interrupts.reader, 9) == b"\0"
-        interrupts.check()
-        steps.append("unreachable")
-    with pytest.raises(KeyboardInterrupt):
-        with held():
-            for _ in range(100_000):  # more than a pipe holds
-                press()
-        steps.append("unreachable")
-    with pytest.raises(ValueError), held():
-        press()
-        raise ValueError("an error is told before an interrupt")
-    assert steps == ["not here"]
-
-
 def test_handlers_that_somebody_chose_stay() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     try:
-        with noted(), held() as interrupts:
+        with noted():
             press()
-            interrupts.check()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with noted(), held() as interrupts:
+        with noted():
             press()
-            interrupts.check()
             check()
     finally:
         signal.signal(signal.SIGINT, before)
     assert heard == [signal.SIGINT]
 
 
-def test_other_threads_hold_nothing() -> None:
+def test_other_threads_note_nothing() -> None:
     failed: list[BaseException] = []
 
     def body() -> None:
         try:
-            with noted(), held() as interrupts:
-                interrupts.check()
+            with noted():
+                check()
         except BaseException as error:
             failed.append(error)
 

@@ -1,50 +1,23 @@
-"""Worker processes: a pool that an interrupt, a failure or a lost worker ends without leaving a process behind.
-
-A worker is born with SIGINT blocked, since a terminal sends Ctrl-C to all processes of a command: it is this process's
-to answer. It answers between two steps of its own, never inside one, so that every process that was started is known.
-"""
+"""Worker processes: a pool that an interrupt, a failure or a lost worker ends without leaving a process behind."""
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
-import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from typing import Any, Final, Generic, TypeVar
-
-from ..support.interrupts import held
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing import connection, resource_tracker
+from typing import Final, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _PATIENCE_S: Final = 10.0
 """For the kernel to end a process that was killed: one that waits for a file server ends when that answers."""
-
-
-class WorkerLost(RuntimeError):
-    """A worker process ended in the middle of a task."""
-
-
-class _There(Exception):
-    """The traceback in a worker, as the cause of the exception here."""
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.args[0]}"""'
-
-
-@dataclass(eq=False)
-class _Worker(Generic[Task]):
-    process: Any
-    connection: Connection
-    task: Task
 
 
 def in_processes(
@@ -57,8 +30,8 @@ def in_processes(
 
     Args:
         work: a function of a module, or a `functools.partial` of one: it is sent to the workers.
-        tasks: its arguments. One at a time is with each worker, so memory does not grow with their number.
-        count: of workers, each of which begins with a task: no more are started than there are tasks.
+        tasks: its arguments. Each worker has one and another is waiting for it: memory does not grow with their number.
+        count: of workers; no more are started than there are tasks.
         environment: variables that the workers are to see from the start.
 
     Yields:
@@ -66,77 +39,41 @@ def in_processes(
 
     Raises:
         Exception: what ``work`` raises, the traceback in the worker as its cause.
-        WorkerLost: when a worker dies, of a lack of memory, say.
+        BrokenProcessPool: when a worker dies, of a lack of memory, say.
         KeyboardInterrupt: after Ctrl-C.
     """
     left = iter(tasks)
-    workers: list[_Worker[Task]] = []
-    with held() as interrupts:
-        try:
-            for task in itertools.islice(left, count):
-                interrupts.check()
-                workers.append(_start(work, task, environment or {}))
-            while workers:
-                ready = wait([interrupts.reader, *(worker.connection for worker in workers)])
-                interrupts.check()
-                for worker in [one for one in workers if one.connection in ready]:
-                    task, result = worker.task, _answer(worker)
-                    following = list(itertools.islice(left, 1))
-                    if following:
-                        _hand(worker, following[0])
-                    else:
-                        workers.remove(worker)
-                        _end(worker)
-                    yield task, result
-        finally:
-            # What is being done is done again by whoever resumes, so nothing is waited for.
-            for worker in workers:
-                worker.process.kill()
-            for worker in workers:
-                _end(worker)
-
-
-def _start(work: Callable[[Task], Any], task: Task, environment: Mapping[str, str]) -> _Worker[Task]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, work, task), daemon=True)
-    resource_tracker.ensure_running()  # here, since starting it unblocks signals
-    with _blocked(signal.SIGINT), _environment(environment):
-        process.start()
-    theirs.close()
-    return _Worker(process, ours, task)
-
-
-def _answer(worker: _Worker[Any]) -> Any:
+    first = list(itertools.islice(left, count))
+    if not first:
+        return
+    # Here, since starting it unblocks signals.
+    resource_tracker.ensure_running()
+    others = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(len(first), multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    running: dict[Future[Result], Task] = {}
     try:
-        result, error, text = worker.connection.recv()
-    except (EOFError, OSError) as gone:
-        raise _lost(worker) from gone
-    if error is not None:
-        error.__cause__ = _There(text)
-        raise error
-    return result
-
-
-def _hand(worker: _Worker[Task], task: Task) -> None:
-    worker.task = task
-    try:
-        worker.connection.send(task)
-    except OSError as gone:
-        raise _lost(worker) from gone
-
-
-def _lost(worker: _Worker[Any]) -> WorkerLost:
-    worker.process.join(_PATIENCE_S)
-    code = worker.process.exitcode
-    how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-    return WorkerLost(f"a worker process ended {how} in the middle of {worker.task}")
-
-
-def _end(worker: _Worker[Any]) -> None:
-    worker.connection.close()
-    worker.process.kill()
-    worker.process.join(_PATIENCE_S)
+        # The first task starts all workers. An interrupt inside a start would leave a process that nobody knows; and a
+        # terminal sends Ctrl-C to workers too: born with it blocked, they leave the answer to this process.
+        with _blocked(signal.SIGINT), _environment(environment or {}):
+            running |= {executor.submit(work, task): task for task in first}
+        while True:
+            for task in itertools.islice(left, 2 * len(first) - len(running)):
+                running[executor.submit(work, task)] = task
+            if not running:
+                break
+            ended = wait(running, return_when=FIRST_COMPLETED).done
+            for future in [future for future in running if future in ended]:
+                yield running.pop(future), future.result()
+        executor.shutdown()
+    except BaseException:
+        # What is being done is done again by whoever resumes, so nothing is waited for.
+        started = set(multiprocessing.active_children()) - others
+        for process in started:
+            process.kill()
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in started:
+            process.join(_PATIENCE_S)
+        raise
 
 
 @contextmanager
@@ -164,31 +101,13 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _serve(connection: Connection, work: Callable[[Any], Any], task: Any) -> None:
-    """A worker: for its first task and each that comes it sends (result, exception, traceback), until the end."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with suppress(EOFError, OSError):
-        while True:
-            answer: tuple[Any, Exception | None, str]
-            try:
-                answer = (work(task), None, "")
-            except Exception as error:
-                answer = (None, _portable(error), traceback.format_exc())
-            connection.send(answer)
-            task = connection.recv()
-
-
-def _portable(error: Exception) -> Exception:
-    """The exception, or one with its words where it cannot be sent."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
 def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    """In a worker: it does not outlive its parent."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,17 +1,19 @@
 """Worker processes: what they do is what one process does, and none is left behind, whenever Ctrl-C comes."""
 
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from lossscale.runs.workers import WorkerLost, in_processes
+from lossscale.runs.workers import in_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +29,7 @@ if __name__ == "__mp_main__" and os.environ.get("PRESS") == "import":
     press()
 
 from lossscale.runs import workers
+from lossscale.support.interrupts import noted
 
 def blocked(number):
     return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -51,34 +54,38 @@ def pressing(module, name, call, late):
     setattr(module, name, wrapped)
     return lambda: setattr(module, name, plain)
 
+def read(path):
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return ""
+
 def children():
-    found = [int(each) for path in Path("/proc/self/task").glob("*/children") for each in path.read_text().split()]
-    return [each for each in found if b"resource_tracker" not in Path(f"/proc/{each}/cmdline").read_bytes()]
+    found = [each for path in Path("/proc/self/task").glob("*/children") for each in read(path).split()]
+    lines = {each: read(Path(f"/proc/{each}/cmdline")) for each in found}
+    return [each for each, line in lines.items() if line and "resource_tracker" not in line]
 
 def consume(name):
-    for number, _ in workers.in_processes(task, range(4), 2):
-        if name == "consumer":
-            press()
+    with noted():  # as every command does: an interrupt inside a lock can come out as another exception
+        for number, _ in workers.in_processes(task, range(4), 2):
+            if name == "consumer":
+                press()
 
 if __name__ == "__main__":
     patched = {
         "before the fork of the first": (util, "spawnv_passfds", 0, False),
         "after the fork of the first": (util, "spawnv_passfds", 0, True),
-        "between two": (workers, "_start", 0, True),
         "before the fork of the second": (util, "spawnv_passfds", 1, False),
         "after the fork of the second": (util, "spawnv_passfds", 1, True),
-        "after the last start": (workers, "_start", 1, True),
         "before the wait": (workers, "wait", 0, False),
         "after the wait": (workers, "wait", 0, True),
-        "before an answer": (workers, "_answer", 0, False),
-        "before another task": (workers, "_hand", 0, False),
-        "at the end of a worker": (workers, "_end", 0, False),
-        "after the last": (workers, "_end", 1, True),
+        "before the last end": (workers.ProcessPoolExecutor, "shutdown", 0, False),
+        "after the last end": (workers.ProcessPoolExecutor, "shutdown", 0, True),
     }
     print(dict(workers.in_processes(blocked, range(2), 2)))  # the first start is multiprocessing's tracker's too
     for name in ("import", "task", "consumer", *patched):
         # Where the workers are to come to their end they must not be slow.
-        os.environ["PRESS"] = "none" if "last" in name or "end of" in name else name
+        os.environ["PRESS"] = "none" if "last" in name else name
         undo = pressing(*patched[name]) if name in patched else lambda: None
         try:
             consume(name)
@@ -104,7 +111,7 @@ def test_an_interrupt_at_any_moment_leaves_no_process(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
     first, *moments = done.stdout.splitlines()
     assert first in ("{0: True, 1: True}", "{1: True, 0: True}")
-    assert len(moments) == 15 and all(line.endswith(" answered") for line in moments), done.stdout
+    assert len(moments) == 11 and all(line.endswith(" answered") for line in moments), done.stdout
 
 
 def square(number: int) -> tuple[int, int, str | None]:
@@ -119,23 +126,8 @@ def fail(number: int) -> int:
     return number
 
 
-class Private(Exception):
-    """An exception that can be sent but not received."""
-
-    def __init__(self, words: str, more: str) -> None:
-        super().__init__(words + more)
-
-
-def raise_private(number: int) -> None:
-    raise Private("not ", "sent")
-
-
 def die(number: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def leave(number: int) -> None:
-    os._exit(3)
 
 
 def test_tasks_are_done_by_processes_of_their_own() -> None:
@@ -147,7 +139,7 @@ def test_tasks_are_done_by_processes_of_their_own() -> None:
     assert list(in_processes(square, [], 2)) == []
 
 
-def test_tasks_are_taken_when_a_worker_is_free() -> None:
+def test_tasks_are_taken_as_they_are_needed() -> None:
     taken: list[int] = []
 
     def endless() -> Iterator[int]:
@@ -157,18 +149,16 @@ def test_tasks_are_taken_when_a_worker_is_free() -> None:
 
     with closing(in_processes(square, endless(), 1)) as done:
         assert [task for task, _ in itertools.islice(done, 3)] == [0, 1, 2]
-    assert taken == [0, 1, 2, 3]
+    assert len(taken) <= 5
 
 
 def test_an_exception_comes_with_the_traceback_there() -> None:
     with pytest.raises(KeyError, match="two") as caught:
         list(in_processes(fail, range(9), 1))
     assert caught.value.__notes__ == ["noted there"] and "in fail\n    raise error" in str(caught.value.__cause__)
-    with pytest.raises(RuntimeError, match="Private: not sent"):
-        list(in_processes(raise_private, range(2), 1))
 
 
-@pytest.mark.parametrize(("work", "how"), [(die, "by signal 9"), (leave, "with exit code 3")])
-def test_a_lost_worker_says_at_what(work: object, how: str) -> None:
-    with pytest.raises(WorkerLost, match=f"a worker process ended {how} in the middle of 5"):
-        list(in_processes(work, [5], 1))  # type: ignore[arg-type]
+def test_a_lost_worker_ends_the_others() -> None:
+    with pytest.raises(BrokenProcessPool):
+        list(in_processes(die, range(4), 2))
+    assert not multiprocessing.active_children()
