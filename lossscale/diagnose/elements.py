@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -42,6 +42,12 @@ class Layer:
     param: Format
     state: Format
     compute: Format
+
+
+_ONE_THREAD: Final = 2048
+"""As many numbers torch's slowest functions take in one thread."""
+_WORTH_THREADS: Final = 2**15
+"""From here on the others take several too."""
 
 
 class Layers(tuple[Layer, ...]):
@@ -138,12 +144,23 @@ class Elements:
     @cached_property
     def r(self) -> Tensor | None:
         """The root that divides the step with eps."""
-        return steps.root(self.algorithm, self.states, self.hyper, self.step)
+        return self._in_parts(
+            lambda of: steps.root(self.algorithm, {k: of(v) for k, v in self.states.items()}, self.hyper, of(self.step))
+        )
 
     @cached_property
     def update(self) -> Tensor | None:
         """The step's update; where it needs gradients that are not known, of gradients as large as r."""
-        known = steps.update(self.algorithm, self.states, self.hyper, self.step, grads=self.grads, params=self.params)
+        known = self._in_parts(
+            lambda of: steps.update(
+                self.algorithm,
+                {name: of(state) for name, state in self.states.items()},
+                self.hyper,
+                of(self.step),
+                grads=of(self.grads),
+                params=of(self.params),
+            )
+        )
         if known is None and self.r is not None and self.algorithm.update is not None:
             return self.algorithm.update(self.states, self.r, self.hyper, self.step)
         return known
@@ -157,6 +174,21 @@ class Elements:
     def _asks_for_gradients(self) -> bool:
         return steps.update(self.algorithm, self.states, self.hyper, self.step) is None
 
+    def _in_parts(self, compute: Callable[[Callable[[Any], Any]], Tensor | None]) -> Tensor | None:
+        """What ``compute`` makes of all elements, given a function that takes a part of each tensor.
+
+        From 2,048 numbers on torch hands a root to all its threads, whose waking costs milliseconds on many cores.
+        """
+        if torch.get_num_threads() == 1 or not _ONE_THREAD < self.count <= _WORTH_THREADS:
+            return compute(lambda value: value)
+        parts = []
+        for start in range(0, self.count, _ONE_THREAD):
+            part = compute(partial(_part_of, slice(start, start + _ONE_THREAD)))
+            if part is None:
+                return None
+            parts.append(part)
+        return torch.cat(parts)
+
     def half_ulp(self, values: Tensor, which: str) -> Tensor:
         """Half the spacing at each value, in the format ``param``, ``state`` or ``compute`` of its layer."""
         bits, smallest = (self.layers.of(which, name) for name in ("significant_bits", "smallest"))
@@ -164,6 +196,10 @@ class Elements:
         if not several:
             return half_ulp(values, bits, smallest)
         return half_ulp(values, torch.as_tensor(bits), torch.as_tensor(smallest))
+
+
+def _part_of(here: slice, value: Any) -> Any:
+    return value[here] if isinstance(value, Tensor) else value
 
 
 def second_moment(algorithm: Algorithm) -> str | None:

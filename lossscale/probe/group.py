@@ -217,9 +217,14 @@ def _fetched(before: Tensor, after: Sequence[Tensor], steps: Sequence[Any]) -> t
     """Float64 on the CPU of all that was copied and is there now, and the counters: the device is waited for once."""
     on_device = [step for step in steps if isinstance(step, Tensor) and step.device.type != "cpu"]
     if len(on_device) < len(steps):
-        return copied([before, *after]).cpu().double(), list(steps)
-    whole = copied([before, *after, *(step.detach().reshape(1) for step in on_device)]).cpu().double()
+        return _doubles(copied([before, *after]).cpu()), list(steps)
+    whole = _doubles(copied([before, *after, *(step.detach().reshape(1) for step in on_device)]).cpu())
     return whole[: -len(steps)], whole[-len(steps) :].tolist()
+
+
+def _doubles(values: Tensor) -> Tensor:
+    """In float64; of float32 by numpy, which wakes no threads."""
+    return torch.from_numpy(values.numpy().astype("float64")) if values.dtype == torch.float32 else values.double()
 
 
 def _places_of(watched: Sequence[Watched], stepped: Sequence[Watched]) -> list[slice]:

@@ -3,6 +3,9 @@
 import copy
 import logging
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -442,3 +445,23 @@ def test_a_scaler_is_not_read_at_every_step() -> None:
     for _ in range(39):
         step(optimizer, [1.0])
     assert len(readings) == 1 + 2  # when attached, and at steps 1 and 20
+
+
+def test_a_look_says_the_same_in_one_thread_and_in_parts() -> None:
+    code = """
+import json, torch, lossscale
+torch.manual_seed(0)
+p = torch.nn.Parameter(torch.randn(3000, 5))
+optimizer = torch.optim.Adam([p], amsgrad=True)
+probe = lossscale.Probe(optimizer, every=1)
+for _ in range(3):
+    p.grad = torch.randn(3000, 5)
+    optimizer.step()
+print(json.dumps(probe.take()))
+"""
+    said = []
+    for threads in ("1", "4"):
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        said.append(done.stdout)
+    assert said[0] == said[1] and "group0/rho" in said[0]
