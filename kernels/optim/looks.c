@@ -60,6 +60,16 @@ static int all_tensors(PyObject *tensors) {
 
 static void *handle_of(PyObject *tensor) { return (char *)tensor + torch.handle; }
 
+/* Ask for the memory of objects and implementations at once: the looks below would wait for one after another. */
+static void fetch(PyObject *tensors) {
+    Py_ssize_t count = PyTuple_GET_SIZE(tensors);
+    for (Py_ssize_t i = 0; i < count; i++) __builtin_prefetch(PyTuple_GET_ITEM(tensors, i));
+    for (Py_ssize_t i = 0; i < count; i++) {
+        char *implementation = *(char **)handle_of(PyTuple_GET_ITEM(tensors, i));
+        for (int line = 0; line < 4; line++) __builtin_prefetch(implementation + 64 * line);
+    }
+}
+
 /* How many of the tensors have moved, whose addresses are taken over; or what else is other than it was. */
 static long compare(PyObject *tensors, row *known) {
     long moved = 0;
@@ -87,6 +97,8 @@ static PyObject *look(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     PyObject *tensors = args[0];
+    if (!all_tensors(tensors)) return NULL;
+    fetch(tensors);
     if (args[1] != Py_None) {
         PyObject *same = PyObject_Call(args[1], tensors, NULL);
         if (!same) return NULL;
@@ -94,7 +106,6 @@ static PyObject *look(PyObject *module, PyObject *const *args, Py_ssize_t count)
         Py_DECREF(same);
         if (!is_same) return PyLong_FromLong(OTHER_LAYOUT);
     }
-    if (!all_tensors(tensors)) return NULL;
     Py_buffer known;
     if (PyObject_GetBuffer(args[2], &known, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)) return NULL;
     long found = 0;
