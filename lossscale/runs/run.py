@@ -114,7 +114,11 @@ def run_share(
         _advance(run, manifest, cohorts, executor, output)
         hint = "when all shards are there, --resume in place of --shard finishes the run"
         hint = "the run is finished" if state is RunState.FINISHED else hint
-        output.note(f"{study.name}: shard {share} is written to {run}; {hint}")
+        if cohorts:
+            output.note(f"{study.name}: shard {share} is written to {run}; {hint}")
+        else:
+            few = sum(1 for _ in spec.cohorts())
+            output.note(f"{study.name}: shard {share} is empty, since the run has {few} cohorts; {hint}")
     pairs = sum(cohort.kept for cohort in cohorts) * len(spec.pairings)
     return {"study": study.name, "shard": str(share), "cohorts": len(cohorts), "pairs": pairs}
 

@@ -161,8 +161,8 @@ def test_a_directory_that_nodes_do_not_share(cluster: Cluster, tmp_path: Path) -
     # A file system of one's own takes mount namespaces, which containers may forbid; the refusal needs nothing else.
     if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs namespaces")
-    output, errors = Command(cluster, tmp_path / "run", TYPED, before=alone).end(2)
-    assert output == "" and errors.count("\n") == 1
+    _, errors = Command(cluster, tmp_path / "run", TYPED, before=alone).end(2)  # Ray and the run may print lines
+    assert errors.count("\n") == 1
     assert errors.startswith(f"error: --out {tmp_path / 'run'}: on the node ")
     assert errors.endswith(
         "it is another directory, or none; give a path that all nodes share, or --shards-by driver\n"
