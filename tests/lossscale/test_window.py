@@ -215,6 +215,36 @@ def test_the_drawing_has_colours_and_predicted_borders(small: Path) -> None:
     assert shade(drawn.present[0], 1.0) != shade(drawn.present[0], 0.5)
 
 
+def test_the_page_draws_every_pixel(small: Path) -> None:
+    """Whatever number of rows has its numbers under the pointer."""
+    pytest.importorskip("plotly")
+    from lossscale.report.pixels import palette_uri
+    from lossscale.studies.window.figures import phase_figure
+    from lossscale.studies.window.look import shades
+
+    drawn = drawing(PLAIN_TRUE, parts.read_part(small, _diagram().name))
+    figure = phase_figure(drawn, every=4)
+    (image,) = figure.layout.images
+    assert image.source == palette_uri(drawn.level[::-1], shades())
+    assert (image.sizex, image.sizey) == (pytest.approx(96), pytest.approx(64)) and image.x == -56
+    assert figure.data[0].customdata.shape == (16, len(PLANE.powers), 3)
+
+
+def test_a_picture_of_a_palette_has_its_colours(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    import base64
+
+    import matplotlib.image
+
+    from lossscale.report.pixels import palette_uri
+
+    uri = palette_uri(np.array([[0, 1, 1], [2, 0, 1]], np.uint8), ["#0072B2", "#ffffff", "#010203"])
+    (tmp_path / "picture.png").write_bytes(base64.b64decode(uri.removeprefix("data:image/png;base64,")))
+    found = (matplotlib.image.imread(tmp_path / "picture.png")[..., :3] * 255).round().astype(int)
+    blue, white, black = [0, 0x72, 0xB2], [255] * 3, [1, 2, 3]
+    assert found.tolist() == [[blue, white, white], [black, blue, white]]
+
+
 def test_the_answer_names_pairs_interval_and_cause() -> None:
     row = {
         "optimizer": "adam",

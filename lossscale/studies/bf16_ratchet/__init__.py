@@ -190,7 +190,7 @@ STUDY = Study(
     title="A second moment in 16 bits",
     shows="when a bfloat16 or float16 second moment stalls or drifts, by beta2 and by how gradients change, and which "
     "bfloat16 parameters move at all",
-    cost="44 s of processor time",
+    cost="34 s of processor time",
     predictions=CONTROLS,
     claims=(
         *(*STEADY, FALLS, NEVER_FALLS, STICKS, STICKS_AT, KEPT, FORGOTTEN, FLOAT32),

@@ -73,7 +73,7 @@ STUDY = Study(
     title="loss × s against learning rate × s",
     shows="whether multiplying the loss by s changes training, whether it equals multiplying the learning rate by s, "
     "and which hyperparameters undo it bit for bit",
-    cost="48 s of processor time, 32 MB",
+    cost="29 s of processor time, 32 MB",
     grid=GRID,
     predictions=(
         Prediction(

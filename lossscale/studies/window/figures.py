@@ -1,4 +1,4 @@
-"""The phase diagram of the page: zoomable, with the numbers of every pixel under the pointer."""
+"""The phase diagram of the page: every pixel, zoomable, with numbers under the pointer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ...analysis.phases import WORDS
 from ...report.figures import GRID_COLOR
+from ...report.pixels import palette_uri
 from .look import COLORS, RULED_TEXT, STRENGTHS, Drawing, shades
 
 if TYPE_CHECKING:
@@ -24,30 +25,39 @@ def phase_figure(drawn: Drawing, *, every: int = 1) -> go.Figure:
 
     Args:
         drawn: what is shown.
-        every: so many rows become one, to keep the page small.
+        every: of so many rows one has its numbers under the pointer, to keep the page small; all are drawn.
     """
     import plotly.graph_objects as go
 
     rows = slice(None, None, every)
-    colors, steps = shades(), len(shades())
-    scale = [[edge / steps, color] for place, color in enumerate(colors) for edge in (place, place + 1)]
-    height = drawn.height[rows]
+    height, whole = drawn.height[rows], drawn.height
     figure = go.Figure(
         go.Heatmap(
-            z=drawn.level[rows],
+            z=np.zeros(drawn.level[rows].shape, np.uint8),
             x0=int(drawn.powers[0]),
             dx=int(drawn.powers[1] - drawn.powers[0]),
             y0=float(height[0]),
             dy=float(height[1] - height[0]),
-            zmin=-0.5,
-            zmax=steps - 0.5,
-            colorscale=scale,
+            opacity=0.0,
             showscale=False,
             customdata=_numbers(drawn, rows),
             hovertemplate="s = 2^%{x}, eps / RMS g = 2^%{y:.2f}<br>%{customdata[0]} of "
             f"{int(drawn.arrays['inits'])} inits<br>d ≈ 2^-%{{customdata[1]}} (250: none)"
             "<br>ρ ≈ %{customdata[2]} %<extra></extra>",
         )
+    )
+    half = (float(whole[1] - whole[0]) / 2.0, float(drawn.powers[1] - drawn.powers[0]) / 2.0)
+    left, top = float(drawn.powers[0]) - half[1], float(whole[-1]) + half[0]
+    figure.add_layout_image(
+        source=palette_uri(drawn.level[::-1], shades()),
+        xref="x",
+        yref="y",
+        x=left,
+        y=top,
+        sizex=float(drawn.powers[-1]) + half[1] - left,
+        sizey=top - float(whole[0]) + half[0],
+        sizing="stretch",
+        layer="below",
     )
     for border in drawn.borders:
         figure.add_scatter(
@@ -89,7 +99,7 @@ def phase_figure(drawn: Drawing, *, every: int = 1) -> go.Figure:
         gridcolor=GRID_COLOR,
     )
     figure.update_yaxes(
-        title={"text": "log₂(eps / RMS g)"}, range=[float(height[0]), float(height[-1])], gridcolor=GRID_COLOR
+        title={"text": "log₂(eps / RMS g)"}, range=[float(whole[0]), float(whole[-1])], gridcolor=GRID_COLOR
     )
     return figure
 

@@ -22,8 +22,8 @@ from .look import Drawing, drawing
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_FEWER_ROWS: Final = 4
-"""Rows of a diagram that become one on the page, for all optimizers but the first."""
+_FEWER_NUMBERS: Final = 4
+"""Of so many rows one has its numbers under the pointer, for all optimizers but the first."""
 
 CAPTION: Final = (
     "Columns are powers of two, rows are eps, 16 initialisations a pixel; the colour is the majority's class, the "
@@ -85,7 +85,7 @@ class Window(Told):
 
         drawings = _drawings(run)
         for place, drawn in enumerate(drawings):
-            every = 1 if drawn.cell.typed == drawings[0].cell.typed else _FEWER_ROWS
+            every = 1 if drawn.cell.typed == drawings[0].cell.typed else _FEWER_NUMBERS
             html = to_html(phase_figure(drawn, every=every), f"{self.study.name}-phase-{place}", zoomable=True)
             yield (
                 f"{optimizer_label(drawn.cell.optimizer, drawn.cell.text)}, {drawn.title}",
@@ -122,7 +122,7 @@ def _counted(drawn: Drawing, every: int) -> str:
     )
     text += f"of eps / s, and of {int(arrays['sampled']):,} pairs of a sample of these {int(arrays['sample_differs'])} "
     text += f"differ from it; {100.0 * (arrays['phase'] == 8).mean():.1f} % are unexplained."
-    return text + (f" One row in {every} is shown." if every > 1 else "")
+    return text + (f" Every pixel is drawn; one row in {every} has its numbers under the pointer." if every > 1 else "")
 
 
 def _cause_rows(thresholds: pd.DataFrame, causes: pd.DataFrame) -> list[dict[str, Any]]:
