@@ -174,6 +174,7 @@ class StepOptimizer(Optimizer):
             known = None
         if found_inf is not None and not self._skips_on_device(known):
             if float(found_inf) != 0.0:
+                self._release_grads()
                 return loss
             found_inf = None
         if known is not None and known.quiet and grad_scale is None and found_inf is None:
@@ -187,6 +188,12 @@ class StepOptimizer(Optimizer):
         with torch.no_grad():
             self._careful_step(known, grad_scale, found_inf)
         return loss
+
+    def _release_grads(self) -> None:
+        """Hold on to no gradient of a step that is skipped: its memory is the next backward pass's."""
+        self._local_grads = None
+        for plan in self._known.plans if self._known is not None else ():
+            plan.assembly.release()
 
     def _careful_step(self, known: Known | None, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         """A step with everything that can happen around it: new plans and states, stand-ins, scales, refusals."""

@@ -36,6 +36,19 @@ def test_gradients_set_to_none_are_free_for_the_next_backward_pass(stays: int) -
     assert [ref() for ref in held] == [None, None]
 
 
+def test_gradients_of_a_skipped_step_are_free_too() -> None:
+    (p,) = _params(1)
+    optimizer: Any = kernels.AdamW([p])
+    for number in range(4):
+        p.grad = torch.ones(8)
+        held = weakref.ref(p.grad)
+        optimizer.found_inf = torch.tensor(float(number == 3))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        assert held() is None
+    assert float(optimizer.state[p]["step"]) == 3.0
+
+
 def _hooked_steps(package: Any) -> list[Any]:
     log: list[Any] = []
     optimizer = package.SGD(_params(), lr=0.1)
