@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,7 +57,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, find_study: C
 
     loaded = sorted((_Run(read_finished(run, find_study)) for run in runs), key=lambda run: not run.study.leads)
     single = loaded[0] if len(loaded) == 1 else None
-    sections = list(_sections(loaded))
+    sections = list(_sections(loaded) if single else _once(_sections(loaded)))
     document = page(
         single.study.title if single else "Paired loss-scale runs",
         sections,
@@ -88,6 +89,15 @@ def _sections(runs: Sequence[_Run]) -> Iterator[Section]:
             yield from run.sections(prefix=f"{name}: ", anchor=name)
         else:
             yield from run.sections(prefix=f"{name} ({run.path.name}): ", anchor=f"{name}-{place}")
+
+
+def _once(sections: Iterable[Section]) -> Iterator[Section]:
+    """The sections of several runs, of which the list at the top has only the first of each."""
+    before = ""
+    for section in sections:
+        name, colon, _ = section.title.partition(": ")
+        yield dataclasses.replace(section, link=name if colon and name != before else "")
+        before = name
 
 
 class _Run:

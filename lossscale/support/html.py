@@ -27,11 +27,18 @@ class Section:
         title: its heading, plain text.
         body: its content, HTML.
         anchor: the id to link to; with one, the section stands in the list at the top.
+        link: how it stands there, where not by its title; empty: not at all.
     """
 
     title: str
     body: str
     anchor: str = ""
+    link: str | None = None
+
+    @property
+    def listed(self) -> str:
+        """Its text in the list at the top; empty if it does not stand there."""
+        return (self.title if self.link is None else self.link) if self.anchor else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +79,7 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str
     values = {
         "title": title,
         "sections": sections,
-        "links": [section for section in sections if section.anchor],
+        "links": [section for section in sections if section.listed],
         "lead": as_html(lead),
         "footer": as_html(footer),
         "head": as_html(head),

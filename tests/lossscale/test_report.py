@@ -22,6 +22,7 @@ from lossscale.report import libraries, literature
 from lossscale.report import page as report
 from lossscale.report.again import command_of
 from lossscale.report.curves import below, decades, panels, spread, zero_level
+from lossscale.report.page import _once
 from lossscale.runs import records
 from lossscale.runs.records import read_manifest
 from lossscale.runs.sources import SOURCES, digest
@@ -30,6 +31,7 @@ from lossscale.studies.loss_vs_lr import STUDY
 from lossscale.studies.loss_vs_lr.figures import distance_figure
 from lossscale.studies.loss_vs_lr.picture import draw
 from lossscale.support.errors import InputError
+from lossscale.support.html import Section
 from tests.lossscale.summaries import PairMaker
 
 write_report = functools.partial(report.write_report, find_study=studies.get)
@@ -321,3 +323,11 @@ def test_the_study_with_the_answer_comes_first_and_alone(
     head, _, rest = html.partition("<nav")
     assert "Not always" in head and "Yes: all" not in head
     assert "loss-vs-lr: Answer" in rest and "Yes: all" in rest
+
+
+def test_the_list_at_the_top_has_every_run_of_several_once() -> None:
+    sections = [
+        Section(title=title, body="", anchor=title) for title in ("clip: Answer", "clip: Limits", "origin: Answer")
+    ]
+    assert [section.listed for section in sections] == ["clip: Answer", "clip: Limits", "origin: Answer"]
+    assert [section.listed for section in _once(sections)] == ["clip", "", "origin"]

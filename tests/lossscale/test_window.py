@@ -272,7 +272,10 @@ def test_the_answer_names_pairs_interval_and_cause() -> None:
     frame = pd.DataFrame(both)
     said = answers.sentence(frame, "bfloat16")
     assert "1,024 pairs a scale" in said and "2^-10 [2^-11, 2^-10] (eps / (s · RMS g) = 2^-13)" in said
-    assert "the loss from 2^-22 (2^-1)" in said and "from s = 2^15 [2^14, 2^15] on (range of g)" in said
+    assert (
+        "the loss from 2^-22 (2^-1; the same down to 2^-19)" in said
+        and "from s = 2^15 [2^14, 2^15] on (range of g)" in said
+    )
     assert answers.sentence(frame, "float16") == ""
     (shown,) = answers.rows_of(frame, answers.FORMATS["bfloat16"])
     assert shown["window"] == "25" and shown["limits"] == "eps | range of g"

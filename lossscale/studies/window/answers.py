@@ -97,7 +97,8 @@ def sentence(frame: pd.DataFrame, name: str) -> str:
         return ""
     first = chosen.iloc[0]
     intro = f"In {name}? {optimizer_label(str(first['optimizer']))} with eps {first['eps']:g} at lr {first['lr']:g}"
-    return f"{intro}: {'; '.join(said)}."
+    wider = "In brackets the 95 % interval where it is wider than one power."
+    return f"{intro}: {'; '.join(said)}. {wider}"
 
 
 def _of_policy(own: pd.DataFrame, policy: str) -> str:
@@ -111,7 +112,7 @@ def _of_policy(own: pd.DataFrame, policy: str) -> str:
         text += f" (eps / (s · RMS g) = 2^{round(below['eps_over_r'])})"
     text += f" and the loss from {power(loss['q50'])}"
     if math.isfinite(loss["eps_over_r"]):
-        text += f" (2^{round(loss['eps_over_r'])})"
+        text += f" (2^{round(loss['eps_over_r'])}; the same down to {_last(loss)})"
     if math.isfinite(above["q50"]):
         text += f"; upwards more than rounding from s = {bracketed(above)} on ({_cause(above)})"
     return text
@@ -124,9 +125,12 @@ def _floor(row: pd.Series) -> str:
 
 
 def _outcome(row: pd.Series) -> str:
-    last = row["last_equivalent"]
-    equivalent = "1" if last == 0 else power(last)
-    return f"{power(row['q50'])} (equivalent up to {equivalent})"
+    return f"{power(row['q50'])} (equivalent up to {_last(row)})"
+
+
+def _last(row: pd.Series) -> str:
+    """The last power with an equivalent outcome."""
+    return "1" if row["last_equivalent"] == 0 else power(row["last_equivalent"])
 
 
 def binades(row: pd.Series) -> str:

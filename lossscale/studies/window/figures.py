@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ...analysis.phases import WORDS
-from ...report.figures import GRID_COLOR
 from ...report.pixels import palette_uri
 from .look import COLORS, RULED_TEXT, STRENGTHS, Drawing, shades
 
@@ -96,10 +95,11 @@ def phase_figure(drawn: Drawing, *, every: int = 1) -> go.Figure:
     figure.update_xaxes(
         title={"text": "log₂ s", "standoff": 4},
         range=[float(drawn.powers[0]) - 0.5, float(drawn.powers[-1]) + 0.5],
-        gridcolor=GRID_COLOR,
+        showgrid=False,
+        zeroline=False,
     )
     figure.update_yaxes(
-        title={"text": "log₂(eps / RMS g)"}, range=[float(whole[0]), float(whole[-1])], gridcolor=GRID_COLOR
+        title={"text": "log₂(eps / RMS g)"}, range=[float(whole[0]), float(whole[-1])], showgrid=False, zeroline=False
     )
     return figure
 
