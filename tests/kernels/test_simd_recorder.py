@@ -88,6 +88,24 @@ def test_equal_operations_are_one_and_unneeded_ones_are_gone() -> None:
     assert "mul" not in [operation.name for operation in recorder.finish().operations]
 
 
+@triton.jit
+def _rounded(x, t):
+    return ops.round_to(x, tl.bfloat16)
+
+
+@runs_code
+@pytest.mark.parametrize("width", [1, 8, 16])
+def test_rounding_to_bfloat16_is_torchs_for_every_upper_half(width: int) -> None:
+    upper = torch.arange(1 << 16, dtype=torch.int32).repeat(6) << 16
+    lower = torch.tensor([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=torch.int32).repeat_interleave(1 << 16)
+    x = (upper | lower).view(torch.float32)
+    y = torch.empty_like(x)
+    build(_rounded, width=width)(x, y, 0.0)
+    expected = x.bfloat16().float()
+    different = (y.view(torch.int32) != expected.view(torch.int32)) & ~(y.isnan() & expected.isnan())
+    assert not different.any(), x[different][:4]
+
+
 # -- what lanes choose alike -----------------------------------------------------------------------------------------
 
 

@@ -78,10 +78,14 @@ def target() -> tuple[str, str]:
     return name, features
 
 
+def has_avx512() -> bool:
+    """Whether code is made for a CPU whose registers hold 16 floats, with operations of three integers at once."""
+    return not unavailable() and "+avx512f" in target()[1].split(",")
+
+
 def vector_registers(floats: int) -> int:
     """How many vectors of so many floats the registers hold."""
-    wide = "+avx512f" in target()[1].split(",")
-    return (32 * 16 if wide else 16 * 8) // floats
+    return (32 * 16 if has_avx512() else 16 * 8) // floats
 
 
 @functools.cache
