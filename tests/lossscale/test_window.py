@@ -279,6 +279,11 @@ def test_the_answer_names_pairs_interval_and_cause() -> None:
     assert answers.sentence(frame, "float16") == ""
     (shown,) = answers.rows_of(frame, answers.FORMATS["bfloat16"])
     assert shown["window"] == "25" and shown["limits"] == "eps | range of g"
+    (row,) = answers.glance(frame)
+    assert row == {
+        "policy": "bf16-mixed",
+        "Adam": "≤ 2^-10 [2^-11, 2^-10], ≥ 2^15 [2^14, 2^15]; loss ≤ 2^-22 [2^-23, 2^-22]",
+    }
     assert shown["loss, s > 1"] == "none (equivalent up to 2^40)"
 
 

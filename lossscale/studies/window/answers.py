@@ -87,6 +87,38 @@ def rows_of(frame: pd.DataFrame, policies: Sequence[str]) -> list[dict[str, Any]
     return rows
 
 
+def glance(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row per policy, a column per optimizer: from which s on it is more than rounding, and another loss."""
+    chosen = frame[(frame["recipe"] == frame["recipe"].iloc[0]) & (frame["lr"] == frame["lr"].iloc[0])]
+    rows = []
+    for policy in (policy for policies in FORMATS.values() for policy in policies):
+        own = chosen[chosen["policy"] == policy]
+        if own.empty:
+            continue
+        row: dict[str, Any] = {"policy": policy}
+        for (optimizer, options), cell in own.groupby(["optimizer", "options"], sort=False):
+            row[optimizer_label(str(optimizer), str(options))] = _ends(cell)
+        rows.append(row)
+    return rows
+
+
+def _ends(own: pd.DataFrame) -> str:
+    if not own.iloc[0]["inits"]:
+        return "no finite run"
+    said = []
+    for kind in (MOVED_ON, OUTCOME):
+        below, above = (side_row(own, kind, side) for side in (BELOW, ABOVE))
+        ends = [f"{sign} {bracketed(row)}" for sign, row in (("≤", below), ("≥", above)) if math.isfinite(row["q50"])]
+        said.append(", ".join(ends) or "none")
+    return f"{said[0]}; loss {said[1]}"
+
+
+GLANCE: Final = (
+    "From which s on the median of {pairs} pairs a scale is more than rounding apart, with its 95 % interval where "
+    "that is wider than one power; then from which s on the mean loss is another. torch’s default eps and arithmetic."
+)
+
+
 def sentence(frame: pd.DataFrame, name: str) -> str:
     """From which s on the study's first optimizer notices in a number format; empty where nothing of it was run."""
     chosen = frame[frame["policy"].isin(FORMATS[name])]

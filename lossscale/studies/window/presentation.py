@@ -60,6 +60,8 @@ class Window(Told):
             if frame["policy"].isin(policies).any()
         ]
         legend = "".join(paragraph(raised_powers(text)) for text in answers.LEGEND)
+        glance = answers.GLANCE.format(pairs=f"{int(frame['inits'].max()):,}")
+        yield "On your optimizer", "glance", table(_raised(answers.glance(frame)), caption=glance)
         yield "Per number format: s*", "formats", titled(tables) + legend
         yield "The phase diagram", "diagram", paragraph(CAPTION) + titled(self._diagrams(run))
         rows = _raised(_cause_rows(frame, _frame(run, "causes.csv")))
