@@ -48,9 +48,8 @@ def report_page(sources: Sequence[Source]) -> str:
         if not stale
         else "; ".join(f"{row['result']} is stale for {', '.join(row['stale'])}" for row in stale) + "."
     )
-    lead = html.paragraph(
-        f"{sum(len(source.rows) for source in sources)} timed steps in {len(sources)} results. {said}"
-    )
+    results = "one result" if len(sources) == 1 else f"{len(sources)} results"
+    lead = html.paragraph(f"{sum(len(source.rows) for source in sources)} timed steps in {results}. {said}")
     sections = [html.Section(title="Results and staleness", anchor="staleness", body=_staleness(fresh))]
     for number, source in enumerate(sources):
         sections += sections_of(source, f"-{number}" if number else "", several=len(sources) > 1)
