@@ -128,7 +128,7 @@ class Elements:
     def weights(self) -> Tensor:
         """[n]: how many elements of its layer each one stands for."""
         known = self.layers.weights
-        return torch.ones(self.count, dtype=torch.float64) if known is None else known
+        return torch.ones(self.count, dtype=torch.float64, device="cpu") if known is None else known
 
     @property
     def eps(self) -> float | None:
@@ -195,7 +195,7 @@ class Elements:
         several = isinstance(bits, np.ndarray) or isinstance(smallest, np.ndarray)
         if not several:
             return half_ulp(values, bits, smallest)
-        return half_ulp(values, torch.as_tensor(bits), torch.as_tensor(smallest))
+        return half_ulp(values, *(torch.from_numpy(np.asarray(found)) for found in (bits, smallest)))
 
 
 def _part_of(here: slice, value: Any) -> Any:

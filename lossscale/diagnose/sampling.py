@@ -38,7 +38,7 @@ def places(size: int, count: int) -> Tensor | None:
     """
     if count >= size:
         return None
-    part = torch.arange(count, dtype=torch.float64)
+    part = torch.arange(count, dtype=torch.float64, device="cpu")
     inside = torch.remainder(part * _GOLDEN, 1.0)
     return ((part + inside) * (size / count)).long().clamp(max=size - 1)
 

@@ -67,7 +67,7 @@ class Group:
         self._algorithm = algorithm
         self._v = second_moment(algorithm)
         self._needed = needed_states(algorithm)
-        self._params = [(p, p.device, local(p).numel()) for p in params]
+        self._params = [(p, _kind(p)) for p in params]
         self.left_out: dict[str, int] = {}
         known = [p for p in params if format_of(p) is not None and p.numel()]
         sizes = [local(p).numel() for p in known]
@@ -85,15 +85,14 @@ class Group:
         self._layers: tuple[Any, Layers] | None = None
 
     def is_of(self, params: list[Tensor]) -> bool:
-        """Whether these are the parameters as they were: none came, went, moved or changed its size."""
+        """Whether these are the parameters as they were: none came, went, moved or changed its size or dtype."""
         return len(params) == len(self._params) and all(
-            p is known and p.device == device and local(p).numel() == size
-            for p, (known, device, size) in zip(params, self._params, strict=True)
+            p is known and _kind(p) == kind for p, (known, kind) in zip(params, self._params, strict=True)
         )
 
     def has(self, dtype: torch.dtype) -> bool:
         """Whether a parameter is of that dtype."""
-        return any(p.dtype == dtype for p, _, _ in self._params)
+        return any(p.dtype == dtype for p, _ in self._params)
 
     def before(self, state: Mapping[Tensor, Any], *, with_grads: bool) -> None:
         """Copies parameters and second moments, and gradients where they are there already."""
@@ -225,6 +224,11 @@ def _fetched(before: Tensor, after: Sequence[Tensor], steps: Sequence[Any]) -> t
 def _doubles(values: Tensor) -> Tensor:
     """In float64; of float32 by numpy, which wakes no threads."""
     return torch.from_numpy(values.numpy().astype("float64")) if values.dtype == torch.float32 else values.double()
+
+
+def _kind(param: Tensor) -> tuple[Any, ...]:
+    """What the choice of elements depends on."""
+    return param.device, param.dtype, local(param).numel()
 
 
 def _places_of(watched: Sequence[Watched], stepped: Sequence[Watched]) -> list[slice]:

@@ -10,12 +10,15 @@ from torch import Tensor
 
 from ..diagnose import findings, numbers
 from ..diagnose.recognise import algorithm_of, missing_states, sums_exactly, unwrapped
-from ..support.arguments import shown, whole_number
+from ..support.arguments import whole_number
 from .group import Group
+from .names import model_of, names_in
 from .skips import Skips
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from torch.utils.hooks import RemovableHandle
 
 LOG: Final = logging.getLogger("lossscale.probe")
 SKIPPED: Final = 0.05
@@ -30,14 +33,16 @@ class Probe:
     every bit of parameters, states, gradients and random number generators as it is. `take` returns what it saw as a
     dictionary for any logger; warnings go to the logger ``lossscale.probe``, each once a group, and stay in `warnings`.
     An error inside the probe never ends the training: the probe logs it and detaches itself. Steps that are
-    replayed from a CUDA graph, or compiled, are not seen.
+    replayed from a CUDA graph, or compiled, are not seen. Copies of the optimizer, pickled ones too, are not watched,
+    and a copy of the probe watches nothing: it has what was seen.
 
     Args:
         optimizer: any torch.optim.Optimizer of a class whose degrees are known: kernels' or torch's Adam, AdamW,
             RMSprop, Adagrad, SGD, Adam-atan2, classes derived from them, and what accelerate and Lightning wrap around
             them.
         every: steps from one look to the next.
-        model: the module whose parameter names the numbers of single layers have; None leaves layers out.
+        model: the module whose parameter names the numbers of single layers have, without the parts that torch.compile
+            and wrappers of torch.distributed put before them; None leaves layers out.
         scaler: the torch.amp.GradScaler that steps the optimizer: its skipped steps are counted.
         elements: how many elements of a group are looked at; a parameter has at least 64 of its own.
 
@@ -56,29 +61,31 @@ class Probe:
         *,
         elements: int = _ELEMENTS,
     ) -> None:
-        self._optimizer = unwrapped(optimizer)
-        self._algorithm = algorithm_of(self._optimizer)
+        # Not kept: the optimizer holds the probe, and would be freed late if each held the other.
+        inner = unwrapped(optimizer)
+        self._algorithm = algorithm_of(inner)
         self._every = whole_number("every", every, least=1, example=100)
         self._limit = whole_number("elements", elements, least=1, example=_ELEMENTS)
-        self._names = self._names_of(model)
         self._by_layer = model is not None
-        for entry in self._optimizer.state.values():
+        self._model = model_of(inner, model)
+        for entry in inner.state.values():
             missing = missing_states(self._algorithm, entry) if entry else []
             if missing:
-                title = type(self._optimizer).__name__
+                title = type(inner).__name__
                 raise ValueError(
                     f"optimizer {title}: its states are {', '.join(map(str, entry))}, without {', '.join(missing)}; a "
                     f"{self._algorithm.title} with the states of torch.optim is needed"
                 )
         self._skips = Skips(scaler)
         self._groups: list[Group] = []
-        self._exact_sums = sums_exactly(name for name, value in vars(self._optimizer).items() if value is True)
+        self._exact_sums = sums_exactly(name for name, value in vars(inner).items() if value is True)
         self.steps = 0
         """Steps that have reached the optimizer since the probe was attached."""
         self.warnings: list[findings.Finding] = []
         """What has been warned of, each kind once a group."""
         self.numbers: dict[str, float] = {}
         """What was seen last, by names such as ``group0/rho`` and ``layer/fc1.weight/rho``."""
+        self._watching = True
         self._unread = False
         self._due = True
         self._looking = False
@@ -86,9 +93,9 @@ class Probe:
         self._scale: float | None = None
         self._asked = 0
         self._at_last_look = (0, 0)
-        self._handles = [
-            self._optimizer.register_step_pre_hook(self._before_step),
-            self._optimizer.register_step_post_hook(self._after_step),
+        self._handles: list[RemovableHandle] = [
+            inner.register_step_pre_hook(self._before_step),
+            inner.register_step_post_hook(self._after_step),
         ]
 
     def take(self) -> dict[str, float] | None:
@@ -97,6 +104,8 @@ class Probe:
         While a scaler skips every step nothing reaches the optimizer: then the count of skipped steps comes every
         ``every`` calls.
         """
+        if not self._watching:
+            self.detach()  # it may have failed during a step
         self._asked += 1
         if not self._unread and self._asked >= self._every and self._skips.enabled:
             self.numbers = {}
@@ -108,14 +117,23 @@ class Probe:
         return dict(self.numbers)
 
     def detach(self) -> None:
-        """Ends the watching."""
+        """Ends the watching: what was seen stays, model and parameters are let go."""
+        vars(self).update(_unattached())
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy, deep or pickled: what was seen, attached to nothing."""
+        kept = {name: value for name, value in vars(self).items() if name != "_algorithm"}
+        return kept | _unattached() | {"_handles": []}
+
     # -- around a step -----------------------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        # Asked first: any other condition would make the step compile again when it changes.
+        if torch.compiler.is_compiling() or not self._watching:
+            return
         self._looking = self._due and not _is_captured()
         if not self._looking:
             return
@@ -125,13 +143,15 @@ class Probe:
             self._closure = given is not None
             scale = getattr(optimizer, "grad_scale", None)
             self._scale = None if scale is None else float(scale)
-            self._regroup()
+            self._regroup(optimizer.param_groups)
             for group in self._groups:
                 group.before(optimizer.state, with_grads=not self._closure)
         except Exception:
             self._give_up()
 
     def _after_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if torch.compiler.is_compiling() or not self._watching:
+            return
         try:
             self.steps += 1
             found_inf = getattr(optimizer, "found_inf", None)
@@ -201,31 +221,16 @@ class Probe:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _regroup(self) -> None:
-        """The groups as they stand: parameters may have been added."""
-        groups = self._optimizer.param_groups
+    def _regroup(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """The groups as they stand: parameters may have been added, to the model too."""
         if len(groups) != len(self._groups) or not all(
             kept.is_of(group["params"]) for kept, group in zip(self._groups, groups, strict=True)
         ):
+            names = names_in(self._model)
             self._groups = [
-                Group(self._algorithm, group["params"], self._names, number, self._limit)
+                Group(self._algorithm, group["params"], names, number, self._limit)
                 for number, group in enumerate(groups)
             ]
-
-    def _names_of(self, model: torch.nn.Module | None) -> dict[int, str]:
-        if model is None:
-            return {}
-        if not isinstance(model, torch.nn.Module):
-            raise TypeError(
-                f"model {shown(model)}: is no torch.nn.Module; give the module that is trained, or leave it out"
-            )
-        names = {id(p): name for name, p in model.named_parameters()}
-        if not any(id(p) in names for group in self._optimizer.param_groups for p in group["params"]):
-            raise ValueError(
-                f"model {type(model).__name__}: has none of the optimizer's parameters; give the module whose "
-                "parameters it steps"
-            )
-        return names
 
     def _warn(self, finding: findings.Finding) -> None:
         if all((finding.kind, finding.group) != (known.kind, known.group) for known in self.warnings):
@@ -234,12 +239,15 @@ class Probe:
 
     def _give_up(self) -> None:
         LOG.exception("the probe has failed and is detached; the training goes on")
-        self.detach()
+        vars(self).update(_unattached())  # The hooks stay until `take`: the optimizer is going through them.
+
+
+def _unattached() -> dict[str, Any]:
+    """What a probe that watches nothing keeps in place of what it watched."""
+    return {"_watching": False, "_groups": [], "_model": None, "_skips": Skips(None)}
 
 
 def _is_captured() -> bool:
     """Whether the step is being recorded instead of taken."""
-    if torch.compiler.is_compiling():
-        return True
     ready: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return ready and torch.cuda.is_current_stream_capturing()

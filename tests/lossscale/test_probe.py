@@ -182,8 +182,9 @@ def test_each_warning(
 def test_a_healthy_run_is_not_warned_of() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         model = network(dtype)
-        probe = lossscale.Probe(torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.3, betas=(0.9, 0.95)))
-        train(model, probe._optimizer, 3)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.3, betas=(0.9, 0.95))
+        probe = lossscale.Probe(optimizer)
+        train(model, optimizer, 3)
         assert probe.warnings == []
 
 
