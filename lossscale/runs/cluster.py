@@ -9,6 +9,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..design.spec import Cohort
-from ..support.errors import InputError
+from ..support.errors import InputError, WorkerLost
 from . import records
 from .cluster_worker import Order, Probe, Trained, plan_there, probe_there, train_there
 from .executor import BY_DRIVER, Ended
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from .planning import Choices
     from .records import Manifest
 
-_ANSWER_S: Final = 60.0
-"""How long the head of a cluster has to answer."""
+_ANSWER_S: Final = 30.0
+"""How long the head of a cluster has to answer, the import of Ray by the process that asks it included."""
 
 _PROBE_S: Final = 120.0
 """How long the nodes have to be looked at, torch's import included; one that is busy is looked at by its first task."""
@@ -57,25 +58,32 @@ def open_cluster(choices: Choices, note: Callable[[str], None]) -> Iterator[Clus
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry, of clusters that are started here
     ray = _import_ray()
-    if choices.address is not None and not choices.address.strip():
-        raise InputError(
-            "--address", repr(choices.address), "is empty; give HOST:PORT, or leave it out for this machine"
-        )
-    address = choices.address or os.environ.get("RAY_ADDRESS") or "local"
+    argument, address = _address(choices)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         cores = choices.workers or len(os.sched_getaffinity(0))
         quiet |= {"num_cpus": cores, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
     else:
-        _check_answer(address)
+        _check_answer(argument, address)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError("--address", address, f"Ray cannot be used there: {_first_line(error)}") from error
+        raise InputError(argument, address, f"Ray cannot be used there: {_first_line(error)}") from error
     try:
         yield Cluster(ray, note, by_driver=choices.shards_by == BY_DRIVER)
     finally:
         ray.shutdown()
+
+
+def _address(choices: Choices) -> tuple[str, str]:
+    """What says where the cluster is, and where it is."""
+    if choices.address is not None:
+        if not choices.address.strip():
+            remedy = "is empty; give HOST:PORT, or leave it out for this machine"
+            raise InputError("--address", repr(choices.address), remedy)
+        return "--address", choices.address
+    variable = os.environ.get("RAY_ADDRESS")
+    return ("RAY_ADDRESS", variable) if variable else ("--address", "local")
 
 
 def _import_ray() -> Any:
@@ -90,32 +98,33 @@ def _import_ray() -> Any:
     return ray
 
 
-def _check_answer(address: str) -> None:
+def _check_answer(argument: str, address: str) -> None:
     """Asks the head in a process that can be ended: Ray itself tries for minutes, and then ends the process."""
     if "://" in address:
         remedy = "is a client's address; run this on a node of the cluster (ray job submit) and give HOST:PORT"
-        raise InputError("--address", address, remedy)
+        raise InputError(argument, address, remedy)
     host, _, port = address.rpartition(":")
     where = [] if address == "auto" else ["--address", address]
     if where and not (host and port.isdecimal() and int(port) < 2**16):
-        raise InputError(
-            "--address", address, "is no HOST:PORT; give that of the cluster's head, such as 10.0.0.5:6379"
-        )
+        remedy = "is no HOST:PORT; give that of the cluster's head, such as 10.0.0.5:6379"
+        raise InputError(argument, address, remedy)
+    deadline = time.monotonic() + _ANSWER_S
     answered = refused = False
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *where]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         if where:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+        left = max(0.0, deadline - time.monotonic())
+        done = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)
         answered, refused = done.returncode == 0, "uthentication token" in done.stderr
     if refused and not answered:
         remedy = (
             "asks for a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH if it lies elsewhere than in ~/.ray"
         )
-        raise InputError("--address", address, remedy)
+        raise InputError(argument, address, remedy)
     if not answered:
-        remedy = "no Ray cluster answers there; give HOST:PORT of its head, or leave it out to use this machine"
-        raise InputError("--address", address, remedy)
+        remedy = "no Ray cluster answers there; give HOST:PORT of its head, or nothing to use this machine"
+        raise InputError(argument, address, remedy)
 
 
 def _first_line(error: BaseException) -> str:
@@ -212,7 +221,7 @@ class Cluster:
         """What a node said; nothing if it has gone away since."""
         try:
             answer: Probe = self._get(reference)
-        except self.ray.exceptions.RayError:
+        except (WorkerLost, self.ray.exceptions.RayError):
             return None
         return answer
 
@@ -234,7 +243,7 @@ class Cluster:
         return self._get(reference)
 
     def _get(self, reference: Any, batch: Sequence[Cohort] = ()) -> Any:
-        """A task's result, or its own exception."""
+        """A task's result, or its own exception, or WorkerLost."""
         try:
             return self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as failed:
@@ -244,8 +253,8 @@ class Cluster:
                 failed.cause.add_note(_among(batch))
             raise failed.cause from None
         except self.ray.exceptions.RayError as lost:
-            lost.add_note(f"{_among(batch)}, after {_LOSSES} more tries")
-            raise
+            words = f"{_among(batch)}, after up to {_LOSSES} more tries"
+            raise WorkerLost(f"a worker or node of the cluster was lost {words}: {_first_line(lost)}") from lost
 
 
 def _among(batch: Sequence[Cohort]) -> str:

@@ -170,7 +170,8 @@ def processes(
     """On worker processes, which interpret the kernels if told to. Results and errors as `workers.in_processes`."""
     # Triton reads the variable when a worker imports the kernels; this process has compiled ones.
     environment = {INTERPRET: "1"} if interpret else {}
-    trained = in_processes(functools.partial(write_cohort, run, spec), cohorts, workers, environment)
+    train = functools.partial(write_cohort, run, spec)
+    trained = in_processes(train, cohorts, workers, environment, name=lambda cohort: cohort.name)
     with closing(trained):
         for cohort, digest in trained:
             yield Ended(cohort, digest)

@@ -98,7 +98,7 @@ def _bar(watched: bool) -> Bar:
 def _made(run: Path, parts: Sequence[Part], workers: int | None) -> Generator[tuple[Part, str]]:
     count = min(len(os.sched_getaffinity(0)) if workers is None else workers, len(parts))
     if count > 1:
-        yield from in_processes(functools.partial(_make, run), parts, count)
+        yield from in_processes(functools.partial(_make, run), parts, count, name=lambda part: part.name)
         return
     for part in parts:
         check()

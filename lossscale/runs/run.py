@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..design.spec import Cohort
 from ..design.study import Study, StudyContext
+from ..support.errors import WorkerLost
 from ..support.files import made_directory, make_directory, remove_leftovers
 from ..support.interrupts import check
 from ..support.output import Output
@@ -55,7 +56,8 @@ def run_study(
     Raises:
         InputError: for bad choices, for a directory that holds something else and for a finished run with damaged
             shards that is not to be resumed; nothing has been changed then.
-        KeyboardInterrupt: after Ctrl-C, leaving a run that ``--resume`` continues.
+        WorkerLost: when a worker process dies, leaving a run that ``--resume`` continues.
+        KeyboardInterrupt: after Ctrl-C, leaving such a run too.
     """
     executor = executor or Local(choices.executor, choices.workers)
     manifest = executor.plan(study, choices)
@@ -95,7 +97,8 @@ def run_share(
 
     Raises:
         InputError: as `run_study`.
-        KeyboardInterrupt: after Ctrl-C, leaving a share that the same command continues.
+        WorkerLost: when a worker process dies, leaving a share that the same command continues.
+        KeyboardInterrupt: after Ctrl-C, leaving such a share too.
     """
     share = choices.share
     assert share is not None, "a share is what this runs"
@@ -129,6 +132,8 @@ def _resumable(how: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; continue with {how}") from None
+    except WorkerLost as lost:
+        raise WorkerLost(f"{lost}; continue with {how}") from lost
 
 
 def _complete_grid(

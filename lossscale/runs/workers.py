@@ -7,11 +7,16 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
+from multiprocessing.process import BaseProcess
 from typing import Final, TypeVar
+
+from ..support.errors import WorkerLost
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -25,6 +30,8 @@ def in_processes(
     tasks: Iterable[Task],
     count: int,
     environment: Mapping[str, str] | None = None,
+    *,
+    name: Callable[[Task], str] = str,
 ) -> Generator[tuple[Task, Result]]:
     """Does the tasks on ``count`` worker processes, which end when this ends or is closed, however that comes about.
 
@@ -33,13 +40,14 @@ def in_processes(
         tasks: its arguments. Each worker has one and another is waiting for it: memory does not grow with their number.
         count: of workers; no more are started than there are tasks.
         environment: variables that the workers are to see from the start.
+        name: of a task, for a message.
 
     Yields:
         A task and its result, in the order they end.
 
     Raises:
         Exception: what ``work`` raises, the traceback in the worker as its cause.
-        BrokenProcessPool: when a worker dies, of a lack of memory, say.
+        WorkerLost: when a worker dies; it names the tasks that were being done.
         KeyboardInterrupt: after Ctrl-C.
     """
     left = iter(tasks)
@@ -51,11 +59,13 @@ def in_processes(
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(len(first), multiprocessing.get_context("spawn"), initializer=_end_with_parent)
     running: dict[Future[Result], Task] = {}
+    workers: list[BaseProcess] = []
     try:
         # The first task starts all workers. An interrupt inside a start would leave a process that nobody knows; and a
         # terminal sends Ctrl-C to workers too: born with it blocked, they leave the answer to this process.
         with _blocked(signal.SIGINT), _environment(environment or {}):
             running |= {executor.submit(work, task): task for task in first}
+        workers += set(multiprocessing.active_children()) - others
         while True:
             for task in itertools.islice(left, 2 * len(first) - len(running)):
                 running[executor.submit(work, task)] = task
@@ -63,17 +73,46 @@ def in_processes(
                 break
             ended = wait(running, return_when=FIRST_COMPLETED).done
             for future in [future for future in running if future in ended]:
-                yield running.pop(future), future.result()
+                result = future.result()
+                yield running.pop(future), result
         executor.shutdown()
-    except BaseException:
+    except BaseException as error:
+        broken = isinstance(error, BrokenProcessPool)
+        end = _end(workers) if broken else ""
         # What is being done is done again by whoever resumes, so nothing is waited for.
         started = set(multiprocessing.active_children()) - others
         for process in started:
             process.kill()
         executor.shutdown(wait=False, cancel_futures=True)
         for process in started:
-            process.join(_PATIENCE_S)
+            _exit_code(process)
+        if broken:
+            # Workers take tasks in the order they are submitted.
+            unfinished = [task for future, task in running.items() if not future.done() or future.exception()]
+            doing = ", ".join(map(name, unfinished[: len(first)])) or "no task"
+            raise WorkerLost(f"a worker process {end} while the workers were at {doing}") from error
         raise
+
+
+def _end(workers: Sequence[BaseProcess]) -> str:
+    """How the first of them ended; the pool ends the others with SIGTERM."""
+    gone = connection.wait([worker.sentinel for worker in workers], 0)
+    codes = [_exit_code(worker) for worker in workers if worker.sentinel in gone]
+    code = next((code for code in codes if code != -signal.SIGTERM), codes[0] if codes else None)
+    if code is None:
+        return "died"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    hint = " (no memory left?)" if code == -signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-code).name}{hint}"
+
+
+def _exit_code(process: BaseProcess) -> int | None:
+    """Of a process that is ending: polled, since the pool's thread waits for it too and the kernel tells only one."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while process.exitcode is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return process.exitcode
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The plumbing of ``python -m lossscale`` and ``python -m bench``: typer without boxes, errors as one line.
 
-Exit codes: 0, 1 (a claim or limit failed: the command returned 1), 2 (bad input), 130 (Ctrl-C). A bug keeps its
-traceback.
+Exit codes: 0, 1 (a claim or limit failed: the command returned 1; a worker process was lost), 2 (bad input), 130
+(Ctrl-C). A bug keeps its traceback.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import InputError, check_choice, one_line
+from .errors import InputError, WorkerLost, check_choice, one_line
 from .interrupts import noted
 
 DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to run.")]
@@ -78,8 +78,8 @@ def run_app(app: typer.Typer, prog: str, argv: Sequence[str] | None = None) -> i
         argv: the arguments, by default the process's.
 
     Returns:
-        The command's code, 2 after bad input (one line on standard error), 130 after Ctrl-C (with the words of the
-        KeyboardInterrupt, if it carries some). Any other exception passes through.
+        The command's code, 2 after bad input and 1 after a lost worker (one line on standard error), 130 after Ctrl-C
+        (with the words of the KeyboardInterrupt, if it carries some). Any other exception passes through.
     """
     # The group is called without typer's own main, which would draw errors in boxes and swallow an interrupt's words.
     group = typer.main.get_command(_prepared(app))
@@ -93,6 +93,8 @@ def run_app(app: typer.Typer, prog: str, argv: Sequence[str] | None = None) -> i
         return int(done.exit_code)
     except InputError as error:
         return _fail(str(error), 2)
+    except WorkerLost as lost:
+        return _fail(str(lost), 1)
     except _UsageError as error:
         return _fail(_usage_message(error, arguments, prog), 2)
     except (KeyboardInterrupt, typer.Abort) as interrupt:

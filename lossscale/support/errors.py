@@ -31,6 +31,10 @@ class InputError(Exception):
         return one_line(f"{self.argument} {_shown(self.value)}: {self.remedy}")
 
 
+class WorkerLost(Exception):
+    """A process that worked for the command died, of a lack of memory say. The commands print one line and exit 1."""
+
+
 def one_line(text: str) -> str:
     """The text with every run of white space, line ends included, as one space."""
     return " ".join(text.split())

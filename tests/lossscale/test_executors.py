@@ -1,11 +1,13 @@
 """Executors without a cluster: the same bytes, what each refuses, and what the one on Ray asks of Ray."""
 
 import dataclasses
+import io
 import itertools
 import os
+import subprocess
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,12 @@ from lossscale.design.spec import Cohort
 from lossscale.runs import records
 from lossscale.runs.cluster import Cluster
 from lossscale.runs.cluster_worker import Order, Probe, probe_there, train_there
-from lossscale.runs.executor import Local, open_executor
+from lossscale.runs.executor import Ended, Local, open_executor
 from lossscale.runs.planning import Choices, planned_manifest
 from lossscale.runs.records import Manifest
 from lossscale.runs.run import run_share, run_study
 from lossscale.runs.share import Share
-from lossscale.support.errors import InputError
+from lossscale.support.errors import InputError, WorkerLost
 from lossscale.support.output import Output
 
 STUDY = studies.get("loss-vs-lr")
@@ -158,10 +160,35 @@ def test_a_task_that_keeps_losing_its_workers_names_its_cohort(
 
     monkeypatch.setattr("lossscale.runs.cluster.train_there", lose)
     ray = FakeRay()
-    with pytest.raises(RuntimeError) as caught:
+    words = (
+        f"a worker or node of the cluster was lost in cohort {cohorts[3].name}, after up to 5 more tries: the worker"
+    )
+    with pytest.raises(WorkerLost, match=f"^{words} died$"):
         list(Cluster(ray, print).train(tmp_path, manifest, cohorts))
     assert ray.options["max_retries"] == 5
-    assert caught.value.__notes__ == [f"in cohort {cohorts[3].name}, after 5 more tries"]
+
+
+class Losing(Local):
+    def train(self, run: Path, manifest: Manifest, cohorts: Sequence[Cohort]) -> Generator[Ended]:
+        yield from super().train(run, manifest, cohorts[:1])
+        raise WorkerLost("a worker died")
+
+
+def test_a_lost_worker_is_one_line_and_leaves_a_run_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "loss-vs-lr", "--optimizer", "sgd", "--scale", "4", "--inits", "4", "--steps", "2"]
+    words += ["--device", "cpu", "--out", str(tmp_path / "run")]
+    with monkeypatch.context() as patched:
+        patched.setattr("lossscale.runs.executor.Local", Losing)
+        assert main([*words, "--shard", "1/1"]) == 1
+        assert capsys.readouterr().err.endswith(
+            f"; continue with the same command (run directory {tmp_path / 'run'})\n"
+        )
+        assert main([*words, "--resume"]) == 1
+        errors = capsys.readouterr().err.splitlines()
+        assert errors[-1] == f"error: a worker died; continue with --resume (run directory {tmp_path / 'run'})"
+    assert main([*words, "--resume"]) == 0
 
 
 def test_a_node_is_looked_at(tmp_path: Path, manifest: Manifest, cohorts: list[Cohort]) -> None:
@@ -262,11 +289,37 @@ def test_telemetry_is_off_unless_the_user_wants_it(monkeypatch: pytest.MonkeyPat
     assert options["address"] == "local" and options["num_cpus"] == 3 and not options["include_dashboard"]
 
 
+@pytest.mark.parametrize("argument", ["--address", "RAY_ADDRESS"])
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "10.0.0.5:port", "ray://head:10001", ":6379"])
-def test_addresses_that_nobody_answers(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_addresses_that_nobody_answers(monkeypatch: pytest.MonkeyPatch, argument: str, address: str) -> None:
     monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(__version__="2.50.0"))
+    monkeypatch.setenv("RAY_ADDRESS", address if argument == "RAY_ADDRESS" else "10.0.0.5:6379")
     with (
-        pytest.raises(InputError, match=f"^--address {address}: .*HOST:PORT"),
-        open_executor(Choices(executor="ray", address=address), print),
+        pytest.raises(InputError, match=f"^{argument} {address}: .*HOST:PORT"),
+        open_executor(Choices(executor="ray", address=address if argument == "--address" else None), print),
     ):
         pass
+
+
+def test_what_answers_and_is_no_ray_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(__version__="2.50.0"))
+    given: list[float] = []
+
+    def connect(where: tuple[str, int], timeout: float) -> io.BytesIO:
+        given.append(timeout)
+        return io.BytesIO()
+
+    def run(command: Sequence[str], *, timeout: float, **options: Any) -> None:
+        given.append(timeout)
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    clock = itertools.count(0.0, 12.0)
+    monkeypatch.setattr("lossscale.runs.cluster.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("socket.create_connection", connect)
+    monkeypatch.setattr("subprocess.run", run)
+    with (
+        pytest.raises(InputError, match=r"^--address 10\.0\.0\.5:80: no Ray cluster answers there"),
+        open_executor(Choices(executor="ray", address="10.0.0.5:80"), print),
+    ):
+        pass
+    assert given == [30.0, 18.0]

@@ -3,17 +3,19 @@
 import itertools
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from lossscale.runs.workers import in_processes
+from lossscale.support.errors import WorkerLost
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,7 +129,10 @@ def fail(number: int) -> int:
 
 
 def die(number: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    if number == 0:
+        time.sleep(60)
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_tasks_are_done_by_processes_of_their_own() -> None:
@@ -158,7 +163,15 @@ def test_an_exception_comes_with_the_traceback_there() -> None:
     assert caught.value.__notes__ == ["noted there"] and "in fail\n    raise error" in str(caught.value.__cause__)
 
 
-def test_a_lost_worker_ends_the_others() -> None:
-    with pytest.raises(BrokenProcessPool):
-        list(in_processes(die, range(4), 2))
+def leave(number: int) -> None:
+    os._exit(3)
+
+
+def test_a_lost_worker_ends_the_others_and_the_tasks_are_named() -> None:
+    words = "a worker process was killed by SIGKILL (no memory left?) while the workers were at task 0, task 2"
+    with pytest.raises(WorkerLost, match=f"^{re.escape(words)}$"):
+        list(in_processes(die, range(9), 2, name="task {}".format))
+    assert not multiprocessing.active_children()
+    with pytest.raises(WorkerLost, match=r"^a worker process ended with exit code 3 while the workers were at 0$"):
+        list(in_processes(leave, range(9), 1))
     assert not multiprocessing.active_children()
