@@ -1,5 +1,6 @@
 """Object code on disk: kept whole, by its owner alone, and never needed."""
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -38,6 +39,40 @@ def test_damaged_code_is_made_anew(home: Path, damage: bytes | None) -> None:
     path.write_bytes(path.read_bytes()[:-1] if damage is None else damage)
     assert cache.read(path.name) is None
     assert machine.assemble(text(1)) == made == cache.read(path.name)
+
+
+def test_a_changed_byte_of_code_is_never_run(home: Path) -> None:
+    number = 0x12345678
+    made = machine.assemble(text(number))
+    (path,) = home.iterdir()
+    changed = path.read_bytes().replace(number.to_bytes(4, "little"), (number ^ 1).to_bytes(4, "little"))
+    assert changed != path.read_bytes()
+    path.write_bytes(changed)
+    found = ctypes.c_int64()
+    machine.compile_function("nothing", text(number), ctypes.c_void_p)(ctypes.addressof(found))
+    assert found.value == number and cache.read(path.name) == made
+
+
+def test_code_of_another_key_is_not_taken(home: Path) -> None:
+    cache.write("key", b"code")
+    (home / "key").rename(home / "other")
+    assert cache.read("other") is None
+
+
+def test_what_is_no_file_is_not_waited_for(home: Path) -> None:
+    cache.write("key", b"code")
+    os.mkfifo(home / "pipe", 0o600)
+    (home / "folder").mkdir(mode=0o700)
+    assert cache.read("pipe") is None and cache.read("folder") is None
+    cache.write("pipe", b"code")
+    assert cache.read("pipe") == b"code"
+
+
+def test_folders_above_are_of_this_user_alone(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new" / "cache"))
+    path = cache.folder()
+    assert path is not None
+    assert [place.stat().st_mode & 0o777 for place in (path, *list(path.parents)[:3])] == [0o700] * 4
 
 
 def test_another_text_is_another_entry(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

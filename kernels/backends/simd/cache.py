@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 import tempfile
 from pathlib import Path
 
-_MAGIC = b"lossscale-bench simd 1\n"
+_MAGIC = b"lossscale-bench simd 2\n"
+"""Of a file: this, the SHA-256 of its key and code, the code."""
 
 
 def folder() -> Path | None:
@@ -18,32 +20,47 @@ def folder() -> Path | None:
         if not base.is_absolute():
             return None
         path = base / "lossscale-bench" / "simd"
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return path if _is_ours(path.lstat()) else None
+        # Folder after folder: mkdir(parents=True) takes the mode for the last alone.
+        for place in [*reversed(path.parents), path]:
+            if not place.exists():
+                place.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+        return path if stat.S_ISDIR(status.st_mode) and _is_ours(status) else None
     except (OSError, RuntimeError):
         # Not to be made, or no home.
         return None
 
 
 def _is_ours(status: os.stat_result) -> bool:
-    """Whether it is a folder or file of this user that nobody else can write; links are not followed."""
-    kind = stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)
-    return kind and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    """Whether it is this user's and nobody else can write it."""
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def read(key: str) -> bytes | None:
-    """What was written under ``key``, whole and by this user; else None."""
+    """What was written under ``key``, by this user and unchanged since; else None."""
     path = folder()
     if path is None:
         return None
     try:
-        descriptor = os.open(path / key, os.O_RDONLY | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, "rb") as file:
-            content = file.read() if _is_ours(os.fstat(descriptor)) else b""
+        # Not to wait for the writer of a pipe.
+        descriptor = os.open(path / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
+                return None
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                content = file.read()
+        finally:
+            os.close(descriptor)
     except OSError:
         return None
-    magic, length, body = content[: len(_MAGIC)], content[len(_MAGIC) : len(_MAGIC) + 8], content[len(_MAGIC) + 8 :]
-    return body if magic == _MAGIC and int.from_bytes(length, "little") == len(body) else None
+    body = content[len(_header(key, b"")) :]
+    return body if content == _header(key, body) + body else None
+
+
+def _header(key: str, body: bytes) -> bytes:
+    """What stands before ``body`` in the file of ``key``."""
+    return _MAGIC + hashlib.sha256(key.encode() + body).digest()
 
 
 def write(key: str, body: bytes) -> None:
@@ -55,7 +72,7 @@ def write(key: str, body: bytes) -> None:
         descriptor, name = tempfile.mkstemp(dir=path)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(_MAGIC + len(body).to_bytes(8, "little") + body)
+                file.write(_header(key, body) + body)
             Path(name).replace(path / key)
         except BaseException:
             Path(name).unlink()
