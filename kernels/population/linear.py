@@ -66,8 +66,10 @@ class MinibatchLinear:
         if self.backend == "reference":
             return reference.forward(*self._parts(params), x.repeat_interleave(arms, 0), relu=relu)
         y = params.new_empty(models, self._sizes.outputs, self._sizes.samples)
-        run = vectors.forward(self._sizes, relu=relu, turned=not x.is_contiguous())
-        run(self._at(params), x.data_ptr(), y.data_ptr(), 0, models, params.shape[1], arms)
+        turned = not x.is_contiguous()
+        buffer = self._buffer(needed=turned)
+        run = vectors.forward(self._sizes, relu=relu, turned=turned)
+        run(self._at(params), x.data_ptr(), y.data_ptr(), buffer.data_ptr(), models, params.shape[1], arms)
         return y
 
     def gradients(self, upstream: Tensor, x: Tensor, out: Tensor) -> None:
@@ -89,8 +91,10 @@ class MinibatchLinear:
             out[:, self._start : self._bias] = found.flatten(1)
             out[:, self._bias : self._end] = reference.bias_gradient(upstream)
             return
-        run = vectors.gradient(self._sizes, turned=not x.is_contiguous())
-        run(upstream.data_ptr(), x.data_ptr(), self._at(out), 0, models, out.shape[1], arms)
+        turned = not x.is_contiguous()
+        buffer = self._buffer(needed=not turned)
+        run = vectors.gradient(self._sizes, turned=turned)
+        run(upstream.data_ptr(), x.data_ptr(), self._at(out), buffer.data_ptr(), models, out.shape[1], arms)
 
     def below(self, params: Tensor, upstream: Tensor, activation: Tensor) -> Tensor:
         """[models, inputs, samples]: the derivative by the inputs, 0 where those, ReLU's outputs, are at most 0.
@@ -118,6 +122,11 @@ class MinibatchLinear:
         """The weight and the bias of every model."""
         weight = params[:, self._start : self._bias]
         return weight.view(-1, self._sizes.outputs, self._sizes.inputs), params[:, self._bias : self._end]
+
+    def _buffer(self, *, needed: bool) -> Tensor:
+        """Memory for one family's inputs, turned; it may be larger than a stack."""
+        numbers = self._sizes.inputs * self._sizes.samples if needed else 0
+        return torch.empty(numbers, dtype=torch.float32, device="cpu")
 
     def _at(self, rows: Tensor) -> int:
         """The address of the first model's weight."""

@@ -170,12 +170,13 @@ _NUMBERS = ("models", "stride", "arms")
 
 
 def forward_code(sizes: Sizes, *, relu: bool, turned: bool) -> Code:
-    """``run(params, x, y, -, ...)``: y [models, outputs, samples], each sum begun with its bias.
+    """``run(params, x, y, buffer, ...)``: y [models, outputs, samples], each sum begun with its bias.
 
-    x is [families, inputs, samples], or where ``turned`` [families, samples, inputs].
+    x is [families, inputs, samples], or where ``turned`` [families, samples, inputs]; buffer [inputs, samples] is
+    written only then.
     """
     code = _code()
-    buffer = code.local("float", sizes.inputs * sizes.samples) if turned else ""
+    buffer = "%fourth" if turned else ""
 
     def passing(total: str, row: str, column: str) -> str:
         return _unless_at_most_0(code, total, total)
@@ -195,12 +196,13 @@ def forward_code(sizes: Sizes, *, relu: bool, turned: bool) -> Code:
 
 
 def gradient_code(sizes: Sizes, *, turned: bool) -> Code:
-    """``run(upstream, x, grads, -, ...)``: the weight's and the bias's gradient; ``turned`` as for `forward_code`.
+    """``run(upstream, x, grads, buffer, ...)``: the weight's and the bias's gradient; ``turned`` as for `forward_code`.
 
+    buffer [samples, inputs] is written only where x is not ``turned``.
     A bias's terms lie in the lanes: vector after vector is added, then the lanes in halves.
     """
     code = _code()
-    buffer = "" if turned else code.local("float", sizes.inputs * sizes.samples)
+    buffer = "" if turned else "%fourth"
     with code.loop("0", "%models") as model:
         upstream = _of(code, "%first", model, sizes.outputs * sizes.samples)
         gradient = _of(code, "%third", model, "%stride")

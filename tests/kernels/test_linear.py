@@ -88,6 +88,20 @@ def test_avx2_has_the_same_bits() -> None:
 
 
 @runs_code
+def test_inputs_larger_than_a_stack() -> None:
+    inputs, samples = 2048, 1152
+    x, params, upstream = torch.randn(1, inputs, samples), torch.randn(1, inputs + 1), torch.randn(1, 1, samples)
+    turned = x.transpose(1, 2).contiguous().transpose(1, 2)
+    layer = MinibatchLinear(inputs, 1, samples, backend="simd")
+    grads, others = torch.zeros_like(params), torch.zeros_like(params)
+    layer.gradients(upstream, x, grads)
+    layer.gradients(upstream, turned, others)
+    assert bits.report(grads, others) is None
+    forward = layer.forward(params, x, relu=False)
+    assert bits.report(layer.forward(params, turned, relu=False), forward) is None
+
+
+@runs_code
 def test_a_model_alone_has_the_same_bits() -> None:
     sizes, start = (64, 32, 32), 0
     layer = MinibatchLinear(*sizes, start=start, backend="simd")
