@@ -108,7 +108,7 @@ class Known:
 
     def _states_hold(self, optimizer: StepOptimizer) -> bool:
         """Whether the same state tensors are in place."""
-        if self._native is not None:
+        if self._native is not None and isinstance(optimizer.state, dict):
             return bool(self._native.same_entries(optimizer.state, self._entries, self._values))
         entries, values = optimizer.state.values(), self._values
         if len(entries) != len(self._entries) or not all(map(operator.is_, entries, self._entries)):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from ..algorithm import get_algorithm
 from ..backends import simd
@@ -189,10 +190,11 @@ class Population:
         scalars = self._scalars(scales, skips)
         if self.backend == "reference":
             self._step_reference(grads, scalars)
-        elif self.backend == "simd":
-            self._step_tables(grads, scalars)
-        else:
-            self._step_kernel(grads, scalars)
+            return
+        (self._step_tables if self.backend == "simd" else self._step_kernel)(grads, scalars)
+        # Autograd cannot see a kernel write: a backward pass through the old values must fail as it does in torch.
+        written = [self.params, *self.state.values(), *([] if scales is None else [grads])]
+        increment_version([tensor for tensor in written if not tensor.is_inference()])
 
     def _scalars(self, scales: Tensor | None, skips: Tensor | None) -> _Scalars:
         """What differs between models at this step."""

@@ -4,6 +4,7 @@ import random
 import sys
 import sysconfig
 import weakref
+from collections import UserDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,20 @@ def test_states_are_the_same_by_both_ways() -> None:
     assert answers == {True, False}
 
 
+def test_a_state_that_is_a_mapping_but_no_dict_is_stepped_as_a_dict_is(way: str) -> None:
+    ends = []
+    for kept in (dict, UserDict):
+        params = [Param(torch.ones(2)) for _ in range(64)]
+        optimizer = kernels.Adam(params, lr=0.1)
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.ones(2)
+            optimizer.step()
+            optimizer.state = kept(optimizer.state)
+        ends.append(torch.cat([p.detach() for p in params]))
+    assert ends[0].view(torch.int32).tolist() == ends[1].view(torch.int32).tolist()
+
+
 @pytest.mark.parametrize("backend", ["simd", "reference"])
 @pytest.mark.parametrize("how", ["data", "set_"])
 def test_a_counter_whose_memory_is_exchanged_counts_on_from_there(how: str, backend: str, way: str) -> None:
@@ -325,7 +340,7 @@ def test_it_is_done_without(
     monkeypatch.setattr(native, "_built", lambda: built)
     ends = []
     for make_optimizer in (kernels.AdamW, torch.optim.AdamW):
-        params = [Param(torch.ones(4)) for _ in range(native.FEWEST)]
+        params = [Param(torch.ones(4)) for _ in range(64)]
         for p in params:
             p.grad = torch.ones(4)
         optimizer = make_optimizer(params, lr=0.5)

@@ -191,3 +191,17 @@ def test_a_model_that_turns_nan_is_its_own() -> None:
         found.append(params)
     for other in found[1:]:
         assert torch.equal(other[::2], found[0][::2]) and other[1].isnan().all()
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_a_backward_pass_through_values_that_were_stepped_fails_as_in_torch(backend: str) -> None:
+    w = torch.ones(2, 4, requires_grad=True)
+    population = kernels.Population("adam", [{"lr": 0.1}], w.detach(), backend=backend)
+    loss = (w * w).sum()
+    grads = torch.ones(2, 4)
+    written = [w, *population.state.values(), grads]
+    before = [tensor._version for tensor in written]
+    population.step(grads, grad_scale=2.0)
+    assert all(tensor._version > version for tensor, version in zip(written, before, strict=True))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

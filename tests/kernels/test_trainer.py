@@ -331,3 +331,13 @@ def test_no_models_and_no_steps() -> None:
     trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.zeros(0, 49), backend="reference")
     trainer.run(torch.zeros(3, 1, 7))
     assert train(4, 4, 0).step_count == 0
+
+
+@pytest.mark.parametrize("backend", ["reference", "simd", pytest.param("interpreter", marks=pytest.mark.interpreter)])
+def test_autograd_sees_that_a_run_has_written(backend: str) -> None:
+    params = torch.ones(2, 49)
+    trainer = kernels.Trainer("adam", records("adam", {}, 1), params, backend=backend)
+    written = [params, *trainer.state.values()]
+    before = [tensor._version for tensor in written]
+    trainer.run(torch.ones(1, 1, 7))
+    assert all(tensor._version > version for tensor, version in zip(written, before, strict=True))
