@@ -1,8 +1,8 @@
 # make study        set up .venv (once), then run the default study on the best device
 # make test         set up .venv (once), then lint, type-check and test
-# make test-slow    the tests of more than ten seconds each, which make test leaves out and CI runs too
+# make test-slow    the tests of more than ten seconds each, which make test leaves out and .ci/run has too
 # make test-compat  the same code beside the oldest supported Triton, in .venv-compat
-# make test-scale   runs on a Ray cluster of this machine, in .venv-scale
+# make test-scale   runs on a Ray cluster of this machine, in .venv-scale; .ci/run has them too where pip can get Ray
 # make test-clients real training frameworks with our classes, in .venv-clients; writes the table of docs/clients.md
 # make clean        remove the environments and every cache; runs/ stays
 #
