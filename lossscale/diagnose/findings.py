@@ -18,6 +18,7 @@ UNDERFLOW: Final = 0.05
 RATCHET: Final = 0.5
 LOST: Final = 0.5
 ZERO_V: Final = 0.01
+_FLOAT32_BITS: Final = 24
 
 
 _Found = tuple[str, float, str]
@@ -79,7 +80,7 @@ def _all(e: Elements, numbers: Numbers, fp16: bool) -> Iterator[_Found]:
         text += f"{e.backward_scale:g}, where float16 loses bits{_worst(e, numbers, 'fp16_underflow')}"
         yield "fp16-underflow", underflow, text + ": raise the loss scale, or use bfloat16"
     for name in ("v_unchanged", "v_stall"):
-        if found.get(name, 0.0) >= RATCHET:
+        if found.get(name, 0.0) >= RATCHET and _roundings_hold(e):
             yield "ratchet", found[name], _ratchet(e, numbers, name)
     lost = found.get("update_lost", 0.0)
     if lost >= LOST and not e.exact_sums:
@@ -116,6 +117,14 @@ def _of_eps(e: Elements, numbers: Numbers) -> Iterator[_Found]:
 
 _HALF_SUBNORMAL: Final = 2.0**-25
 """What float16 rounds to 0."""
+
+
+def _roundings_hold(e: Elements) -> bool:
+    """Whether v may be held away from its goal: else it stands still because the gradients do, in float32 too."""
+    average = steps.memory(e.hyper)
+    if average:
+        return 1 - 1 / average > _largest_beta2(e)
+    return any(layer.state.significant_bits < _FLOAT32_BITS for layer in e.layers)
 
 
 def _ratchet(e: Elements, numbers: Numbers, which: str) -> str:

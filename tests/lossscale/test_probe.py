@@ -126,6 +126,30 @@ def test_a_moment_that_rounding_holds_is_seen_in_one_step() -> None:
     assert "are lost" in str(kinds["lost-updates"]) and len(probe.warnings) == 2
 
 
+@pytest.mark.parametrize(
+    ("make", "dtype", "warned"),
+    [
+        (lambda p: torch.optim.Adam(p, betas=(0.5, 0.75)), torch.float32, False),
+        (lambda p: torch.optim.Adam(p, lr=1.0, betas=(0.5, 0.75)), torch.bfloat16, False),
+        (lambda p: torch.optim.Adam(p, lr=1.0), torch.bfloat16, True),
+        (lambda p: torch.optim.Adagrad(p, initial_accumulator_value=2.0**26), torch.float32, False),
+        (lambda p: torch.optim.Adagrad(p, lr=1e3, initial_accumulator_value=2.0**10), torch.bfloat16, True),
+    ],
+    ids=["fp32", "bf16-short", "bf16-long", "sum-fp32", "sum-bf16"],
+)
+def test_a_moment_that_stands_still_as_its_gradients_do_is_not_warned_of(
+    make: Make, dtype: torch.dtype, warned: bool
+) -> None:
+    p = one([1.0, 1.0], dtype)
+    optimizer = make([p])
+    probe = lossscale.Probe(optimizer, every=100)
+    for _ in range(1000 if warned and isinstance(optimizer, torch.optim.Adam) else 200):
+        step(optimizer, [1.0, 0.5])
+    numbers = probe.take()
+    assert numbers is not None and numbers["group0/v_unchanged"] == 1.0
+    assert any(finding.kind == "ratchet" for finding in probe.warnings) == warned
+
+
 def test_masters_and_exact_sums_are_not_warned_of() -> None:
     p = one([1.0] * 8, torch.bfloat16)
     masters = kernels.AdamW([p], lr=1e-4, weight_decay=0.01, master_weights=True)
