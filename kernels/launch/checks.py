@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -69,6 +70,9 @@ def _borrows(tensor: Tensor) -> bool:
     # In this order: is_fake() crashes on a parameter whose data is such a tensor.
     if torch._is_functional_tensor(tensor) or tensor._is_zerotensor():
         return True
+    if type(tensor) is Tensor and not is_functorch_wrapped_tensor(tensor):
+        # What the others look for is a subclass, or within torch.func's wrapper; they take longer.
+        return False
     return any((is_traceable_wrapper_subclass(tensor), is_fake(tensor)))
 
 
@@ -81,6 +85,8 @@ def _comes_later(param: Tensor) -> bool:
 
 def bytes_spanned(tensor: Tensor) -> int:
     """Bytes from a strided tensor's first element to the end of its last."""
+    if tensor.is_contiguous():
+        return tensor.numel() * tensor.element_size()
     if not tensor.numel():
         return 0
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
@@ -93,8 +99,11 @@ def has_memory(tensor: Tensor) -> bool:
     False for what wraps other tensors, for fake and meta tensors, and after a storage was freed or shrunk. An empty
     tensor needs no memory.
     """
-    if _borrows(tensor) or tensor.device.type == "meta":
-        return False
+    return not _borrows(tensor) and tensor.device.type != "meta" and _storage_holds(tensor)
+
+
+def _storage_holds(tensor: Tensor) -> bool:
+    """`has_memory` for what neither borrows its elements nor is on the meta device."""
     if not tensor.numel():
         return True
     reach = tensor.storage_offset() * tensor.element_size() + bytes_spanned(tensor)
@@ -135,7 +144,7 @@ def check_tensor(
         raise ValueError(f"{what} on {tensor.device}; move it to the CPU or a CUDA device")
     if tensor.is_neg():
         raise TypeError(f"{what}: its elements are negated when they are read; give tensor.resolve_neg()")
-    if not has_memory(tensor):
+    if not _storage_holds(tensor):
         raise ValueError(
             f"{what}: its storage was freed or is too small for its elements; bring its memory back before the step"
         )

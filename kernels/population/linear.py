@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from ..backends.dispatch import resolve_backend
+from ..launch.checks import NUMBERS, bytes_spanned, check_tensor
 from . import linear_reference as reference
 from . import linear_simd as vectors
 
@@ -18,6 +23,8 @@ class MinibatchLinear:
     samples that are 16 apart in their order, then those 16 in halves. So bits depend on neither the machine nor the
     other models, and a loss multiplied by a power of two multiplies every gradient by it.
 
+    Autograd does not differentiate these products: while it records, no tensor given may require grad.
+
     Args:
         inputs, outputs, samples: sizes; inputs and samples are multiples of 16.
         start: where the weight begins in a model's parameters.
@@ -25,6 +32,7 @@ class MinibatchLinear:
             alone), or ``reference``.
 
     Raises:
+        TypeError: for a size or start that is no integer.
         ValueError: for other sizes, and a backend without such products.
     """
 
@@ -32,6 +40,8 @@ class MinibatchLinear:
     """A model's bits do not depend on how many others are computed with it."""
 
     def __init__(self, inputs: int, outputs: int, samples: int, *, start: int = 0, backend: str = "auto") -> None:
+        inputs, outputs = _integer("inputs", inputs), _integer("outputs", outputs)
+        samples, start = _integer("samples", samples), _integer("start", start)
         for name, size in (("inputs", inputs), ("samples", samples)):
             if size <= 0 or size % vectors.WIDTH:
                 raise ValueError(f"{name} {size}: give a multiple of {vectors.WIDTH}")
@@ -59,7 +69,9 @@ class MinibatchLinear:
             relu: whether activations are wanted.
 
         Raises:
-            ValueError: for tensors of another kind.
+            TypeError: for what is no tensor, or one without memory of its own (fake, sparse, negated, wrapped).
+            ValueError: for tensors of another shape, dtype, layout or device, and memory that was freed.
+            RuntimeError: for a tensor that requires grad, while autograd records.
         """
         models = self._models("params", params)
         arms = self._arms(x, models)
@@ -78,14 +90,20 @@ class MinibatchLinear:
         Args:
             upstream: [models, outputs, samples] float32, contiguous: the loss's derivative by the outputs.
             x: as `forward` had it.
-            out: float32, contiguous.
+            out: float32, contiguous, of memory that neither upstream nor x has.
 
         Raises:
-            ValueError: for tensors of another kind.
+            TypeError: for what is no tensor, or one without memory of its own (fake, sparse, negated, wrapped).
+            ValueError: for tensors of another shape, dtype, layout or device, memory that was freed, and an ``out``
+                made in inference mode, outside of it.
+            RuntimeError: for a tensor that requires grad, while autograd records.
         """
-        models = self._models("out", out)
+        models = self._models("out", out, written=True)
         arms = self._arms(x, models)
         self._check("upstream", upstream, (models, self._sizes.outputs, self._sizes.samples))
+        for name, tensor in (("upstream", upstream), ("x", x)):
+            if _share_memory(out, tensor):
+                raise ValueError(f"out shares memory with {name}, which is read while it is written; give another one")
         if self.backend == "reference":
             found = reference.weight_gradient(upstream, x.repeat_interleave(arms, 0))
             out[:, self._start : self._bias] = found.flatten(1)
@@ -95,6 +113,8 @@ class MinibatchLinear:
         buffer = self._buffer(needed=not turned)
         run = vectors.gradient(self._sizes, turned=turned)
         run(upstream.data_ptr(), x.data_ptr(), self._at(out), buffer.data_ptr(), models, out.shape[1], arms)
+        if not out.is_inference():
+            increment_version(out)
 
     def below(self, params: Tensor, upstream: Tensor, activation: Tensor) -> Tensor:
         """[models, inputs, samples]: the derivative by the inputs, 0 where those, ReLU's outputs, are at most 0.
@@ -105,7 +125,9 @@ class MinibatchLinear:
             activation: the inputs, [models, inputs, samples], contiguous.
 
         Raises:
-            ValueError: for tensors of another kind.
+            TypeError: for what is no tensor, or one without memory of its own (fake, sparse, negated, wrapped).
+            ValueError: for tensors of another shape, dtype, layout or device, and memory that was freed.
+            RuntimeError: for a tensor that requires grad, while autograd records.
         """
         models, sizes = self._models("params", params), self._sizes
         self._check("upstream", upstream, (models, sizes.outputs, sizes.samples))
@@ -132,31 +154,64 @@ class MinibatchLinear:
         """The address of the first model's weight."""
         return rows.data_ptr() + self._start * rows.element_size()
 
-    def _models(self, name: str, rows: Tensor) -> int:
-        self._check(name, rows, (len(rows), max(self._end, rows.shape[-1])))
-        return len(rows)
+    def _models(self, name: str, rows: Tensor, *, written: bool = False) -> int:
+        self._check_memory(name, rows, written=written)
+        models = rows.shape[0] if rows.dim() else 0
+        self._check_shape(name, rows, (models, max(self._end, rows.shape[1] if rows.dim() == 2 else 0)))
+        return models
 
     def _arms(self, x: Tensor, models: int) -> int:
         """Models of a family."""
-        families, inputs, samples = len(x), self._sizes.inputs, self._sizes.samples
+        self._check_memory("x", x)
+        families, inputs, samples = x.shape[0] if x.dim() else 0, self._sizes.inputs, self._sizes.samples
         fits = x.shape[1:] == (inputs, samples) and x.dtype == torch.float32
         if not fits or not (x.is_contiguous() or x.transpose(1, 2).is_contiguous()):
             raise ValueError(
                 f"x of shape {tuple(x.shape)}, strides {x.stride()} and {x.dtype}: give a float32 tensor "
                 f"{(families, inputs, samples)}, contiguous or a transposed view of a contiguous one"
             )
-        self._check_device("x", x)
         if models and (not families or models % families):
             raise ValueError(f"x of {families} families for {models} models: give a number that divides the models")
         return max(1, models // max(1, families))
 
     def _check(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+        self._check_memory(name, tensor)
+        self._check_shape(name, tensor, shape)
+
+    def _check_memory(self, name: str, tensor: Tensor, *, written: bool = False) -> None:
+        """Refuse what has no memory that vector code could be given, and what autograd would have to know of."""
+        check_tensor(tensor, name, "give a contiguous float32 tensor", dtypes=NUMBERS, written=written)
+        if tensor.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"{name} requires grad, and autograd does not differentiate these products; give {name}.detach(), or "
+                "call within torch.no_grad()"
+            )
+        if self.backend == "simd" and tensor.device.type != "cpu":
+            raise ValueError(f"{name} on {tensor.device}: vector code needs a CPU; choose backend='reference'")
+
+    @staticmethod
+    def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
         if tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.is_contiguous():
             raise ValueError(
                 f"{name} of shape {tuple(tensor.shape)} and {tensor.dtype}: give a contiguous float32 tensor {shape}"
             )
-        self._check_device(name, tensor)
 
-    def _check_device(self, name: str, tensor: Tensor) -> None:
-        if self.backend == "simd" and tensor.device.type != "cpu":
-            raise ValueError(f"{name} on {tensor.device}: vector code needs a CPU; choose backend='reference'")
+
+def _integer(name: str, value: Any) -> int:
+    """A size as Python's integer.
+
+    Raises:
+        TypeError: for what is none; True and 16.0 are none.
+    """
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{name}: {value!r} is no integer; give one")
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    """Whether two dense tensors have an element's memory in common."""
+    begin, start = one.data_ptr(), other.data_ptr()
+    return begin < start + bytes_spanned(other) and start < begin + bytes_spanned(one)

@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kernels import MinibatchLinear, bits
 from kernels.backends import simd
@@ -169,6 +172,87 @@ def test_what_does_not_fit_is_refused() -> None:
         layer.gradients(upstream[:3], x, params)
     with pytest.raises(ValueError, match=r"activation of shape \(4, 16, 15\)"):
         layer.below(params, upstream, torch.rand(4, 16, 15))
+
+
+@pytest.mark.parametrize("backend", ["reference", pytest.param("simd", marks=runs_code)])
+def test_what_has_no_memory_to_give_is_refused(backend: str) -> None:
+    layer = MinibatchLinear(16, 2, 16, backend=backend)
+    shapes = {"params": (2, 34), "x": (2, 16, 16), "upstream": (2, 2, 16), "activation": (2, 16, 16), "out": (2, 34)}
+
+    def call(**given: Tensor) -> None:
+        some = {name: given.get(name, torch.zeros(shape)) for name, shape in shapes.items()}
+        layer.gradients(some["upstream"], some["x"], some["out"])
+        layer.forward(some["params"], some["x"], relu=True)
+        layer.below(some["params"], some["upstream"], some["activation"])
+
+    call()
+    for name, shape in shapes.items():
+        freed, shrunk = torch.zeros(shape), torch.zeros(shape)
+        freed.untyped_storage().resize_(0)
+        shrunk.untyped_storage().resize_(64)
+        with FakeTensorMode():
+            fake = torch.zeros(shape)
+        negated = torch._neg_view(torch.ones(shape))
+        nothing = torch._efficientzerotensor(shape)
+        for tensor, error, message in (
+            (freed, ValueError, "its storage was freed"),
+            (shrunk, ValueError, "its storage was freed or is too small"),
+            (fake, TypeError, "a FakeTensor, which has no memory"),
+            (negated, TypeError, "its elements are negated"),
+            (nothing, TypeError, "which has no memory"),
+            (torch.zeros(shape, device="meta"), ValueError, "on meta"),
+            (torch.zeros(shape).to_sparse(), TypeError, "layout torch.sparse_coo"),
+            (torch.zeros(shape, dtype=torch.complex64), TypeError, "complex64"),
+            (torch.tensor(1.0), ValueError, "of shape"),
+            (None, TypeError, "a NoneType, no tensor"),
+        ):
+            with pytest.raises(error, match=rf"^{name}\b.*{message}"):
+                call(**{name: tensor})
+
+
+@pytest.mark.parametrize("backend", ["reference", pytest.param("simd", marks=runs_code)])
+def test_autograd_is_told_or_refused(backend: str) -> None:
+    layer = MinibatchLinear(16, 2, 16, backend=backend)
+    params, x, upstream, out = torch.ones(2, 34), torch.ones(2, 16, 16), torch.ones(2, 2, 16), torch.zeros(2, 34)
+    version = out._version
+    layer.gradients(upstream, x, out)
+    assert out._version > version
+    with torch.inference_mode():
+        inference = torch.zeros(2, 34)
+        layer.gradients(upstream, x, inference)
+    assert torch.equal(inference, out)
+    with pytest.raises(ValueError, match="out made in inference mode"):
+        layer.gradients(upstream, x, inference)
+    for tensor, name in ((params, "params"), (x, "x"), (upstream, "upstream"), (out, "out")):
+        tensor.requires_grad_()
+        with pytest.raises(RuntimeError, match=rf"^{name} requires grad.*give {name}\.detach\(\)"):
+            layer.forward(params, x, relu=True) if name in ("params", "x") else layer.gradients(upstream, x, out)
+        with torch.no_grad():
+            layer.gradients(upstream, x, out)
+            assert not layer.forward(params, x, relu=True).requires_grad
+        tensor.requires_grad_(False)
+
+
+@pytest.mark.parametrize("backend", ["reference", pytest.param("simd", marks=runs_code)])
+def test_what_is_read_is_not_written(backend: str) -> None:
+    layer = MinibatchLinear(16, 2, 16, backend=backend)
+    memory = torch.ones(2000)
+    x, upstream = memory[:512].view(2, 16, 16), memory[512:576].view(2, 2, 16)
+    layer.gradients(upstream, x, memory[576:644].view(2, 34))
+    for begin, name in ((575, "upstream"), (511, "x")):
+        with pytest.raises(ValueError, match=f"out shares memory with {name}"):
+            layer.gradients(upstream if name == "upstream" else upstream.clone(), x, memory[begin:][:68].view(2, 34))
+
+
+def test_sizes_are_integers() -> None:
+    for bad in (16.0, True, "16", None):
+        for name in ("inputs", "outputs", "samples", "start"):
+            sizes: dict[str, Any] = {"inputs": 16, "outputs": 16, "samples": 16, "start": 0, name: bad}
+            with pytest.raises(TypeError, match=f"^{name}: {bad!r} is no integer"):
+                MinibatchLinear(**sizes)
+    assert MinibatchLinear(np.int64(16), 2, 16).forward(torch.ones(1, 34), torch.ones(1, 16, 16), relu=True).sum() == (
+        2 * 16 * 17
+    )
 
 
 def test_no_models() -> None:
