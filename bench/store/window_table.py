@@ -30,7 +30,7 @@ _NUMBERS: Final = {
     "bf16-true": "all bfloat16 (bf16-true)",
     "fp16-mixed": "passes in float16 (fp16-mixed)",
     "fp16-state": "moments in float16 (fp16-state)",
-    "fp16-true": "all float16 (fp16-true)",
+    "fp16-true": "all float16, eager (fp16-true)",
 }
 _CAUSES: Final = {"E": "eps", "V": "range of v", "G": "range of g", "none: saturates": "saturates"}
 _OPTIMIZERS: Final = ("adam", "adam amsgrad", "adamw", "rmsprop", "adagrad")
@@ -38,6 +38,8 @@ _FORMATS: Final = ("fp32", "bf16", "fp16")
 _BELOW, _ABOVE = "s < 1", "s > 1"
 _FULL: Final = 1024
 """Initialisations of a cell."""
+_MOVED: Final = 0.5
+"""With a smaller share of moved elements a cell is stalled, and its numbers are no answers."""
 
 Row = Mapping[str, str]
 Key = tuple[str, str, str, str]
@@ -110,6 +112,8 @@ def _line(cell: Mapping[Place, Row]) -> list[str]:
     formats = f"{below['denominator']} × {below['storage']}"
     if below["inits"] == "0":
         return [formats, "no finite run", *["—"] * (len(HEAD) - 3)]
+    if float(below["moved"]) < _MOVED:
+        return [formats, f"stalled: {float(below['moved']):.1%} of the elements move", *["—"] * (len(HEAD) - 3)]
     own = below["floor"] == below["mapped_floor"]
     return [
         formats,
@@ -117,7 +121,7 @@ def _line(cell: Mapping[Place, Row]) -> list[str]:
         f"{_power(bits[0]['q50'])} · {_power(bits[1]['q50'])}",
         _bracketed(below),
         _over(below),
-        _power(loss["q50"]),
+        _bracketed(loss),
         _over(loss),
         _bracketed(above),
         ("≥ " if below["open"] == "True" else "") + f"{float(below['binades']):.0f}",
@@ -131,7 +135,12 @@ def _power(text: str) -> str:
 
 
 def _bracketed(row: Row) -> str:
+    """A power, with its 95 % interval, or the powers that the tests of the loss leave open, where that is wider."""
     low, high = row["q50_lo"], row["q50_hi"]
+    if row["kind"] == "outcome" and row["last_equivalent"]:
+        first, last = float(row["q50"]), float(row["last_equivalent"])
+        if math.isfinite(first) and abs(first - last) > 1:
+            low, high = map(str, sorted((first, last + math.copysign(1.0, first))))
     if not low or low == high == row["q50"]:
         return _power(row["q50"])
     return f"{_power(row['q50'])} [{_power(low)}, {_power(high)}]"

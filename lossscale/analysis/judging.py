@@ -126,12 +126,11 @@ class Lines:
     def rounded(
         self, quantity: str, measured: Measured, claim: Claim, predicted: float, half_unit: float, **cell: Any
     ) -> str:
-        """A line of a prediction that is known to so many digits: half a unit of the last one, and the interval.
+        """A line of a prediction that is known to so many digits: its tolerance is half a unit of the last one.
 
-        The tolerance is the half unit and the interval's width, so that chance alone decides nothing: the claim holds
-        where the interval reaches within half a unit of the prediction, however narrow it is.
+        Where the interval is wider than that, the line is unresolved unless it contradicts the prediction.
         """
-        return self.add(quantity, measured, claim, predicted=predicted, tolerance=half_unit + measured.width, **cell)
+        return self.add(quantity, measured, claim, predicted=predicted, tolerance=half_unit, **cell)
 
     def unjudged(self, claims: Iterable[Claim], reason: str, **cell: Any) -> None:
         """A line with the reason for each claim that has none yet: what this run cannot judge."""

@@ -96,7 +96,7 @@ def _of_eps(e: Elements, numbers: Numbers) -> Iterator[_Found]:
     if rho >= RHO:
         target = margins.eps_for_share(e, _TARGET)
         text = f"eps = {e.eps:g} decides {rho:.1%} of the update{_worst(e, numbers, 'rho')}"
-        text += ", nearer to SGD with lr/eps than to itself," if rho >= _SGD_LIKE else ""
+        text += ", nearer to SGD with lr/eps than to itself" if rho >= _SGD_LIKE else ""
         text += ": the loss's scale shows; "
         text += f"eps below {target:.1e} would decide less than {_TARGET:.0%}, or " if target else ""
         yield "eps-decides", rho, text + "multiply the loss"

@@ -45,3 +45,12 @@ def test_the_answers_are_those_of_the_thresholds() -> None:
     )
     assert len(hidden) == 9
     assert f"for {hidden[0]} to {hidden[-1]} binades" in readme
+
+
+def test_what_is_stalled_or_left_open_says_so() -> None:
+    lines = {tuple(line[:3]): line[3:] for line in window_table.rows(tables.WINDOW)}
+    stalled = lines["adam", "foreach", "bf16-true, lr 0.0001"]
+    assert stalled[1] == "stalled: 7.5% of the elements move" and set(stalled[2:]) == {"—"}
+    # Equal down to 2^-21 and different from 2^-23 on: 2^-22 is not decided.
+    assert "2^-23 [2^-23, 2^-22]" in lines["rmsprop", "foreach", "fp32"]
+    assert "2^-22" in lines["adam", "foreach", "fp32"]

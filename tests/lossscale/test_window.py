@@ -255,7 +255,7 @@ def test_the_answer_names_pairs_interval_and_cause() -> None:
         "eps": 1e-8,
         "inits": 1024,
     }
-    row |= {"denominator": "fp32", "storage": "fp32", "floor": 0.005, "mapped_floor": 0.005}
+    row |= {"denominator": "fp32", "storage": "fp32", "floor": 0.005, "moved": 1.0, "mapped_floor": 0.005}
     both = [
         {**row, "kind": kind, "side": side, "q50": border, "q50_lo": border - 1, "q50_hi": border, **more}
         for kind, side, border, more in (

@@ -105,6 +105,8 @@ def glance(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _ends(own: pd.DataFrame) -> str:
     if not own.iloc[0]["inits"]:
         return "no finite run"
+    if own.iloc[0]["moved"] < STALLED:
+        return f"stalled: {own.iloc[0]['moved']:.1%} of the elements move"
     said = []
     for kind in (MOVED_ON, OUTCOME):
         below, above = (side_row(own, kind, side) for side in (BELOW, ABOVE))
@@ -112,6 +114,9 @@ def _ends(own: pd.DataFrame) -> str:
         said.append(", ".join(ends) or "none")
     return f"{said[0]}; loss {said[1]}"
 
+
+STALLED: Final = 0.5
+"""With a smaller share of moved elements, of those that had a gradient, a cell has no answer."""
 
 GLANCE: Final = (
     "From which s on the median of {pairs} pairs a scale is more than rounding apart, with its 95 % interval where "
@@ -136,6 +141,8 @@ def sentence(frame: pd.DataFrame, name: str) -> str:
 def _of_policy(own: pd.DataFrame, policy: str) -> str:
     if not own.iloc[0]["inits"]:
         return f"{policy} has no finite run, for there eps is 0"
+    if own.iloc[0]["moved"] < STALLED:
+        return f"{policy} is stalled: {own.iloc[0]['moved']:.1%} of the elements move, so its bits say nothing"
     below, above = side_row(own, MOVED_ON, BELOW), side_row(own, MOVED_ON, ABOVE)
     bits, loss = side_row(own, RUN, BELOW), side_row(own, OUTCOME, BELOW)
     text = f"in {policy} ({int(below['inits']):,} pairs a scale) bits differ from s = {bracketed(bits)} down, "

@@ -143,7 +143,9 @@ def _limit(border: float, side: str, causes: pd.DataFrame | None) -> str:
 
 
 def cause_frame(cell: Cell, part: Arrays, floor: Floor, reference: np.ndarray) -> pd.DataFrame:
-    """A row per power and place (one step, or the whole run): medians over pairs of the shares and of all eight f.
+    """A row per power and place (one step, or the whole run): means of all eight f over the pairs that deviate.
+
+    The shares are those of the means and add up to 1; a pair just above the floor has shares of nearly nothing.
 
     Args:
         cell: which.
@@ -161,10 +163,11 @@ def cause_frame(cell: Cell, part: Arrays, floor: Floor, reference: np.ndarray) -
     for at, name, judge in ((STEP, "step_distance", step_floor), (RUN, "distance", floor.used)):
         used = judge if judge > 0 else SMALLEST_FLOOR
         f = binades_above_floor(part[name][:, reference], min(used, LARGEST))
-        split, unexplained = shares(f)
         named = single_cause(f)
         for column, power in enumerate(part["powers"].tolist()):
             deviating = f[0, :, column] > 0
+            means = f[:, deviating, column].mean(axis=1) if deviating.any() else np.full(len(f), math.nan)
+            split, unexplained = shares(means)
             counts = {cause: int((named[:, column] == cause).sum()) for cause in (*CAUSES, JOINT)}
             rows.append(
                 {
@@ -174,15 +177,9 @@ def cause_frame(cell: Cell, part: Arrays, floor: Floor, reference: np.ndarray) -
                     "pairs": len(deviating),
                     "deviating": int(deviating.sum()),
                     "floor": used,
-                    **{
-                        f"share_{cause}": _mean(split[place, :, column][deviating])
-                        for place, cause in enumerate(CAUSES)
-                    },
-                    "unexplained": _mean(unexplained[:, column][deviating]),
-                    **{
-                        f"f_{subset_name(subset) or 'none'}": _mean(f[place, :, column][deviating])
-                        for place, subset in enumerate(SUBSETS)
-                    },
+                    **{f"share_{cause}": float(split[place]) for place, cause in enumerate(CAUSES)},
+                    "unexplained": float(unexplained),
+                    **{f"f_{subset_name(subset) or 'none'}": float(means[k]) for k, subset in enumerate(SUBSETS)},
                     "largest_f_EVG": float(f[-1, :, column].max()),
                     "largest_f_EVG_in_range": float(np.where(inside[:, column], f[-1, :, column], 0.0).max()),
                     "pairs_in_range": int(inside[:, column].sum()),
@@ -190,11 +187,6 @@ def cause_frame(cell: Cell, part: Arrays, floor: Floor, reference: np.ndarray) -
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _mean(values: np.ndarray) -> float:
-    """Over pairs: means of shares add up to 1 as the shares of every pair do, medians would not."""
-    return float(np.mean(values)) if len(values) else math.nan
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
