@@ -206,8 +206,11 @@ def get_algorithm(name: str) -> Algorithm:
     """The registered algorithm of that name.
 
     Raises:
+        TypeError: for what is no name.
         ValueError: if there is none.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"algorithm: {name!r} is no name; choose one of {', '.join(sorted(ALGORITHMS))}")
     if name not in ALGORITHMS:
         raise ValueError(f"optimizer {name!r}: no such algorithm; choose one of {', '.join(sorted(ALGORITHMS))}")
     return ALGORITHMS[name]

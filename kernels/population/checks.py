@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from reprlib import repr as short
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +19,8 @@ from ..rounding.dtypes import DTYPES
 from .policy import Policy
 
 _LARGEST = DTYPES["fp32"].largest
+_MOST_STEPS = 2**24
+"""Counts of steps enter the arithmetic as float32, which holds every whole number up to here."""
 
 
 def check_params(params: Tensor, numbers: int, policy: Policy) -> None:
@@ -26,6 +32,16 @@ def check_params(params: Tensor, numbers: int, policy: Policy) -> None:
         )
     if params.dtype != policy.dtype("params"):
         raise ValueError(f"params of {params.dtype}: this policy keeps them in {policy.params}; convert them")
+
+
+def check_restart(given: Tensor, params: Tensor) -> None:
+    """Refuse parameters to begin again from that are not of the shape and dtype of those that there are."""
+    check_tensor(given, "params", "convert them", dtypes=NUMBERS)
+    if given.shape != params.shape or given.dtype != params.dtype:
+        raise ValueError(
+            f"params of shape {tuple(given.shape)} and {given.dtype}: give {tuple(params.shape)} and {params.dtype}, "
+            "as at first"
+        )
 
 
 def checked_records(algorithm: str, hyperparameters: Sequence[Any], models: int, *, finite: bool = True) -> list[Any]:
@@ -50,30 +66,79 @@ def checked_records(algorithm: str, hyperparameters: Sequence[Any], models: int,
     records = []
     checked: set[Any] = set()
     for model, given in enumerate(hyperparameters):
-        record = given
-        if isinstance(given, Mapping):
+        what = f"hyperparameters of model {model}"
+        if isinstance(given, kind):
+            record = _with_fitting_values(given, what)
+        elif isinstance(given, Mapping):
+            values = _fitting_values(kind, given, what)
             try:
-                record = kind(**given)
+                record = kind(**values)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"hyperparameters of model {model}: {error}") from error
-        if not isinstance(record, kind):
-            raise TypeError(
-                f"hyperparameters of model {model}: a {type(record).__name__}; {algorithm} takes {kind.__name__}"
-            )
+                raise ValueError(f"{what}: {error}") from error
+        else:
+            raise TypeError(f"{what}: a {type(given).__name__}; {algorithm} takes {kind.__name__}")
         if finite and record not in checked:
             for name, value in vars(record).items():
                 for number in value if isinstance(value, tuple) else (value,):
                     if not (math.isfinite(number) and abs(number) <= _LARGEST):
-                        raise ValueError(
-                            f"hyperparameters of model {model}: {name} is {number:g}; give a finite float32 number"
-                        )
+                        raise ValueError(f"{what}: {name} is {number:g}; give a finite float32 number")
             checked.add(record)
         records.append(record)
     return records
 
 
-def per_model(what: str, values: float | Sequence[float] | Tensor, models: int, device: torch.device) -> Tensor:
-    """[models] float32 of one number, or of one per model or arm.
+def _with_fitting_values(record: Any, what: str) -> Any:
+    """The record, with tuples where it has lists."""
+    held = vars(record)
+    values = _fitting_values(type(record), held, what)
+    changed = {name: value for name, value in values.items() if value is not held[name]}
+    return dataclasses.replace(record, **changed) if changed else record
+
+
+def _fitting_values(kind: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The values of a record's fields, as many numbers each as its default has."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    for name in values:
+        if name not in defaults:
+            raise ValueError(f"{what}: no hyperparameter {name!r}; choose among {', '.join(defaults)}")
+    return {name: _fitting(value, defaults[name], f"{what}: {name}") for name, value in values.items()}
+
+
+def _fitting(value: Any, default: Any, what: str) -> Any:
+    if not isinstance(default, tuple):
+        if not _is_number(value):
+            remedy = "True or False" if isinstance(default, bool) else "a number"
+            raise TypeError(f"{what} is {_shown(value)}; give {remedy}")
+        return value
+    if type(value) is not tuple and not isinstance(value, (list, tuple)):
+        raise TypeError(f"{what} is {_shown(value)}; give {len(default)} numbers")
+    if len(value) != len(default) or not all(map(_is_number, value)):
+        error = TypeError if len(value) == len(default) else ValueError
+        raise error(f"{what} is {_shown(value)}; give {len(default)} numbers")
+    return value if isinstance(value, tuple) else tuple(value)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, (Real, np.bool_))
+
+
+def _shown(value: Any) -> str:
+    """A value in an error of one line."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
+    return " ".join(short(value).split())
+
+
+def per_model(
+    what: str,
+    values: float | Sequence[float] | Tensor,
+    models: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """[models] of one number, or of one per model or arm.
 
     Raises:
         TypeError: for what is no number.
@@ -85,12 +150,14 @@ def per_model(what: str, values: float | Sequence[float] | Tensor, models: int, 
             # A boolean is as good a flag as 1.
             check_tensor(tensor, what, remedy, dtypes=(*NUMBERS, torch.bool) if what == "found_inf" else NUMBERS)
     try:
-        tensor = torch.as_tensor(values)
+        # Python's numbers are rounded once, whatever torch's default dtype is.
+        as_is = isinstance(values, (Tensor, np.ndarray, np.generic))
+        tensor = torch.as_tensor(values) if as_is else torch.as_tensor(values, dtype=torch.float64)
         if tensor.is_complex():
             raise TypeError(f"a Tensor of {tensor.dtype}")
-        tensor = tensor.detach().to(device, torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{what}: {str(error).splitlines()[0]}; {remedy}") from error
+        tensor = tensor.detach().to(device, dtype)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(f"{what}: {_shown(values)} is no number; {remedy}") from error
     if tensor.dim() > 1 or (tensor.dim() == 1 and (not len(tensor) or models % len(tensor))):
         raise ValueError(
             f"{what} of shape {tuple(tensor.shape)} for {models} models: give one number, one per model, or one per "
@@ -100,24 +167,69 @@ def per_model(what: str, values: float | Sequence[float] | Tensor, models: int, 
     return tensor.repeat(models // len(tensor))
 
 
-def checked_steps(data: Tensor, steps: int | None, models: int, features: int, device: torch.device) -> int:
-    """How many steps to take.
+def checked_loss_scale(values: float | Sequence[float] | Tensor, models: int, device: torch.device) -> Tensor:
+    """[models] float32, each positive and finite.
 
     Raises:
+        TypeError, ValueError: as `per_model`, and for other values; the error names the model.
+    """
+    exact = per_model("loss_scale", values, models, device, torch.float64)
+    scale = exact.float()
+    _refuse("loss_scale", exact, ~((scale > 0) & scale.isfinite()), "give a positive finite float32 number")
+    return scale
+
+
+def checked_counts(values: float | Sequence[float] | Tensor, models: int, device: torch.device) -> Tensor:
+    """int64 [models]: steps taken before.
+
+    Raises:
+        TypeError, ValueError: as `per_model`, and for what is no count; the error names the model.
+    """
+    taken = per_model("steps", values, models, device, torch.float64)
+    whole = (taken >= 0) & (taken <= _MOST_STEPS) & (taken == taken.floor())
+    _refuse("steps", taken, ~whole, f"give whole numbers from 0 to {_MOST_STEPS}")
+    return taken.long()
+
+
+def _refuse(what: str, values: Tensor, bad: Tensor, remedy: str) -> None:
+    if bool(bad.any()):
+        model = int(bad.int().argmax())
+        value = float(values[model])
+        shown = int(value) if value.is_integer() and abs(value) < 2**53 else value
+        raise ValueError(f"{what} of model {model} is {shown}; {remedy}")
+
+
+def checked_steps(data: Tensor, steps: Any, models: int, features: int, device: torch.device) -> int:
+    """How many steps to take: ``steps``, or as many as the data has where that is None.
+
+    Raises:
+        TypeError: for data that is no tensor, and a number of steps that is no integer.
         ValueError: for data of another shape, dtype or device, or with fewer steps.
     """
-    check_tensor(data, "data", "convert it", dtypes=NUMBERS)
-    if data.dim() != 3 or data.shape[2] != features or data.dtype != torch.float32 or data.device != device:
-        raise ValueError(
-            f"data of shape {tuple(data.shape)}, {data.dtype}, on {data.device}: give float32 [steps, families, "
-            f"{features}] on {device}"
-        )
-    if not data.shape[1] or models % data.shape[1]:
-        raise ValueError(
-            f"data of {data.shape[1]} families for {models} models: the models of a family are next to each other, in "
-            "a number that divides all"
-        )
-    count = data.shape[0] if steps is None else steps
+    _check_samples(data, ("steps", "families"), models, features, device)
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, Integral)):
+        raise TypeError(f"steps is {_shown(steps)}; give a whole number, or None for all of the data")
+    count = data.shape[0] if steps is None else int(steps)
     if not 0 <= count <= data.shape[0]:
         raise ValueError(f"steps: {count} of {data.shape[0]} that the data has; give fewer, or more data")
     return count
+
+
+def check_sample(data: Tensor, models: int, features: int, device: torch.device) -> None:
+    """Refuse what is no sample of every family: float32 [families, features] on the device."""
+    _check_samples(data, ("families",), models, features, device)
+
+
+def _check_samples(data: Tensor, leading: Sequence[str], models: int, features: int, device: torch.device) -> None:
+    axes = ", ".join([*leading, str(features)])
+    check_tensor(data, "data", f"give float32 [{axes}]", dtypes=NUMBERS)
+    fits = data.dim() == len(leading) + 1 and data.shape[-1] == features
+    if not fits or data.dtype != torch.float32 or data.device != device:
+        raise ValueError(
+            f"data of shape {tuple(data.shape)}, {data.dtype}, on {data.device}: give float32 [{axes}] on {device}"
+        )
+    if not data.shape[-2] or models % data.shape[-2]:
+        raise ValueError(
+            f"data of {data.shape[-2]} families for {models} models: the models of a family are next to each other, in "
+            "a number that divides all"
+        )

@@ -205,12 +205,18 @@ NETWORKS: Final[Mapping[str, Network]] = {
 """Every network that the trainer knows, by name."""
 
 
-def get_network(name: str) -> Network:
-    """The network of that name.
+def get_network(network: str | Network) -> Network:
+    """A network as it is, or the one of that name.
 
     Raises:
+        TypeError: for what is neither.
         ValueError: if there is none.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"network {name!r}: no such network; choose one of {', '.join(NETWORKS)}")
-    return NETWORKS[name]
+    if isinstance(network, Network):
+        return network
+    remedy = f"choose one of {', '.join(NETWORKS)}"
+    if not isinstance(network, str):
+        raise TypeError(f"network: {network!r} is no name; {remedy}, or give a Network")
+    if network not in NETWORKS:
+        raise ValueError(f"network {network!r}: no such network; {remedy}")
+    return NETWORKS[network]

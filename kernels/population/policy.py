@@ -64,10 +64,13 @@ def get_policy(policy: str | Policy) -> Policy:
     """A policy as it is, or the preset of that name.
 
     Raises:
+        TypeError: for what is neither.
         ValueError: if there is none.
     """
     if isinstance(policy, Policy):
         return policy
+    if not isinstance(policy, str):
+        raise TypeError(f"policy: {policy!r} is no name; choose one of {', '.join(POLICIES)}, or give a Policy")
     if policy not in POLICIES:
         raise ValueError(f"policy {policy!r}: no such policy; choose one of {', '.join(POLICIES)}")
     return POLICIES[policy]

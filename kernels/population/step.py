@@ -19,13 +19,13 @@ from ..algorithm import get_algorithm
 from ..backends import simd
 from ..backends.dispatch import launch_block, resolve_backend
 from ..backends.tensor_ops import lanes, reference_update
-from ..launch.checks import NUMBERS, check_tensor
+from ..launch.checks import check_tensor
 from ..launch.rows import RowTable
 from ..launch.tables import Tables, table_of
 from ..rounding.flags import SCALED
 from ..rounding.powers import power_table
 from ..rounding.reference import Context
-from .checks import checked_records, per_model
+from .checks import check_restart, checked_counts, checked_records, per_model
 from .step_kernel import launch_population
 
 PerModel = float | Sequence[float] | Tensor
@@ -70,7 +70,7 @@ class Population:
         state_dtype: of the states; None for the parameters' dtype.
         state: states to go on from, by torch's names, [models, n] of one dtype, contiguous; updated in place. None for
             new ones.
-        steps: [models], how many steps each model has taken before; None for none.
+        steps: how many steps have been taken before, one number or one per model or arm; None for none.
 
     Attributes:
         state: the state tensors by name, each [models, n].
@@ -93,7 +93,7 @@ class Population:
         backend: str = "auto",
         state_dtype: torch.dtype | None = None,
         state: Mapping[str, Tensor] | None = None,
-        steps: Tensor | None = None,
+        steps: PerModel | None = None,
     ) -> None:
         self.algorithm = get_algorithm(algorithm)
         self.recipe = self.algorithm.recipe(recipe)
@@ -134,7 +134,7 @@ class Population:
             self.state = {name: state[name] for name in names}
             self._check_states()
         if steps is not None and models:
-            taken = per_model("steps", steps, models, params.device).long()
+            taken = checked_counts(steps, models, params.device)
             self.step_count = int(taken.max())
             self._skipped = None if bool((taken == self.step_count).all()) else self.step_count - taken
         self._tables = Tables()
@@ -143,7 +143,7 @@ class Population:
     @torch.no_grad()
     def restart(self, params: Tensor) -> None:
         """Begin again from other parameters, [models, n]: states and step count as they were at first."""
-        check_tensor(params, "params", "convert them", dtypes=NUMBERS)
+        check_restart(params, self.params)
         self.params.copy_(params)
         for state in self.state.values():
             state.copy_(self._fill)
@@ -222,9 +222,8 @@ class Population:
         return found
 
     def _slots(self) -> list[Tensor | None]:
-        return [self.state.get(state.name) for state in self.algorithm.states] + [None] * (
-            3 - len(self.algorithm.states)
-        )
+        slots = [self.state.get(state.name) for state in self.algorithm.states]
+        return [*slots, *[None] * (3 - len(slots))]
 
     def _check_states(self) -> None:
         """Refuse a state that was replaced by one that the kernels would read otherwise than it lies."""

@@ -39,7 +39,7 @@ class Trainer:
         policy: name in `POLICIES`, or a `Policy`.
         recipe: whose rounding; None for the algorithm's default.
         backend: ``auto``, ``triton``, ``simd``, ``interpreter`` or ``reference``.
-        loss_scale: what each model's loss is multiplied by: one number, or one per model or arm.
+        loss_scale: what each model's loss is multiplied by, positive: one number, or one per model or arm.
 
     Attributes:
         params: as given.
@@ -48,7 +48,7 @@ class Trainer:
 
     Raises:
         ValueError: for unknown names, lengths or shapes that do not fit, and hyperparameters out of range.
-        TypeError: for a record of another algorithm.
+        TypeError: for a record of another algorithm, and values that are no numbers.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Trainer:
         backend: str = "auto",
         loss_scale: float | Sequence[float] | Tensor = 1.0,
     ) -> None:
-        self.network = get_network(network) if isinstance(network, str) else network
+        self.network = get_network(network)
         self.policy = get_policy(policy)
         checks.check_params(params, self.network.parameters, self.policy)
         models = len(params)
@@ -79,7 +79,7 @@ class Trainer:
             state_dtype=self.policy.dtype("state"),
         )
         self.params = params
-        self._loss_scale = checks.per_model("loss_scale", loss_scale, models, params.device)
+        self._loss_scale = checks.checked_loss_scale(loss_scale, models, params.device)
         record_of = self._population.record_of
         self._record_of = torch.from_numpy(record_of).to(params.device)
         dtypes = (self.policy.dtype("params"), self.policy.dtype("grads"), self.policy.dtype("state"), None)
@@ -166,6 +166,7 @@ class Trainer:
 
     def losses(self, data: Tensor) -> Tensor:
         """[models] float32: each model's loss on its family's sample, not scaled; ``data`` is [families, features]."""
+        checks.check_sample(data, len(self.params), self.network.features, self.params.device)
         sample = data.repeat_interleave(len(self.params) // len(data), 0)
         return network_reference.losses(self.network, self.params, sample, self.policy.dtype("compute"))
 

@@ -205,3 +205,27 @@ def test_a_backward_pass_through_values_that_were_stepped_fails_as_in_torch(back
     assert all(tensor._version > version for tensor, version in zip(written, before, strict=True))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (-5, "^steps of model 0 is -5; give whole numbers from 0 to 16777216$"),
+        (torch.tensor([0.0, float("nan")]), "^steps of model 1 is nan; give whole"),
+        ([0, 1.5], "^steps of model 1 is 1.5; give whole"),
+        ([float("inf"), 0], "^steps of model 0 is inf; give whole"),
+        (torch.tensor([3, 2**24 + 1]), "^steps of model 1 is 16777217; give whole"),
+        ([3, 2**24 + 1], "^steps of model 1 is 16777217; give whole"),
+        ([1, 2, 3], r"^steps of shape \(3,\) for 2 models: give one number, one per model"),
+    ],
+)
+def test_counts_of_steps_are_whole_numbers(steps: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kernels.Population("adam", [{}], torch.zeros(2, 4), steps=steps)
+
+
+@pytest.mark.parametrize("steps", [7, [7, 7], (7.0, 7.0), torch.tensor([7, 7]), torch.tensor(7.0), np.array([7, 7])])
+def test_counts_of_steps_are_taken_as_given(steps: Any) -> None:
+    assert kernels.Population("adam", [{}], torch.zeros(2, 4), steps=steps).steps.tolist() == [7, 7]
+    kept = kernels.Population("adam", [{}], torch.zeros(2, 4), steps=torch.tensor([2**24, 2**24 - 1]))
+    assert kept.steps.tolist() == [2**24, 2**24 - 1]

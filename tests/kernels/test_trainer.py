@@ -277,6 +277,7 @@ def test_the_reference_computes_what_autograd_does() -> None:
         torch.testing.assert_close(found.double(), losses.detach(), rtol=1e-5, atol=1e-6)
 
 
+ADAM: Any = kernels.get_algorithm("adam").hyperparameters
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"params": torch.zeros(4, 48)}, ValueError, r"params of shape \(4, 48\): give a contiguous tensor \[models, 49\]"),
     ({"params": torch.zeros(4, 49, dtype=torch.float64)}, ValueError, "keeps them in fp32"),
@@ -291,6 +292,48 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"records": records("sgd", {}, 1)}, TypeError, "model 0: a SGDHyperparameters; adam takes AdamHyperparameters"),
     ({"records": [{}, {"amsgrad": True}]}, ValueError, "options that select code differ"),
     ({"loss_scale": [1.0, 2.0, 3.0]}, ValueError, r"loss_scale of shape \(3,\) for 4 models"),
+    ({"loss_scale": "x"}, TypeError, "^loss_scale: 'x' is no number; give a number"),
+    ({"loss_scale": float("nan")}, ValueError, "^loss_scale of model 0 is nan; give a positive finite float32 number$"),
+    ({"loss_scale": [1.0, float("inf")]}, ValueError, "^loss_scale of model 1 is inf; give a positive"),
+    ({"loss_scale": 0}, ValueError, "^loss_scale of model 0 is 0; give a positive"),
+    ({"loss_scale": torch.tensor([1.0, 1, 1, -1])}, ValueError, "^loss_scale of model 3 is -1; give a positive"),
+    ({"loss_scale": 1e39}, ValueError, "^loss_scale of model 0 is 1e\\+39; give a positive"),
+    ({"network": None}, TypeError, "^network: None is no name; choose one of mlp-6-6-1, or give a Network$"),
+    ({"network": 3}, TypeError, "^network: 3 is no name; choose"),
+    ({"policy": []}, TypeError, "^policy: \\[\\] is no name; choose one of fp32"),
+    ({"algorithm": None}, TypeError, "^algorithm: None is no name; choose one of .*adam"),
+    ({"algorithm": ["adam"]}, TypeError, "^algorithm: \\['adam'\\] is no name; choose one of .*adam"),
+    (
+        {"records": [{"lrr": 1}]},
+        ValueError,
+        "^hyperparameters of model 0: no hyperparameter 'lrr'; choose among lr, betas,",
+    ),
+    (
+        {"records": [{}, {"betas": (0.9,)}]},
+        ValueError,
+        "^hyperparameters of model 1: betas is \\(0.9,\\); give 2 numbers$",
+    ),
+    (
+        {"records": [{"betas": (0.9, 0.99, 0.999)}]},
+        ValueError,
+        "^hyperparameters of model 0: betas is .*; give 2 numbers$",
+    ),
+    ({"records": [{"betas": 0.9}]}, TypeError, "^hyperparameters of model 0: betas is 0.9; give 2 numbers$"),
+    ({"records": [{"betas": (0.9, None)}]}, TypeError, "betas is \\(0.9, None\\); give 2 numbers$"),
+    (
+        {"records": [ADAM(betas=(0.9,))]},
+        ValueError,
+        "^hyperparameters of model 0: betas is \\(0.9,\\); give 2 numbers$",
+    ),
+    ({"records": [{"lr": "0.1"}]}, TypeError, "^hyperparameters of model 0: lr is '0.1'; give a number$"),
+    ({"records": [{"lr": None}]}, TypeError, "^hyperparameters of model 0: lr is None; give a number$"),
+    ({"records": [{"lr": 1j}]}, TypeError, "^hyperparameters of model 0: lr is 1j; give a number$"),
+    (
+        {"records": [{"lr": torch.ones(2)}]},
+        TypeError,
+        "lr is a tensor of shape \\(2,\\) and torch.float32; give a number$",
+    ),
+    ({"records": [{"amsgrad": "yes"}]}, TypeError, "amsgrad is 'yes'; give True or False$"),
     ({"recipe": "fast"}, ValueError, "recipe 'fast'"),
     ({"backend": "gpu"}, ValueError, "backend 'gpu'"),
 ]
@@ -301,8 +344,9 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], kind: type[Except
     given: dict[str, Any] = {"backend": "reference", **changes}
     params = given.pop("params", torch.zeros(4, 49))
     hypers = given.pop("records", records("adam", {}, 1))
-    with pytest.raises(kind, match=message):
-        kernels.Trainer("adam", hypers, params, **given)
+    with pytest.raises(kind, match=message) as caught:
+        kernels.Trainer(given.pop("algorithm", "adam"), hypers, params, **given)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -320,6 +364,48 @@ def test_data_that_does_not_fit_is_refused(data: torch.Tensor, steps: int | None
     with pytest.raises(ValueError, match=message):
         trainer.run(data, steps)
     assert trainer.step_count == 0
+
+
+@pytest.mark.parametrize("steps", [2.5, "3", True])
+def test_a_number_of_steps_that_is_no_integer_is_refused(steps: Any) -> None:
+    trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.zeros(4, 49), backend="reference")
+    with pytest.raises(TypeError, match=f"^steps is {steps!r}; give a whole number, or None for all of the data$"):
+        trainer.run(torch.zeros(3, 4, 7), steps)
+    assert trainer.step_count == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "message"),
+    [
+        (torch.zeros(4, 6), ValueError, r"^data of shape \(4, 6\), .*: give float32 \[families, 7\] on cpu$"),
+        (torch.zeros(1, 4, 7), ValueError, r"^data of shape \(1, 4, 7\), .*: give float32 \[families, 7\]"),
+        (torch.zeros(0, 7), ValueError, "^data of 0 families for 4 models: "),
+        (torch.zeros(3, 7), ValueError, "^data of 3 families for 4 models: "),
+        ([[0.0] * 7], TypeError, r"^data: a list, no tensor; give float32 \[families, 7\]$"),
+        (None, TypeError, "^data: a NoneType, no tensor; give"),
+    ],
+)
+def test_losses_refuse_samples_that_do_not_fit(data: Any, kind: type[Exception], message: str) -> None:
+    trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.zeros(4, 49), backend="reference")
+    assert trainer.losses(torch.zeros(2, 7)).shape == (4,)
+    with pytest.raises(kind, match=message):
+        trainer.losses(data)
+
+
+@pytest.mark.parametrize("params", [torch.ones(49), torch.ones(1, 49), torch.ones(4, 1), torch.ones(4, 49).double()])
+def test_parameters_to_begin_again_from_are_as_at_first(params: torch.Tensor) -> None:
+    kept = torch.zeros(4, 49)
+    trainer = kernels.Trainer("adam", records("adam", {}, 1), kept, backend="reference")
+    with pytest.raises(ValueError, match=r"^params of shape .*: give \(4, 49\) and torch.float32, as at first$"):
+        trainer.restart(params)
+    assert not kept.any()
+
+
+def test_lists_of_numbers_are_tuples() -> None:
+    listed = [{"betas": [0.5, 0.25]}], [ADAM(betas=[0.5, 0.25])]
+    for given in listed:
+        population = kernels.Population("adam", given, torch.zeros(2, 3))
+        assert population.records == [ADAM(betas=(0.5, 0.25))]
 
 
 def test_gradients_and_params_in_two_formats_are_refused() -> None:
