@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -70,8 +69,11 @@ def _borrows(tensor: Tensor) -> bool:
     # In this order: is_fake() crashes on a parameter whose data is such a tensor.
     if torch._is_functional_tensor(tensor) or tensor._is_zerotensor():
         return True
-    if type(tensor) is Tensor and not is_functorch_wrapped_tensor(tensor):
-        # What the others look for is a subclass, or within torch.func's wrapper; they take longer.
+    # Within torch.func's transforms alone: torch.compile warns of the second.
+    if torch._C._are_functorch_transforms_active() and torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return True
+    if type(tensor) is Tensor:
+        # What is looked for next are subclasses, and takes longer.
         return False
     return any((is_traceable_wrapper_subclass(tensor), is_fake(tensor)))
 

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kernels import MinibatchLinear, bits
 from kernels.backends import simd
+from kernels.launch.checks import check_tensor
 
 ROOT = Path(__file__).parents[2]
 runs_code = pytest.mark.skipif(bool(simd.unavailable()), reason=f"no simd backend: {simd.unavailable()}")
@@ -208,6 +209,29 @@ def test_what_has_no_memory_to_give_is_refused(backend: str) -> None:
         ):
             with pytest.raises(error, match=rf"^{name}\b.*{message}"):
                 call(**{name: tensor})
+
+
+@pytest.mark.parametrize("backend", ["reference", pytest.param("simd", marks=runs_code)])
+def test_transforms_of_functions_are_refused(backend: str) -> None:
+    layer = MinibatchLinear(16, 2, 16, backend=backend)
+    params, x = torch.ones(1, 34), torch.ones(1, 16, 16)
+
+    def outputs(params: Tensor) -> Tensor:
+        return layer.forward(params, x, relu=True)
+
+    for transformed in (torch.func.vmap(outputs), torch.func.jacrev(outputs)):
+        with pytest.raises(TypeError, match=r"^params: a Tensor, which has no memory of its own"):
+            transformed(params)
+
+
+@pytest.mark.filterwarnings("error:.*builtin.*functorch")
+def test_checks_within_compiled_code_warn_of_nothing() -> None:
+    def checked() -> Tensor:
+        check_tensor(tensor, "tensor", "give another")
+        return tensor + 1
+
+    tensor = torch.ones(2)
+    assert torch.equal(torch.compile(checked, backend="eager")(), tensor + 1)
 
 
 @pytest.mark.parametrize("backend", ["reference", pytest.param("simd", marks=runs_code)])
