@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from reprlib import repr as short
@@ -19,6 +19,8 @@ from ..rounding.dtypes import DTYPES
 from .policy import Policy
 
 _LARGEST = DTYPES["fp32"].largest
+_PLAIN = frozenset({float, int, bool})
+"""Types of values that need no closer look."""
 _MOST_STEPS = 2**24
 """Counts of steps enter the arithmetic as float32, which holds every whole number up to here."""
 
@@ -52,7 +54,7 @@ def checked_records(algorithm: str, hyperparameters: Sequence[Any], models: int,
         ValueError: for a number of records that does not divide the models, and for values out of range; each error
             names the model.
     """
-    kind = get_algorithm(algorithm).hyperparameters
+    get_algorithm(algorithm)
     if not isinstance(hyperparameters, Sequence):
         raise TypeError(
             f"hyperparameters: a {type(hyperparameters).__name__}, no list; give one record per model, or one per arm "
@@ -65,54 +67,72 @@ def checked_records(algorithm: str, hyperparameters: Sequence[Any], models: int,
         )
     records = []
     checked: set[Any] = set()
+    # By identity, and held, so that none takes another's place.
+    seen: dict[int, tuple[Any, Any]] = {}
     for model, given in enumerate(hyperparameters):
-        what = f"hyperparameters of model {model}"
-        if isinstance(given, kind):
-            record = _with_fitting_values(given, what)
-        elif isinstance(given, Mapping):
-            values = _fitting_values(kind, given, what)
-            try:
-                record = kind(**values)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{what}: {error}") from error
-        else:
-            raise TypeError(f"{what}: a {type(given).__name__}; {algorithm} takes {kind.__name__}")
-        if finite and record not in checked:
-            for name, value in vars(record).items():
-                for number in value if isinstance(value, tuple) else (value,):
-                    if not (math.isfinite(number) and abs(number) <= _LARGEST):
-                        raise ValueError(f"{what}: {name} is {number:g}; give a finite float32 number")
-            checked.add(record)
+        if id(given) in seen:
+            records.append(seen[id(given)][1])
+            continue
+        try:
+            record = _record(algorithm, given)
+            if finite and record not in checked:
+                _check_finite(record)
+                checked.add(record)
+        except TypeError as error:
+            raise TypeError(f"hyperparameters of model {model}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"hyperparameters of model {model}: {error}") from error
+        seen[id(given)] = (given, record)
         records.append(record)
     return records
 
 
-def _with_fitting_values(record: Any, what: str) -> Any:
-    """The record, with tuples where it has lists."""
-    held = vars(record)
-    values = _fitting_values(type(record), held, what)
-    changed = {name: value for name, value in values.items() if value is not held[name]}
-    return dataclasses.replace(record, **changed) if changed else record
-
-
-def _fitting_values(kind: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The values of a record's fields, as many numbers each as its default has."""
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-    for name in values:
+def _record(algorithm: str, given: Any) -> Any:
+    """A record, with tuples where lists were given."""
+    kind: Any = get_algorithm(algorithm).hyperparameters
+    if isinstance(given, kind):
+        own: Any = type(given)
+        defaults, changed = _defaults(own), {}
+        for name, value in vars(given).items():
+            default = defaults[name]
+            # A population may have a record for each of a million models.
+            if type(value) not in _PLAIN or type(default) is tuple:
+                fitting = _fitting(value, default, name)
+                if fitting is not value:
+                    changed[name] = fitting
+        return dataclasses.replace(given, **changed) if changed else given
+    if not isinstance(given, Mapping):
+        raise TypeError(f"a {type(given).__name__}; {algorithm} takes {kind.__name__}")
+    defaults = _defaults(kind)
+    for name in given:
         if name not in defaults:
-            raise ValueError(f"{what}: no hyperparameter {name!r}; choose among {', '.join(defaults)}")
-    return {name: _fitting(value, defaults[name], f"{what}: {name}") for name, value in values.items()}
+            raise ValueError(f"no hyperparameter {name!r}; choose among {', '.join(defaults)}")
+    return kind(**{name: _fitting(value, defaults[name], name) for name, value in given.items()})
+
+
+@functools.cache
+def _defaults(kind: type) -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(kind)}
+
+
+def _check_finite(record: Any) -> None:
+    for name, value in vars(record).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            # So that integers beyond Python's floats are compared, too.
+            if not -_LARGEST <= number <= _LARGEST:
+                raise ValueError(f"{name} is {_shown(number)}; give a finite float32 number")
 
 
 def _fitting(value: Any, default: Any, what: str) -> Any:
+    """A hyperparameter's value: a number, or as many as its default has."""
     if not isinstance(default, tuple):
         if not _is_number(value):
             remedy = "True or False" if isinstance(default, bool) else "a number"
             raise TypeError(f"{what} is {_shown(value)}; give {remedy}")
         return value
-    if type(value) is not tuple and not isinstance(value, (list, tuple)):
+    if not isinstance(value, (list, tuple)):
         raise TypeError(f"{what} is {_shown(value)}; give {len(default)} numbers")
-    if len(value) != len(default) or not all(map(_is_number, value)):
+    if len(value) != len(default) or not (_PLAIN.issuperset(map(type, value)) or all(map(_is_number, value))):
         error = TypeError if len(value) == len(default) else ValueError
         raise error(f"{what} is {_shown(value)}; give {len(default)} numbers")
     return value if isinstance(value, tuple) else tuple(value)
@@ -120,12 +140,14 @@ def _fitting(value: Any, default: Any, what: str) -> Any:
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, Tensor):
-        return value.numel() == 1 and not value.is_complex()
+        return value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
     return isinstance(value, (Real, np.bool_))
 
 
 def _shown(value: Any) -> str:
     """A value in an error of one line."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
     return " ".join(short(value).split())

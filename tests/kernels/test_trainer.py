@@ -333,6 +333,12 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
         TypeError,
         "lr is a tensor of shape \\(2,\\) and torch.float32; give a number$",
     ),
+    (
+        {"records": [{"lr": 10**400}]},
+        ValueError,
+        "^hyperparameters of model 0: lr is 10+\\.\\.\\.0+; give a finite float32 number$",
+    ),
+    ({"records": [ADAM(betas=[0.9, 0.99, 0.5])]}, ValueError, "betas is \\[0.9, 0.99, 0.5\\]; give 2 numbers$"),
     ({"records": [{"amsgrad": "yes"}]}, TypeError, "amsgrad is 'yes'; give True or False$"),
     ({"recipe": "fast"}, ValueError, "recipe 'fast'"),
     ({"backend": "gpu"}, ValueError, "backend 'gpu'"),
