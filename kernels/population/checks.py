@@ -94,7 +94,7 @@ def _record(algorithm: str, given: Any) -> Any:
         own: Any = type(given)
         defaults, changed = _defaults(own), {}
         for name, value in vars(given).items():
-            default = defaults[name]
+            default = defaults.get(name)
             # A population may have a record for each of a million models.
             if type(value) not in _PLAIN or type(default) is tuple:
                 fitting = _fitting(value, default, name)
@@ -124,7 +124,9 @@ def _check_finite(record: Any) -> None:
 
 
 def _fitting(value: Any, default: Any, what: str) -> Any:
-    """A hyperparameter's value: a number, or as many as its default has."""
+    """A hyperparameter's value: where its default is a number or several, as many."""
+    if not isinstance(default, (tuple, bool, int, float)):
+        return value
     if not isinstance(default, tuple):
         if not _is_number(value):
             remedy = "True or False" if isinstance(default, bool) else "a number"

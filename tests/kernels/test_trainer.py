@@ -1,5 +1,6 @@
 """Whole training runs: every backend against `Population` steps fed with the reference network's gradients."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -412,6 +413,15 @@ def test_lists_of_numbers_are_tuples() -> None:
     for given in listed:
         population = kernels.Population("adam", given, torch.zeros(2, 3))
         assert population.records == [ADAM(betas=(0.5, 0.25))]
+
+
+def test_what_a_record_holds_besides_numbers_is_its_own_affair() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Noted(ADAM):  # type: ignore[misc]
+        note: str = "first"
+
+    given = Noted(note="second")
+    assert kernels.Population("adam", [given], torch.zeros(2, 3)).records == [given]
 
 
 def test_gradients_and_params_in_two_formats_are_refused() -> None:
