@@ -148,7 +148,8 @@ def test_stalls_have_the_predicted_probability() -> None:
         ("fp16-cliff", set()),
         # 3e-7 is too little for eight roundings of up to 6e-8 each; sums in 16 bits are rounded twice.
         ("epsilon-law", {"S2.rounding.1", "S4a.always.1", "S4a.staircase.1"}),
-        pytest.param("bf16-ratchet", set(), marks=pytest.mark.slow),
+        # At lr 6e-7 .00975 of the parameters move, where .0096 was predicted.
+        pytest.param("bf16-ratchet", {"S4e.moves.1"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_quick_run_judges_every_claim_and_tells_its_story(name: str, known: set[str], tmp_path: Path) -> None:
