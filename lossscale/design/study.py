@@ -81,6 +81,10 @@ class StudyContext:
 class Presentation(Protocol):
     """How a study shows a finished run; each part reads the run's files. `report.neutral.Neutral` has them all."""
 
+    @property
+    def limits(self) -> Sequence[str]:
+        """What the study's numbers leave open, a sentence each, for the page; beside what every page says."""
+
     def table(self, run: Path) -> Sequence[Mapping[str, Any]]:
         """The rows that the command prints at its end."""
 

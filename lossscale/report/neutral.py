@@ -27,6 +27,8 @@ class Neutral:
         study: whose runs are shown.
     """
 
+    limits: Sequence[str] = ()
+
     def __init__(self, study: Study) -> None:
         self.study = study
 

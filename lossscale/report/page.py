@@ -123,10 +123,8 @@ class _Run:
         controls = self._controls()
         if controls:
             yield Section(title=f"{prefix}Controls", body=controls, anchor=f"{anchor}-controls")
-        if self.paired:
-            yield Section(
-                title=f"{prefix}Limits", body=parts.bullets((*LIMITS, *self._own_limits())), anchor=f"{anchor}-limits"
-            )
+        limits = parts.bullets((*LIMITS, *self.presentation.limits, *self._own_limits()))
+        yield Section(title=f"{prefix}Limits", body=limits, anchor=f"{anchor}-limits")
         published = list(literature.rows(self.study.name, self.summary))
         if published:
             yield Section(title=f"{prefix}Literature", body=table(published), anchor=f"{anchor}-literature")

@@ -331,3 +331,11 @@ def test_the_list_at_the_top_has_every_run_of_several_once() -> None:
     ]
     assert [section.listed for section in sections] == ["clip: Answer", "clip: Limits", "origin: Answer"]
     assert [section.listed for section in _once(sections)] == ["clip", "", "origin"]
+
+
+def test_the_page_of_a_script_has_its_limits_too(tmp_path: Path) -> None:
+    from lossscale.__main__ import main
+
+    assert main(["run", "clip", "--quick", "--out", str(tmp_path / "clip")]) == 0
+    page = (tmp_path / "clip" / "report.html").read_text(encoding="utf-8")
+    assert 'id="clip-limits"' in page and "Intervals are exact 95 % intervals" in page

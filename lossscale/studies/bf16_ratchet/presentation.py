@@ -29,6 +29,10 @@ class Ratchet(Told):
     """The presentation of ``bf16-ratchet``."""
 
     question = "Is a bfloat16 second moment safe?"
+    limits = (
+        "The gradients are drawn, constant, random, heavy-tailed or falling, and follow from no loss: which of them is "
+        "nearest to those of a training run has to be looked at there.",
+    )
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
         """By beta2 and by how gradients change; then float16, and the parameters."""

@@ -39,6 +39,10 @@ class Window(Told):
     """The presentation of ``window``."""
 
     question = "From which loss scale on does the optimizer notice?"
+    limits = (
+        "One network of 49 parameters, one length, and mostly one learning rate: where eps and a format’s range "
+        "lie among the gradients of another network is for `lossscale.Probe` to say. Only powers of two are tried.",
+    )
 
     def sentences(self, run: Path) -> Sequence[str]:
         """The answer per number format, and how the predictions fared; the question is the page's title."""
