@@ -133,6 +133,7 @@ def test_memory_that_comes_back_to_its_address_smaller_is_seen(way: str) -> None
         assert not known.hold(runs)
         if tensors[150].data_ptr() == before:
             return
+    # What is asked needs one address twice, which is the allocator's to give: all that was seen has been held above.
     pytest.skip("this allocator gives no memory twice")
 
 
@@ -202,6 +203,7 @@ def _edits(chance: random.Random, optimizer: Any) -> None:
 
 
 def test_states_are_the_same_by_both_ways() -> None:
+    # The compiled way is optional, and there is nothing to compare without it; the other way is tested everywhere.
     if native._built() is None:
         pytest.skip("no compiler, or another torch: looks.c cannot be built here")
     answers = set()
@@ -267,6 +269,7 @@ def test_a_counter_whose_memory_is_exchanged_counts_on_from_there(how: str, back
 @pytest.fixture
 def module() -> Any:
     built = native._built()
+    # As above: these are tests of the compiled module alone.
     if built is None:
         pytest.skip("no compiler, or another torch: looks.c cannot be built here")
     return built
