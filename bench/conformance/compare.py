@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import traceback
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..providers.base import Provider, Unsupported
+from ..tracebacks import kept_traceback
 from . import bitwise
 from .cases import Case
 from .inputs import make_gradients
@@ -188,4 +188,4 @@ def _largest(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, A
 
 def trace() -> str:
     """The end of the current exception's traceback."""
-    return traceback.format_exc(limit=-6)[-1500:]
+    return kept_traceback(limit=-6, most=1500)

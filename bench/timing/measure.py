@@ -11,7 +11,6 @@ Rounds end when every median is known well enough (`stopping.py`). What was meas
 from __future__ import annotations
 
 import gc
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from ..providers.base import Provider, Unsupported
 from ..providers.registry import references
 from ..store.schema import StepRow
+from ..tracebacks import kept_traceback
 from . import gate
 from .clock import Clock
 from .rows import bytes_moved, row_of
@@ -142,7 +142,7 @@ def _guard(one: Timed, work: Callable[[Timed], Any]) -> None:
     except Unsupported as error:
         one.unsupported = str(error)
     except Exception:
-        one.error = traceback.format_exc(limit=-5)[-1500:]
+        one.error = kept_traceback(limit=-5, most=1500)
     if one.error or one.unsupported:
         one.parameters, one.optimizer = [], None
 

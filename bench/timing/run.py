@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..optimizers import registered
 from ..providers import Ours, Provider, TorchOptim
 from ..store import freshness
 from ..store.schema import StepRow
+from ..tracebacks import kept_traceback
 from . import host_cost
 from .clock import Clock
 from .cost_model import predictions
@@ -65,7 +65,7 @@ def time_all(
             ]
             document["not_offered"] += [f"{workload.optimizer}, {line}" for line in lacking]
         except Exception:
-            document["rows"].append({**workload.label(), "error": traceback.format_exc()[-1500:]})
+            document["rows"].append({**workload.label(), "error": kept_traceback(most=1500)})
         if seen:
             document["clocks"].append({**workload.label(), **spread(seen)})
         write(document)
@@ -79,7 +79,7 @@ def _header(clock: Clock) -> Document:
         found = freshness.header(clock.device.type)
     except Exception:
         # Times without a machine's name are still times.
-        found = {"header_error": traceback.format_exc()[-800:]}
+        found = {"header_error": kept_traceback(most=800)}
     sizes = (1 << 26, 1 << 30, 1 << 32) if clock.device.type == "cuda" else (1 << 28,)
     found["ceilings"] = [{"bytes": size, **clock.rates(size)} for size in sizes]
     found["launch_ns"] = clock.launch_ns()

@@ -7,6 +7,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.store import tables, window_table
+from bench.tracebacks import kept_traceback
 
 
 def test_tables_are_those_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +64,11 @@ KEPT = sorted(path for path in tables.RESULTS.rglob("*") if path.suffix in (".js
 def test_kept_results_name_no_place_of_a_machine(path: Path) -> None:
     # Tracebacks of what a peer refused are kept; where it lay on the machine is nobody's concern.
     assert re.findall(r"/(?:work|root|home|tmp|usr|opt)/[\w./-]+", path.read_text(encoding="utf-8")) == []
+
+
+def test_a_kept_traceback_has_the_lines_without_the_places() -> None:
+    try:
+        main(("tables", 3))  # type: ignore[arg-type]
+    except Exception:
+        text = kept_traceback()
+    assert 'File "bench/__main__.py"' in text and str(tables.ROOT) not in text and "site-packages" not in text

@@ -7,13 +7,13 @@ import json
 import multiprocessing
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 
+from ...tracebacks import kept_traceback
 from . import bits, chain, peers
 from .bandwidth import population_steps
 from .problem import Problem, problem
@@ -58,7 +58,7 @@ class Report:
                 made = make()
                 rows.extend(made if isinstance(made, list) else [made])
             except Exception:
-                self.document["errors"].append({"stage": name, "item": title, "error": traceback.format_exc()})
+                self.document["errors"].append({"stage": name, "item": title, "error": kept_traceback()})
             print(f"{name}: {title}: {time.monotonic() - at:.1f} s", flush=True)
             self.document["seconds"][name] = time.monotonic() - began
             self._write(self.document)
