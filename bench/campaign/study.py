@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ STUDY = ("loss-vs-lr", "--network", "mlp-6-6-1", "--engine", "trainer", "--quick
 POLICIES = ("fp32", "bf16-mixed", "fp16-mixed")
 _TOY = ("--optimizer", "adam", "--inits", "2", "--steps", "5")
 _FEWEST_S = 5.0
+_MOST_SHARES = 18
 
 
 def run_pairs(directory: Path, sides: Mapping[str, Sequence[str]], *, dry_run: bool, deadline: float) -> dict[str, Any]:
@@ -34,39 +36,55 @@ def run_pairs(directory: Path, sides: Mapping[str, Sequence[str]], *, dry_run: b
         deadline: by `time.monotonic`.
 
     Returns:
-        The command without its place, and each side's seconds.
+        The command without its place, each side's seconds, and in how many shares a side ran at once.
 
     Raises:
         RuntimeError: if a run fails or does not end in time; with the last it said.
     """
     policies = POLICIES[:1] if dry_run else POLICIES
     chosen = [*STUDY, *(_TOY if dry_run else ()), *(word for name in policies for word in ("--policy", name))]
+    # What takes its time on a device is compiling: a kernel for every cell, each in the process that needs it.
+    shares = 2 if dry_run else max(1, min(_MOST_SHARES, len(os.sched_getaffinity(0)) - 1))
     seconds = {}
     for side, options in sides.items():
         began = time.monotonic()
         command = [sys.executable, "-m", "lossscale", "run", *chosen, *options, "--out", str(directory / side)]
-        _run(command, max(_FEWEST_S, deadline - began), side)
+        _run(command, shares, max(_FEWEST_S, deadline - began), side)
         seconds[side] = time.monotonic() - began
-    return {"command": " ".join(["lossscale", "run", *chosen]), "sides": dict(sides), "seconds": seconds}
+    return {
+        "command": " ".join(["lossscale", "run", *chosen]),
+        "sides": dict(sides),
+        "seconds": seconds,
+        "shares": shares,
+    }
 
 
-def _run(command: list[str], limit_s: float, side: str) -> None:
+def _run(command: Sequence[str], shares: int, limit_s: float, side: str) -> None:
+    """Every share of a run in a process of its own, all at once; none is left when this returns or raises."""
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-    try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, "PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=limit_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as late:
-        raise RuntimeError(f"the study's side {side} did not end in {limit_s:.0f} s") from late
-    if done.returncode:
-        said = " | ".join(done.stdout.strip().splitlines()[-3:])
-        raise RuntimeError(f"the study's side {side} ended with {done.returncode}: {said}")
+    ends = time.monotonic() + limit_s
+    with contextlib.ExitStack() as held:
+        running = []
+        for number in range(1, shares + 1):
+            said = held.enter_context(tempfile.TemporaryFile("w+"))
+            process = subprocess.Popen(
+                [*command, "--shard", f"{number}/{shares}"],
+                env={**os.environ, "PYTHONPATH": path},
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+            held.callback(process.wait)
+            held.callback(process.kill)
+            running.append((process, said))
+        for process, said in running:
+            try:
+                process.wait(max(0.0, ends - time.monotonic()))
+            except subprocess.TimeoutExpired as late:
+                raise RuntimeError(f"the study's side {side} did not end in {limit_s:.0f} s") from late
+            if process.returncode:
+                said.seek(0)
+                last = " | ".join(said.read().strip().splitlines()[-3:])
+                raise RuntimeError(f"the study's side {side} ended with {process.returncode}: {last}")
 
 
 def compare_runs(first: Path, second: Path) -> dict[str, Any]:
