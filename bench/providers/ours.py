@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,17 +15,19 @@ from .base import Provider, Traits, Unsupported, build_or_unsupported
 
 @dataclass(frozen=True, kw_only=True)
 class Ours(Provider):
-    """The drop-in classes of `kernels` under one recipe and backend."""
+    """The drop-in classes of `kernels` under one recipe and backend, with `kernels.graphed` if so wanted."""
 
     recipe: str
     backend: str = "auto"
+    graphed: bool = False
 
     @property
     def name(self) -> str:
         """The provider's name in results."""
         if self.backend == "reference":
             return f"reference-{self.recipe}"
-        return f"kernels-{self.recipe}" + ("" if self.backend == "auto" else f"[{self.backend}]")
+        name = f"kernels-{self.recipe}" + ("-graphed" if self.graphed else "")
+        return name + ("" if self.backend == "auto" else f"[{self.backend}]")
 
     @property
     def traits(self) -> Traits:
@@ -42,6 +45,8 @@ class Ours(Provider):
         """Why the backend cannot run here; empty when it can."""
         import kernels
 
+        if self.graphed and device.type != "cuda":
+            return "graphs need CUDA tensors"
         if self.backend == "auto":
             return ""
         if self.backend == "triton" and device.type != "cuda":
@@ -75,7 +80,16 @@ class Ours(Provider):
         except KeyError as error:
             raise Unsupported(f"kernels has no {optimizer}") from error
         made = {**options, "recipe": self.recipe, "backend": self.backend}
-        return build_or_unsupported(_drop_in(algorithm.name, optimizer), groups, made)
+        if not self.graphed:
+            return build_or_unsupported(_drop_in(algorithm.name, optimizer), groups, made)
+        return build_or_unsupported(partial(_graphed, _drop_in(algorithm.name, optimizer)), groups, made)
+
+
+def _graphed(drop_in: Any, groups: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
+    import kernels
+
+    optimizer: torch.optim.Optimizer = kernels.graphed(drop_in(groups, **options))
+    return optimizer
 
 
 def _drop_in(name: str, title: str) -> Any:

@@ -28,6 +28,7 @@ def all_providers() -> dict[str, Provider]:
     # The reference is what others are held against (`references`).
     for backend in ("auto", *(name for name in kernels.available_backends() if name != "reference")):
         found += [Ours(recipe=recipe, backend=backend) for recipe in RECIPES]
+    found += [Ours(recipe="fused", graphed=True)]
     found += [TorchOptim(implementation=name) for name in ("for-loop", "foreach", "fused")]
     found += [TorchOptim(implementation=name) for name in ("for-loop-capturable", "foreach-capturable")]
     found += [CompiledTorch(), *OTHERS]

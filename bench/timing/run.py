@@ -124,8 +124,9 @@ def usual_providers(workload: StepWorkload, device: torch.device) -> list[Provid
 
 
 def whole_step_providers(workload: StepWorkload, device: torch.device) -> list[Provider]:
-    """Torch's fused and foreach steps, and ours beside each: fused, and the recipe that is the default."""
+    """Torch's fused and foreach steps; ours beside each: fused, the default recipe, on CUDA fused as a graph."""
     cuda = device.type == "cuda"
     recipes = ("fused" if cuda else "cpu-fused", registered(workload.optimizer).default_recipe)
     found: list[Provider] = [TorchOptim(implementation="fused"), TorchOptim(implementation="foreach")]
-    return found + [Ours(recipe=name, backend="triton" if cuda else "auto") for name in recipes]
+    found += [Ours(recipe=name, backend="triton" if cuda else "auto") for name in recipes]
+    return found + ([Ours(recipe="fused", graphed=True)] if cuda else [])

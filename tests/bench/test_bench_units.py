@@ -5,6 +5,8 @@ import torch
 
 from bench.golden import hypotheses
 from bench.optimizers import timed_options, titles
+from bench.providers.base import Unsupported
+from bench.providers.registry import all_providers
 from bench.store import schema
 from bench.timing import roofline
 from bench.timing.rows import quantiles
@@ -88,3 +90,13 @@ def test_capturable_hypotheses_part(monkeypatch: pytest.MonkeyPatch) -> None:
         row = hypotheses._capturable(recipe, "bf16", torch.device("cpu"))
         assert row["holds"] == ["factors_in_float32"]
         assert row["differing"]["factors_cast_to_dtype"] > 0
+
+
+def test_the_graphed_provider_is_there_for_a_gpu_alone() -> None:
+    provider = all_providers()["kernels-fused-graphed"]
+    assert provider.missing(torch.device("cuda")) == ""
+    assert provider.missing(torch.device("cpu")) == "graphs need CUDA tensors"
+    # What `kernels.graphed` refuses is an outcome, as every refusal of a constructor.
+    group = [{"params": [torch.nn.Parameter(torch.zeros(2))]}]
+    with pytest.raises(Unsupported, match="graphs need them on a GPU"):
+        provider.build("AdamW", group, {})
