@@ -21,7 +21,7 @@ HEAD: Final = (
     "window",
     "limits",
 )
-ANSWER_HEAD: Final = ("numbers", "Adam: weights · loss", "RMSprop: weights · loss", "Adagrad: weights · loss")
+ANSWER_HEAD: Final = ("numbers", "notices", "Adam", "RMSprop", "Adagrad")
 _ANSWERED: Final = ("adam", "rmsprop", "adagrad")
 _NUMBERS: Final = {
     "fp32": "all float32",
@@ -58,7 +58,7 @@ def rows(path: Path) -> Iterator[list[str]]:
 
 
 def answers(path: Path) -> Iterator[list[str]]:
-    """From which s on the weights differ by more than rounding, and the loss: a line per number format.
+    """From which s and eps / (s · RMS g) on the weights differ by more than rounding, and the loss, per number format.
 
     Torch's default arithmetic, learning rate and eps of the study; medians over initialisations.
 
@@ -67,25 +67,29 @@ def answers(path: Path) -> Iterator[list[str]]:
     """
     cells = _cells(path)
     for policy, title in _NUMBERS.items():
-        yield [title, *(_answer(cells[name, "foreach", policy, "0.01"]) for name in _ANSWERED)]
+        of = [cells[name, "foreach", policy, "0.01"] for name in _ANSWERED]
+        if any(int(cell["floor", _BELOW]["inits"]) == _FULL for cell in of):
+            yield [title, "weights", *(_answer(cell, "floor") for cell in of)]
+            yield ["", "loss", *(_answer(cell, "outcome") for cell in of)]
+        else:
+            yield [title, "", *(_answer(cell, "floor") for cell in of)]
 
 
-def _answer(cell: Mapping[Place, Row]) -> str:
-    """``weights · loss``, with the number of initialisations where not all of them can be judged."""
+def _answer(cell: Mapping[Place, Row], kind: str) -> str:
+    """The scales at which something happens; where not all initialisations can be judged, how many can."""
     inits = int(cell["floor", _BELOW]["inits"])
     if inits == 0:
         return "no finite run"
-    weights, loss = (_from(cell[kind, _BELOW], cell[kind, _ABOVE]) for kind in ("floor", "outcome"))
-    return f"{weights} · {loss}" if inits >= _FULL else f"only {inits} finite runs"
+    return _from(cell[kind, _BELOW], cell[kind, _ABOVE]) if inits >= _FULL else f"only {inits} finite runs"
 
 
 def _from(below: Row, above: Row) -> str:
-    """The scales at which something happens."""
+    """As ``≤ 2^-12 (2^-11), ≥ 2^15``: in parentheses eps / (s · RMS g) at the border below 1."""
+    over = f" ({_over(below)})" if below["eps_over_r"] else ""
     if (below["q50"], above["q50"]) == ("-1", "1"):
-        return "any s"
-    ends = [
-        f"{sign} {_bracketed(row)}" for sign, row in (("≤", below), ("≥", above)) if math.isfinite(float(row["q50"]))
-    ]
+        return f"any s{over}"
+    ends = [f"≤ {_bracketed(below)}{over}"] if math.isfinite(float(below["q50"])) else []
+    ends += [f"≥ {_bracketed(above)}"] if math.isfinite(float(above["q50"])) else []
     return ", ".join(ends) or "none"
 
 

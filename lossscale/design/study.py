@@ -82,6 +82,10 @@ class Presentation(Protocol):
     """How a study shows a finished run; each part reads the run's files. `report.neutral.Neutral` has them all."""
 
     @property
+    def question(self) -> str:
+        """What the study asks, with its question mark; empty where its title says it."""
+
+    @property
     def limits(self) -> Sequence[str]:
         """What the study's numbers leave open, a sentence each, for the page; beside what every page says."""
 
@@ -90,6 +94,9 @@ class Presentation(Protocol):
 
     def sentences(self, run: Path) -> Sequence[str]:
         """The answers in words, below the table and at the head of the page; a question comes before its answer."""
+
+    def headline(self, run: Path) -> str:
+        """HTML below the sentences at the head of the page: the answer as a table; empty where they are all of it."""
 
     def legend(self, run: Path) -> Sequence[str]:
         """What the table's words mean, below the sentences."""

@@ -18,6 +18,11 @@ def command_of(manifest: Manifest, study: Study) -> str:
     return " ".join(words)
 
 
+def choices_of(manifest: Manifest, study: Study) -> list[str]:
+    """What was chosen that is not the study's own and decides what the run shows: not the seed, nor the engine."""
+    return [word for word in _choices(manifest, study) if not word.startswith("--engine")]
+
+
 def _choices(manifest: Manifest, study: Study) -> Iterator[str]:
     spec = manifest.run_spec
     if spec is None or study.grid is None:

@@ -27,6 +27,8 @@ class Neutral:
         study: whose runs are shown.
     """
 
+    question = ""
+    """What the study asks, where its title does not; ends with a question mark."""
     limits: Sequence[str] = ()
 
     def __init__(self, study: Study) -> None:
@@ -49,6 +51,11 @@ class Neutral:
     def sentences(self, run: Path) -> Sequence[str]:
         """How many judged predictions hold."""
         return [verdict_sentence(read_summary(run))]
+
+    def headline(self, run: Path) -> str:
+        """Nothing: the sentences are the whole answer."""
+        del run
+        return ""
 
     def legend(self, run: Path) -> Sequence[str]:
         """What each row of the table predicts."""

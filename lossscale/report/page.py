@@ -14,12 +14,12 @@ from ..design.arms import ARMS
 from ..design.measures import IDENTICAL, MOVED, REL_DISTANCE
 from ..design.scales import is_power_of_two, scale_text
 from ..design.study import Study
-from ..design.verdicts import CELL, FAILS
-from ..runs.sources import SOURCES, digest
+from ..design.verdicts import CELL, FAILS, HOLDS, UNRESOLVED
+from ..runs.records import read_manifest
 from ..support.files import write_text
 from ..support.html import Section, details, page, paragraph, preformatted, table
 from ..support.output import plain
-from . import literature, parts
+from . import literature, parts, standing
 from .again import command_of
 from .finished import FinishedRun, read_finished
 from .labels import optimizer_label, raised_powers
@@ -55,13 +55,17 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, find_study: C
     require("the page", "plotly", "jinja2")
     from plotly.offline import get_plotlyjs
 
-    loaded = sorted((_Run(read_finished(run, find_study)) for run in runs), key=lambda run: not run.study.leads)
-    single = loaded[0] if len(loaded) == 1 else None
+    unfinished = [run for run in runs if len(runs) > 1 and standing.is_unfinished(run)]
+    shown = [run for run in runs if run not in unfinished] or runs
+    loaded = sorted((_Run(read_finished(run, find_study)) for run in shown), key=lambda run: not run.study.leads)
+    single = loaded[0] if len(runs) == 1 else None
     sections = list(_sections(loaded) if single else _once(_sections(loaded)))
+    if len(runs) > 1:
+        sections.insert(0, _overview(loaded, unfinished))
     document = page(
         single.study.title if single else "Paired loss-scale runs",
         sections,
-        lead=parts.lead(text for run in _leading(loaded) for text in run.lead()),
+        lead="".join(run.lead() for run in _leading(loaded)),
         footer="".join(run.footer() for run in loaded),
         head=parts.head(get_plotlyjs()),
     )
@@ -75,6 +79,19 @@ def _leading(runs: Sequence[_Run]) -> Sequence[_Run]:
     return [run for run in runs if run.study.leads] or runs
 
 
+def _overview(runs: Sequence[_Run], unfinished: Sequence[Path]) -> Section:
+    """What every run of several asked, how its predictions fared, and how it stands."""
+    names = [run.study.name for run in runs]
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        place = f" ({run.path.name})" if names.count(run.study.name) > 1 else ""
+        rows.append({"study": run.study.name + place, **run.overview()})
+    for path in unfinished:
+        rows.append({"study": f"{read_manifest(path).study} ({path.name})", "standing": standing.UNFINISHED})
+    caption = "Predictions are counted by judged cell; every failed one is listed with its study."
+    return Section(title="Studies of this page", body=table(rows, caption=caption), anchor="studies")
+
+
 def _sections(runs: Sequence[_Run]) -> Iterator[Section]:
     """The parts of every run, told apart by study, and by directory too where several are of one study."""
     names = [run.study.name for run in runs]
@@ -82,7 +99,7 @@ def _sections(runs: Sequence[_Run]) -> Iterator[Section]:
     for place, run in enumerate(runs):
         name = run.study.name
         if run not in leading:
-            yield Section(title=f"{name}: Answer", body=parts.lead(run.lead()), anchor=f"{name}-{place}-answer")
+            yield Section(title=f"{name}: Answer", body=run.lead(), anchor=f"{name}-{place}-answer")
         if len(runs) == 1:
             yield from run.sections(prefix="", anchor=name)
         elif names.count(name) == 1:
@@ -107,13 +124,25 @@ class _Run:
         self.path, self.manifest, self.study, self.summary = run.path, run.manifest, run.study, run.summary
         self.presentation = run.presentation
         self.paired = self.study.grid is not None and len(self.summary) > 0
-        made = self.manifest.resume_key.get(SOURCES)
-        self.stale = made is not None and made != digest(self.study.name)
+        self.remarks = list(standing.remarks(self.manifest, self.study))
 
-    def lead(self) -> list[str]:
+    def lead(self) -> str:
+        """The answers: in words, how the run stands, and as a table where the study has one for its head."""
         said = list(self.presentation.sentences(self.path)) or [f"This study shows {self.study.shows}."]
-        stale = ["This run was made by another version of the code: its numbers may differ from today's."] * self.stale
-        return [*said, *([self._method()] if self.paired else []), *stale]
+        stands = [standing.as_sentence(remark) for remark in self.remarks]
+        words = [*said, *([self._method()] if self.paired else []), *stands]
+        return parts.lead(words) + self.presentation.headline(self.path)
+
+    def overview(self) -> dict[str, Any]:
+        """Its row of a page of several runs."""
+        counts = {verdict: int((self.summary["verdict"] == verdict).sum()) for verdict in (HOLDS, FAILS, UNRESOLVED)}
+        return {
+            "asks": raised_powers(self.presentation.question or self.study.title),
+            "hold": counts[HOLDS],
+            "fail": counts[FAILS],
+            "unresolved": counts[UNRESOLVED],
+            "standing": "; ".join(self.remarks) or "whole, of today’s code",
+        }
 
     def sections(self, *, prefix: str, anchor: str) -> Iterator[Section]:
         for title, own, body in self.presentation.sections(self.path):
@@ -123,7 +152,7 @@ class _Run:
         controls = self._controls()
         if controls:
             yield Section(title=f"{prefix}Controls", body=controls, anchor=f"{anchor}-controls")
-        limits = parts.bullets((*LIMITS, *self.presentation.limits, *self._own_limits()))
+        limits = parts.bullets((*self.presentation.limits, *self._own_limits(), *LIMITS))
         yield Section(title=f"{prefix}Limits", body=limits, anchor=f"{anchor}-limits")
         published = list(literature.rows(self.study.name, self.summary))
         if published:

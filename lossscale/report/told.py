@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -22,9 +22,6 @@ class Told(Neutral, ABC):
     A subclass has a `question` and `answers`, and mostly `figures`; `table` is that of the predictions unless it has
     its own.
     """
-
-    question: ClassVar[str]
-    """Ends with a question mark."""
 
     @abstractmethod
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:

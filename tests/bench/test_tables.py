@@ -35,12 +35,16 @@ def test_a_mark_without_a_table_is_one_line(
 
 
 def test_the_answers_are_those_of_the_thresholds() -> None:
-    lines = {line[0].partition("(")[2].rstrip(")"): line[1:] for line in window_table.answers(tables.WINDOW)}
-    assert lines["bf16-true"][0].startswith("≤ 2^-17")
+    lines = list(window_table.answers(tables.WINDOW))
+    weights = {line[0].partition("(")[2].rstrip(")"): line[2:] for line in lines if line[0]}
+    assert weights["bf16-true"][0] == "≤ 2^-17 (2^-6)" and lines[0][:3] == ["all float32", "weights", "any s (2^-22)"]
+    assert weights["fp16-mixed"][0] == "≤ 2^-9 [2^-10, 2^-9] (2^-14), ≥ 2^15"
+    assert [line[1] for line in lines] == ["weights", "loss"] * 6 + [""]
+    assert lines[-1][2:] == ["no finite run", "no finite run", "only 4 finite runs"]
     readme = (tables.ROOT / "README.md").read_text()
     hidden = sorted(
         int(match)
-        for name, line in lines.items()
+        for name, line in weights.items()
         if "bf16" in name
         for match in re.findall(r"^≤ 2\^-(\d+)", "\n".join(line), re.M)
     )

@@ -22,6 +22,7 @@ from lossscale.report import libraries, literature
 from lossscale.report import page as report
 from lossscale.report.again import command_of
 from lossscale.report.curves import below, decades, panels, spread, zero_level
+from lossscale.report.neutral import presentation_of
 from lossscale.report.page import _once
 from lossscale.runs import records
 from lossscale.runs.records import read_manifest
@@ -174,7 +175,7 @@ def test_several_runs_make_one_page_and_are_told_apart(make_run: Callable[..., P
     assert html.count("* plotly.js v") == 1
     assert "loss-vs-lr (a): Pictures" in html and "loss-vs-lr (b): Pictures" in html
     anchors = re.findall(r'<section id="([^"]*)"', html)
-    assert len(anchors) == len(set(anchors)) == 14
+    assert len(anchors) == len(set(anchors)) == 15
 
 
 def test_the_navigation_wraps_and_wide_things_scroll_in_themselves(make_run: Callable[..., Path]) -> None:
@@ -297,8 +298,30 @@ def test_published_numbers_stand_beside_ours() -> None:
         for share, step in ((0.5, 1), (0.03, 9))
     ]
     (row,) = literature.rows("real-gradients", pd.DataFrame(lines, columns=columns))
-    assert row["ours"] == "lost in float16 (|g| ≤ 2^−25): 3 % (char-transformer)" and "1710.03740" in row["source"]
+    assert row["ours"] == "lost in float16 (|g| ≤ 2⁻²⁵): 3 % (char-transformer)" and "1710.03740" in row["source"]
+    assert row["published"] and row["beside each other"].startswith("Less is lost here")
     assert list(literature.rows("clip", pd.DataFrame(lines, columns=columns))) == []
+
+
+def test_a_published_number_is_beside_ours_of_the_same_thing() -> None:
+    # AdamW's inert decay moves a share of 0 at step 100; the anchor is about updates, of step 1.
+    columns = ["network", "quantity", "measured", "step", "prediction"]
+    lines = [["", "share_moved", 0.25, 1, "S4e.moves.1"], ["", "share_moved", 0.0, 100, "S8.decay.1"]]
+    summary = pd.DataFrame(lines, columns=columns).assign(
+        policy="bf16-true", options="", verdict="", pairs=1, lo=0, hi=1
+    )
+    found = {row["source"]: row["ours"] for row in literature.rows("bf16-ratchet", summary)}
+    assert found == {"Zamirai et al. 2020, arXiv 2010.06192": "parameters that move in a step, lr 6e-7 to 1e-3: 25 %"}
+    cited = " ".join(anchor.source for anchor in literature.ANCHORS)
+    for paper in ("2601.21739", "2501.00656", "2603.16731", "2507.07101", "1910.05446", "2412.19437", "2309.14322"):
+        assert paper in cited, paper
+    assert {anchor.study for anchor in literature.ANCHORS} <= set(studies.names())
+
+
+def test_every_study_has_limits_of_its_own() -> None:
+    own = [tuple(presentation_of(study).limits) for study in studies.every()]
+    assert all(own) and len(set(own)) == len(own)
+    assert not [text for texts in own for text in texts if len(text) < 60 or not text.endswith(".")]
 
 
 def test_a_run_of_other_code_says_so(make_run: Callable[..., Path]) -> None:
@@ -310,6 +333,36 @@ def test_a_run_of_other_code_says_so(make_run: Callable[..., Path]) -> None:
     assert words in write_report([run]).read_text(encoding="utf-8")
     records.write_manifest(run, dataclasses.replace(manifest, resume_key={SOURCES: digest("loss-vs-lr")}))
     assert words not in write_report([run]).read_text(encoding="utf-8")
+
+
+def test_a_part_of_a_study_says_so(make_run: Callable[..., Path]) -> None:
+    run, words = make_run(), "This run is a part or variant of the study (--scale 0.5 --scale 2 --policy bf16-true)"
+    assert STUDY.grid is not None
+    whole = RunSpec.of(STUDY.name, STUDY.grid, seed=7, device="cpu", backend="simd").as_dict()
+    for spec, said in ((whole, False), ({**whole, "policies": ["bf16-true"], "scales": [0.5, 2.0]}, True)):
+        # Which engine makes the pairs decides nothing that the page shows.
+        spec = {**spec, "engine": "batched"}
+        records.write_manifest(run, dataclasses.replace(read_manifest(run), spec=spec))
+        assert (words in write_report([run]).read_text(encoding="utf-8")) is said
+    records.write_manifest(run, dataclasses.replace(read_manifest(run), spec=None, options={"quick": True}))
+    assert "part or variant of the study (--quick)" in write_report([run]).read_text(encoding="utf-8")
+
+
+def test_a_page_of_several_runs_says_how_each_stands(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    whole, failed, begun = make_run(name="a"), make_run(name="b", mapped_identical=False), make_run(name="begun")
+    (begun / "summary.csv").unlink()
+    for run in (failed, begun):
+        records.write_manifest(run, dataclasses.replace(read_manifest(run), finished=False))
+    _, text = _read(write_report([whole, failed, begun], tmp_path / "page.html"))
+    overview = text[text.index("Studies of this page") :]
+    asks = "Is a loss multiplied by s a learning rate multiplied by s?"
+    assert f"loss-vs-lr (a) {asks} 19 0 0 whole, of today’s code loss-vs-lr (b) {asks} 13 6 0 not finished" in overview
+    assert "loss-vs-lr (begun) not finished" in overview
+    assert "This run is not finished: continue it with --resume." in text
+    with pytest.raises(InputError, match="holds no finished run"):
+        write_report([begun])
+    with pytest.raises(InputError, match="holds no finished run"):
+        write_report([begun, begun], tmp_path / "none.html")
 
 
 def test_the_study_with_the_answer_comes_first_and_alone(

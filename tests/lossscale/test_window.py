@@ -271,19 +271,21 @@ def test_the_answer_names_pairs_interval_and_cause() -> None:
     ]
     frame = pd.DataFrame(both)
     said = answers.sentence(frame, "bfloat16")
-    assert "1,024 pairs a scale" in said and "2^-10 [2^-11, 2^-10] (eps / (s · RMS g) = 2^-13)" in said
-    assert (
-        "the loss from 2^-22 (2^-1; the same down to 2^-19)" in said
-        and "from s = 2^15 [2^14, 2^15] on (range of g)" in said
+    assert said == (
+        "In bfloat16? Adam (eps 1e-08, lr 0.01): weights end more than rounding apart at s ≤ 2^-10 [2^-11, 2^-10] "
+        "(eps / (s · RMS g) = 2^-13), ≥ 2^15 [2^14, 2^15] with bfloat16 passes. The loss is another at "
+        "s ≤ 2^-22 [2^-22, 2^-20] (2^-1) with bfloat16 passes. 1,024 pairs a scale; 95 % intervals in brackets where "
+        "wider than one power."
     )
     assert answers.sentence(frame, "float16") == ""
     (shown,) = answers.rows_of(frame, answers.FORMATS["bfloat16"])
     assert shown["window"] == "25" and shown["limits"] == "eps | range of g"
-    (row,) = answers.glance(frame)
-    assert row == {
-        "policy": "bf16-mixed",
-        "Adam": "≤ 2^-10 [2^-11, 2^-10], ≥ 2^15 [2^14, 2^15]; loss ≤ 2^-22 [2^-23, 2^-22]",
-    }
+    weights, loss = answers.glance(frame)
+    head = {"numbers": "bfloat16 passes", "policy": "bf16\u2011mixed"}
+    spaced = "≤\u00a02^-10\u00a0[2^-11, 2^-10] (2^-13), ≥\u00a02^15\u00a0[2^14, 2^15]"
+    assert weights == {**head, "notices": "weights", "Adam": spaced}
+    assert loss == {**head, "notices": "loss", "Adam": "≤\u00a02^-22\u00a0[2^-22, 2^-20] (2^-1)"}
+    assert "1,024 pairs for each of 80 powers of two" in answers.glance_caption(frame)
     assert shown["loss, s > 1"] == "none (equivalent up to 2^40)"
 
 

@@ -30,8 +30,12 @@ class Ratchet(Told):
 
     question = "Is a bfloat16 second moment safe?"
     limits = (
-        "The gradients are drawn, constant, random, heavy-tailed or falling, and follow from no loss: which of them is "
-        "nearest to those of a training run has to be looked at there.",
+        "The gradients are drawn, constant, random, heavy-tailed or falling, and follow from no loss: which of "
+        "them is nearest to those of a training run has to be looked at there.",
+        "One element is like another: 16,384 of them, Adam with β₁ = .9, 20,000 steps in bfloat16 and 5,000 in "
+        "float16. What the bias of a step makes of a trained network is not measured.",
+        "Rounding is to the nearest. Stochastic rounding, Kahan sums and states of 8 bits with a scale per block "
+        "are not looked at.",
     )
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:

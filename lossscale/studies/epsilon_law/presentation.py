@@ -27,6 +27,13 @@ class Law(Told):
     """The presentation of ``epsilon-law``."""
 
     question = "From which s, and which eps, does an optimizer notice the scale of its loss?"
+    limits = (
+        "Single steps, mostly the first and from p = 0, of Adam, AdamW, RMSprop and Adagrad at β₂ = .999 (α = "
+        ".99); of gradients drawn between 1e-6 and 1, evenly on a logarithmic axis. What it makes of whole runs "
+        "is the study window’s.",
+        "Flips are of parameters in (.5, 1) under one learning rate a row; shares elsewhere in the binade and for "
+        "other updates follow from the law and are not measured.",
+    )
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
         """The law, and its borders per arithmetic."""

@@ -23,6 +23,13 @@ class Exactness(Told):
     """The presentation of ``exactness``."""
 
     question = "Which hyperparameters undo a loss × 2^k, bit for bit?"
+    limits = (
+        "One network of 49 parameters at lr 0.01, 1,000 steps, float32 parameters and passes with three formats "
+        "of state, k of ±4, ±10, ±20 and ±40: options and scales that the map lists beyond these follow from the "
+        "theory, not from here.",
+        "Its passes multiply by the scale exactly. A backward pass that rounds otherwise with the scale "
+        "(quantised gradients, hooks with constants, sums whose order changes) is not in it.",
+    )
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
         """Yes by the map, where it ends, and what goes unmapped."""

@@ -27,6 +27,12 @@ class Cliff(Told):
     """The presentation of ``fp16-cliff``."""
 
     question = "Which gradients does a 16-bit state lose, and is eps = 1e-8 safe there?"
+    limits = (
+        "Single steps of Adam, and of RMSprop where it says so, on gradients that are drawn or swept: what a "
+        "format can hold, not how much of it a training needs. Spans are those of the 6-6-1 nets at step 100; "
+        "real networks’ are in the study real-gradients.",
+        "β₂ is .999; at .95 a first v is 0 seven times farther down. No loss scale follows the gradients here.",
+    )
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
         """The window, the NaN, the fused step."""

@@ -39,6 +39,15 @@ TITLES: Final = {
 class Answers(Neutral):
     """The presentation of ``loss-vs-lr``."""
 
+    question = "Is a loss multiplied by s a learning rate multiplied by s?"
+    limits = (
+        "Two networks: the article’s (49 parameters, 128 initialisations) and a classifier of digits (2,410 "
+        "parameters, 8 initialisations, so its medians have wide intervals), 200 steps at lr 0.01. The learning "
+        "rate is tuned to no optimizer and to no s.",
+        "How far apart two runs end grows with their length and their learning rate; the distances are no measure "
+        "of how much worse a network is.",
+    )
+
     def table(self, run: Path) -> list[dict[str, Any]]:
         """Words and numbers, one row per network, optimizer and, if there are several, policy."""
         return wide_rows(read_summary(run))

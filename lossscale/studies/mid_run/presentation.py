@@ -25,6 +25,12 @@ class MidRun(Told):
     """The presentation of ``mid-run``."""
 
     question = "May the loss scale change during training?"
+    limits = (
+        "The responses are of a steady gradient that changes once, under Adam with β₁ = .9, two β₂ and an eps "
+        "that is nothing; noise would blur them. RMSprop and Adagrad are not run.",
+        "The networks are the article’s, in float32 at lr 0.01: changed at step 101 by 1/8, 8 or 2¹², compared "
+        "after 100 steps more.",
+    )
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
         """Not for free, and how it can be had for nothing."""

@@ -19,6 +19,12 @@ class MultiTask(Told):
     """The presentation of ``multi-task``."""
 
     question = "Does Adam cancel the weights of a · L₁ + b · L₂?"
+    limits = (
+        "Two heads of 7 parameters on a trunk of 42, under the article’s two losses; Adam and Adam-atan2 at lr "
+        "0.01, 200 steps, float32, factors 1/16, 16 and 1,024.",
+        "Weights that differ are (1, 4) alone, and “no eps” is eps times 1/4 to 16. Which weights are good for a "
+        "task is not asked.",
+    )
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
         """Only what they have in common."""

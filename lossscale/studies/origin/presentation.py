@@ -25,6 +25,12 @@ _NOTES: Final = (
 class Experiments(Neutral):
     """The presentation of ``origin``."""
 
+    question = "Is the loss times s the same as the learning rate times s, as the article’s scripts have it?"
+    limits = (
+        "One pair an experiment, as published: seed 20, 20 steps, one network of 49 parameters, lr 0.01. One pair has "
+        "no interval, and a distance of it is an example; loss-vs-lr has the same question with many.",
+    )
+
     def table(self, run: Path) -> list[dict[str, Any]]:
         """One row per experiment: how far apart the two networks end, with each library, and ours against torch's."""
         rows = []

@@ -29,6 +29,13 @@ class RealGradients(Told):
     """The presentation of ``real-gradients``."""
 
     question = "Do the gradients of real networks fit the formats?"
+    limits = (
+        "Two small networks under AdamW at lr 1e-3: a character-level transformer (about 300,000 parameters, 500 "
+        "steps, 16 pairs a policy: nothing is said of its outcome) and a classifier of digits (1,024 pairs, 100 "
+        "steps). Larger models’ gradients span more, and shrink with width.",
+        "The spectra are of the unscaled float32 run at steps 1, 10, 100 and 500; between these nothing is kept. "
+        "Scales are 2⁻¹⁰, 3 and 2¹⁰.",
+    )
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
         """float16's windows, what eps decides, and what a scaled loss did to the pairs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -44,11 +44,22 @@ def power(value: float) -> str:
 
 
 def bracketed(row: pd.Series) -> str:
-    """The median border with its interval."""
+    """The border with its interval: of the median, or the powers that the tests of the loss leave open."""
     low, high = row.get("q50_lo", math.nan), row.get("q50_hi", math.nan)
+    if row["kind"] == OUTCOME:
+        low, high = _undecided(row)
     if pd.isna(low) or pd.isna(high) or (low == high == row["q50"]):
         return power(row["q50"])
     return f"{power(row['q50'])} [{power(low)}, {power(high)}]"
+
+
+def _undecided(row: pd.Series) -> tuple[float, float]:
+    """The powers from the one after the last with an equal loss to the first with another, the smaller first."""
+    first, last = row["q50"], row["last_equivalent"]
+    if pd.isna(last) or not math.isfinite(first):
+        return first, first
+    following = last + math.copysign(1.0, first)
+    return min(first, following), max(first, following)
 
 
 def rows_of(frame: pd.DataFrame, policies: Sequence[str]) -> list[dict[str, Any]]:
@@ -87,74 +98,124 @@ def rows_of(frame: pd.DataFrame, policies: Sequence[str]) -> list[dict[str, Any]
     return rows
 
 
+STALLED: Final = 0.5
+"""With a smaller share of moved elements, of those that had a gradient, a cell has no answer."""
+
+_WORDS: Final = {"mixed": "{} passes", "state": "{} moments", "true": "all {}"}
+_NOTICES: Final = {MOVED_ON: "weights", OUTCOME: "loss"}
+_GLUE: Final = "\u00a0"
+"""Holds together what a narrow column must not break."""
+
+_POWERS: Final = 80
+"""Powers of two at which every cell is run: 2^-40 to 2^40 without 1."""
+
+GLANCE: Final = (
+    "From which s on half of the initialisations end farther apart than rounding takes them (weights), and from which "
+    "on the mean loss is another; in brackets the 95 % interval, or what the tests of the loss leave open, where that "
+    "is wider than one power. In parentheses eps / (s · RMS g) at the border below 1: give it your eps and gradients. "
+    "{pairs} pairs for each of {powers} powers of two, torch’s default eps and arithmetic, lr {lr:g}."
+)
+
+
+def glance_caption(frame: pd.DataFrame) -> str:
+    """What the table of `glance` says, and on how many pairs it rests."""
+    first = frame.iloc[0]
+    return GLANCE.format(pairs=f"{int(frame['inits'].max()):,}", powers=_POWERS, lr=first["lr"])
+
+
 def glance(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row per policy, a column per optimizer: from which s on it is more than rounding, and another loss."""
+    """Two rows per policy, a column per optimizer: from which s on the weights notice, and the loss."""
     chosen = frame[(frame["recipe"] == frame["recipe"].iloc[0]) & (frame["lr"] == frame["lr"].iloc[0])]
     rows = []
     for policy in (policy for policies in FORMATS.values() for policy in policies):
         own = chosen[chosen["policy"] == policy]
-        if own.empty:
-            continue
-        row: dict[str, Any] = {"policy": policy}
-        for (optimizer, options), cell in own.groupby(["optimizer", "options"], sort=False):
-            row[optimizer_label(str(optimizer), str(options))] = _ends(cell)
-        rows.append(row)
+        cells = list(own.groupby(["optimizer", "options"], sort=False))
+        for kind, noticed in _NOTICES.items() if cells else ():
+            row: dict[str, Any] = {
+                "numbers": _words(policy),
+                "policy": policy.replace("-", "\u2011"),
+                "notices": noticed,
+            }
+            for (optimizer, options), cell in cells:
+                row[optimizer_label(str(optimizer), str(options))] = _ends(cell, kind, int(frame["inits"].max()))
+            rows.append(row)
     return rows
 
 
-def _ends(own: pd.DataFrame) -> str:
+def _words(policy: str) -> str:
+    """What a policy has in 16 bits, as ``bfloat16 moments``."""
+    form = next(name for name, policies in FORMATS.items() if policy in policies)
+    return _WORDS[policy.partition("-")[2] or "true"].format(form)
+
+
+def _ends(own: pd.DataFrame, kind: str, full: int) -> str:
+    inits = int(own.iloc[0]["inits"])
+    if _without_answer(own):
+        return _without_answer(own)
+    few = f", of {inits} finite runs" if inits < full else ""
+    if kind == OUTCOME and inits < full:
+        return f"only {inits} finite runs"
+    return _span(own, kind).replace(" [", f"{_GLUE}[").replace("≤ ", f"≤{_GLUE}").replace("≥ ", f"≥{_GLUE}") + few
+
+
+def _without_answer(own: pd.DataFrame) -> str:
     if not own.iloc[0]["inits"]:
         return "no finite run"
     if own.iloc[0]["moved"] < STALLED:
         return f"stalled: {own.iloc[0]['moved']:.1%} of the elements move"
-    said = []
-    for kind in (MOVED_ON, OUTCOME):
-        below, above = (side_row(own, kind, side) for side in (BELOW, ABOVE))
-        ends = [f"{sign} {bracketed(row)}" for sign, row in (("≤", below), ("≥", above)) if math.isfinite(row["q50"])]
-        said.append(", ".join(ends) or "none")
-    return f"{said[0]}; loss {said[1]}"
+    return ""
 
 
-STALLED: Final = 0.5
-"""With a smaller share of moved elements, of those that had a gradient, a cell has no answer."""
-
-GLANCE: Final = (
-    "From which s on the median of {pairs} pairs a scale is more than rounding apart, with its 95 % interval where "
-    "that is wider than one power; then from which s on the mean loss is another. torch’s default eps and arithmetic."
-)
+def _span(own: pd.DataFrame, kind: str) -> str:
+    """The scales at which something happens, as ``≤ 2^-12 [2^-13, 2^-12] (2^-11), ≥ 2^15``."""
+    below, above = side_row(own, kind, BELOW), side_row(own, kind, ABOVE)
+    over = f" (2^{round(below['eps_over_r'])})" if math.isfinite(below["eps_over_r"]) else ""
+    if (below["q50"], above["q50"]) == (-1.0, 1.0):
+        return f"any s{over}"
+    ends = [f"≤ {bracketed(below)}{over}"] if math.isfinite(below["q50"]) else []
+    ends += [f"≥ {bracketed(above)}"] if math.isfinite(above["q50"]) else []
+    return ", ".join(ends) or "none"
 
 
 def sentence(frame: pd.DataFrame, name: str) -> str:
-    """From which s on the study's first optimizer notices in a number format; empty where nothing of it was run."""
+    """From which s on the study's first optimizer notices in a number format; empty where nothing of it was run.
+
+    Three sentences: the weights, the loss, and what these rest on.
+    """
     chosen = frame[frame["policy"].isin(FORMATS[name])]
     for column in ("optimizer", "options", "recipe", "lr"):
         chosen = chosen[chosen[column] == frame[column].iloc[0]]
-    said = [_of_policy(own, str(policy)) for policy, own in chosen.groupby("policy", sort=False)]
-    if not said:
+    cells = {
+        policy: chosen[chosen["policy"] == policy] for policy in FORMATS[name] if (chosen["policy"] == policy).any()
+    }
+    if not cells:
         return ""
     first = chosen.iloc[0]
-    intro = f"In {name}? {optimizer_label(str(first['optimizer']))} with eps {first['eps']:g} at lr {first['lr']:g}"
-    wider = "In brackets the 95 % interval where it is wider than one power."
-    return f"{intro}: {'; '.join(said)}. {wider}"
+    asked = f"In {name}? {optimizer_label(str(first['optimizer']), str(first['options']))}"
+    asked += f" (eps {first['eps']:g}, lr {first['lr']:g})"
+    without = [f"{_words(policy)} has {_without_answer(own)}" for policy, own in cells.items() if _without_answer(own)]
+    answered = {policy: own for policy, own in cells.items() if not _without_answer(own)}
+    if not answered:
+        return f"{asked} has no answer: {'; '.join(without)}."
+    weights, loss = (_by_policy(answered, kind) for kind in (MOVED_ON, OUTCOME))
+    pairs = " or ".join(sorted({f"{int(own.iloc[0]['inits']):,}" for own in answered.values()}))
+    rests = f"{pairs} pairs a scale; 95 % intervals in brackets where wider than one power"
+    return (
+        f"{asked}: weights end more than rounding apart at {weights.replace(' (', ' (eps / (s · RMS g) = ', 1)}. "
+        f"The loss is another at {loss}. {'; '.join([rests, *without])}."
+    )
 
 
-def _of_policy(own: pd.DataFrame, policy: str) -> str:
-    if not own.iloc[0]["inits"]:
-        return f"{policy} has no finite run, for there eps is 0"
-    if own.iloc[0]["moved"] < STALLED:
-        return f"{policy} is stalled: {own.iloc[0]['moved']:.1%} of the elements move, so its bits say nothing"
-    below, above = side_row(own, MOVED_ON, BELOW), side_row(own, MOVED_ON, ABOVE)
-    bits, loss = side_row(own, RUN, BELOW), side_row(own, OUTCOME, BELOW)
-    text = f"in {policy} ({int(below['inits']):,} pairs a scale) bits differ from s = {bracketed(bits)} down, "
-    text += f"more than rounding from {bracketed(below)}"
-    if math.isfinite(below["eps_over_r"]):
-        text += f" (eps / (s · RMS g) = 2^{round(below['eps_over_r'])})"
-    text += f" and the loss from {power(loss['q50'])}"
-    if math.isfinite(loss["eps_over_r"]):
-        text += f" (2^{round(loss['eps_over_r'])}; the same down to {_last(loss)})"
-    if math.isfinite(above["q50"]):
-        text += f"; upwards more than rounding from s = {bracketed(above)} on ({_cause(above)})"
-    return text
+def _by_policy(cells: Mapping[str, pd.DataFrame], kind: str) -> str:
+    """Every policy's scales, one after the other; those that agree together."""
+    together: dict[str, list[str]] = {}
+    for policy, own in cells.items():
+        span = _span(own, kind)
+        where = span if span.startswith("any") else "no s" if span == "none" else f"s {span}"
+        together.setdefault(where, []).append(_words(policy))
+    if len(together) == 1 and (len(cells) > 1 or FORMATS["float32"][0] in cells):
+        return next(iter(together))
+    return "; ".join(f"{where} with {' and '.join(names)}" for where, names in together.items())
 
 
 def _floor(row: pd.Series) -> str:
