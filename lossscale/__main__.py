@@ -16,9 +16,10 @@ COMMANDS = (
     ),
     Command(name="run", target="lossscale.commands:run", help="Run a study, or every study, and print its table."),
     Command(name="show", target="lossscale.commands:show", help="One pair's trajectory."),
-    Command(name="report", target="lossscale.commands:report", help="The HTML page of runs."),
-    Command(name="verdicts", target="lossscale.commands:verdicts", help="What became of every prediction of runs."),
-    Command(name="picture", target="lossscale.commands:picture", help="The picture of a run, such as the README's."),
+    Command(name="report", target="lossscale.showing:report", help="The HTML page of runs."),
+    Command(name="verdicts", target="lossscale.showing:verdicts", help="What became of every prediction of runs."),
+    Command(name="picture", target="lossscale.showing:picture", help="The picture of a run, such as the README's."),
+    Command(name="keep", target="lossscale.showing:keep", help="The tables and pictures that documents keep of a run."),
     Command(
         name="rescale",
         target="lossscale.rescale.command:command",

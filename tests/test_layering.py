@@ -43,6 +43,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "clipping": {"support"},
         "conventions": {"support"},
         "commands": {"design", "runs", "report", "studies", "support"},
+        "showing": {"report", "studies", "support"},
         "__main__": {"support"},
     },
     "bench": {

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import prediction_table, window_table
+from . import cause_table, prediction_table, window_table
 from .kept import RESULTS, read_json
 
 ROOT = RESULTS.parents[1]
 WINDOW = ROOT / "docs" / "window.csv"
+CAUSES = ROOT / "docs" / "causes.csv"
 PREDICTIONS = ROOT / "docs" / "predictions.csv"
 H100 = RESULTS / "nvidia-h100-80gb-hbm3"
 _MARKED = re.compile(r"(<!-- table: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -132,6 +133,11 @@ def _window_all() -> str:
     return _markdown(["optimizer", "recipe", *window_table.HEAD], window_table.rows(WINDOW))
 
 
+def _causes() -> str:
+    """What makes pairs deviate at the borders of every window."""
+    return _markdown(cause_table.HEAD, cause_table.rows(CAUSES, WINDOW))
+
+
 def _predictions() -> str:
     """Every prediction of every study."""
     head = ["id", "prediction", "study", "predicted", "measured", "verdict"]
@@ -144,6 +150,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "h100-populations": _populations,
     "answers": _answers,
     "window-all": _window_all,
+    "causes": _causes,
     "predictions": _predictions,
 }
 """By the name in the mark."""

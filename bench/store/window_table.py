@@ -53,7 +53,7 @@ def rows(path: Path) -> Iterator[list[str]]:
     Args:
         path: the CSV.
     """
-    for (name, recipe, policy, lr), cell in sorted(_cells(path).items(), key=lambda item: _order(item[0])):
+    for (name, recipe, policy, lr), cell in sorted(_cells(path).items(), key=lambda item: order(item[0])):
         yield [name, recipe, policy if lr == "0.01" else f"{policy}, lr {lr}", *_line(cell)]
 
 
@@ -103,7 +103,7 @@ def _cells(path: Path) -> dict[Key, dict[Place, Row]]:
     return found
 
 
-def _order(key: Key) -> tuple[int, int]:
+def order(key: Key) -> tuple[int, int]:
     """Optimizers in the order of the file's, the number formats one after the other, the odd learning rate last."""
     name, _, policy, lr = key
     return (_OPTIMIZERS.index(name), _FORMATS.index(policy.partition("-")[0]) + (lr != "0.01"))
@@ -122,7 +122,7 @@ def _line(cell: Mapping[Place, Row]) -> list[str]:
     return [
         formats,
         f"{float(below['floor']):.2g}" + ("" if own else f" (fp32’s; its own {float(below['mapped_floor']):.2g})"),
-        f"{_power(bits[0]['q50'])} · {_power(bits[1]['q50'])}",
+        f"{power(bits[0]['q50'])} · {power(bits[1]['q50'])}",
         _bracketed(below),
         _over(below),
         _bracketed(loss),
@@ -133,7 +133,8 @@ def _line(cell: Mapping[Place, Row]) -> list[str]:
     ]
 
 
-def _power(text: str) -> str:
+def power(text: str) -> str:
+    """``2^-7``, or ``none`` of what never happens."""
     value = float(text)
     return f"2^{value:.0f}" if math.isfinite(value) else "none"
 
@@ -146,8 +147,8 @@ def _bracketed(row: Row) -> str:
         if math.isfinite(first) and abs(first - last) > 1:
             low, high = map(str, sorted((first, last + math.copysign(1.0, first))))
     if not low or low == high == row["q50"]:
-        return _power(row["q50"])
-    return f"{_power(row['q50'])} [{_power(low)}, {_power(high)}]"
+        return power(row["q50"])
+    return f"{power(row['q50'])} [{power(low)}, {power(high)}]"
 
 
 def _over(row: Row) -> str:

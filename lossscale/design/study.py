@@ -111,6 +111,13 @@ class Presentation(Protocol):
             InputError: if the study has none, or the run lacks what it shows.
         """
 
+    def keep(self, run: Path, folder: Path) -> Iterable[Path]:
+        """Writes the small tables and pictures that documents keep of a run, and names them.
+
+        Raises:
+            InputError: if the study has none.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:

@@ -80,6 +80,12 @@ class Neutral:
         del out
         raise InputError("RUN", run, f"the study {self.study.name} has no picture; give a run of a study that has one")
 
+    def keep(self, run: Path, folder: Path) -> Iterable[Path]:
+        """Nothing but what `verdicts` has of it."""
+        del folder
+        remedy = f"the study {self.study.name} has nothing to keep but its verdicts; use python -m lossscale verdicts"
+        raise InputError("RUN", run, remedy)
+
 
 def verdict_sentence(summary: pd.DataFrame) -> str:
     """How many judged lines of a summary hold, fail or stay unresolved."""

@@ -1,12 +1,13 @@
 """The measured tables of README and docs are those of the kept results, and a hand cannot change them unseen."""
 
+import csv
 import re
 from pathlib import Path
 
 import pytest
 
 from bench.__main__ import main
-from bench.store import tables, window_table
+from bench.store import cause_table, tables, window_table
 from bench.tracebacks import kept_traceback
 
 
@@ -59,6 +60,42 @@ def test_what_is_stalled_or_left_open_says_so() -> None:
     # Equal down to 2^-21 and different from 2^-23 on: 2^-22 is not decided.
     assert "2^-23 [2^-23, 2^-22]" in lines["rmsprop", "foreach", "fp32"]
     assert "2^-22" in lines["adam", "foreach", "fp32"]
+
+
+def test_kept_shares_of_causes_add_up_and_every_border_has_them() -> None:
+    with tables.CAUSES.open(encoding="utf-8", newline="") as file:
+        kept = list(csv.DictReader(file))
+    arms = ("f_none", "f_E", "f_V", "f_G", "f_EV", "f_EG", "f_VG", "f_EVG")
+    deviating = [row for row in kept if int(row["deviating"])]
+    assert len(deviating) > 1000 and {row["at"] for row in deviating} == {"step", "run"}
+    for row in deviating:
+        split = [float(row[name]) for name in ("share_E", "share_V", "share_G", "unexplained")]
+        f = {name: float(row[name]) for name in arms}
+        assert sum(split) == pytest.approx(1.0, abs=1e-4) and f["f_none"] > 0
+        # The share of one cause is its Shapley value over all eight arms.
+        alone, pairs = f["f_none"] - f["f_E"], (f["f_V"] - f["f_EV"], f["f_G"] - f["f_EG"])
+        value = alone / 3 + sum(pairs) / 6 + (f["f_VG"] - f["f_EVG"]) / 3
+        assert split[0] == pytest.approx(value / f["f_none"], abs=1e-4)
+        assert split[3] == pytest.approx(f["f_EVG"] / f["f_none"], abs=1e-4)
+    shown = list(cause_table.rows(tables.CAUSES, tables.WINDOW))
+    with tables.WINDOW.open(encoding="utf-8", newline="") as file:
+        borders = [
+            row for row in csv.DictReader(file) if row["kind"] == "floor" and row["q50"] not in ("", "inf", "-inf")
+        ]
+    assert len(shown) == len(borders) > 50
+
+
+def test_what_documents_keep_of_the_window_is_small_and_linked() -> None:
+    text = (tables.WINDOW.parent / "window.md").read_text(encoding="utf-8")
+    kept = [tables.WINDOW, tables.CAUSES, *tables.WINDOW.parent.glob("window*.png")]
+    assert len(kept) == 7 and sum(path.stat().st_size for path in kept) < 1_500_000
+    assert [path.name for path in kept if f"({path.name})" not in text] == []
+    # The sentence on repairing one cause at a time.
+    with tables.CAUSES.open(encoding="utf-8", newline="") as file:
+        cell = {"optimizer": "adam", "options": "", "policy": "fp16-state", "at": "run", "power": "-16"}
+        (row,) = [row for row in csv.DictReader(file) if cell.items() <= row.items()]
+    farther = float(row["f_E"]) - float(row["f_none"])
+    assert f"takes the pair {farther:.0f} binades *farther* away" in " ".join(text.split())
 
 
 KEPT = sorted(path for path in tables.RESULTS.rglob("*") if path.suffix in (".json", ".md"))

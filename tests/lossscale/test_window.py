@@ -11,9 +11,10 @@ import pytest
 import kernels
 from lossscale.design.policies import POLICIES
 from lossscale.design.study import StudyContext
+from lossscale.report.neutral import presentation_of
 from lossscale.runs import parts
 from lossscale.studies import get
-from lossscale.studies.window import answers, script, steps
+from lossscale.studies.window import answers, kept, script, steps
 from lossscale.studies.window.cells import AMSGRAD, PLAIN_TRUE, Cell, cells, repaired
 from lossscale.studies.window.compare import bases, differing, watch
 from lossscale.studies.window.diagram import Diagram, Plane
@@ -213,6 +214,33 @@ def test_the_drawing_has_colours_and_predicted_borders(small: Path) -> None:
     assert drawn.level.shape == (64, len(PLANE.powers)) and drawn.level.max() < 24
     assert [border.dash for border in drawn.borders][:2] == ["solid", "dash"]
     assert shade(drawn.present[0], 1.0) != shade(drawn.present[0], 0.5)
+
+
+def test_what_is_kept_of_a_run(small: Path, tmp_path: Path) -> None:
+    """Thresholds whole, causes of the borders and of every fourth power, a sheet per optimizer."""
+    pytest.importorskip("matplotlib")
+    cell = {"optimizer": "adam", "options": None, "recipe": "foreach", "policy": "bf16-true", "lr": 0.01}
+    borders = [{**cell, "kind": "floor", "side": "s < 1", "inits": 64, "q50": -3.0}]
+    borders += [{**cell, "kind": "run", "side": "s < 1", "inits": 64, "q50": -2.0}, {**borders[0], "policy": "fp32"}]
+    causes = pd.DataFrame([{**cell, "at": "run", "power": power, "share_E": 1 / 3} for power in range(-5, 6)])
+    run, out = tmp_path / "run", tmp_path / "kept"
+    run.mkdir()
+    out.mkdir()
+    pd.DataFrame(borders).to_csv(run / "thresholds.csv", index=False)
+    causes.to_csv(run / "causes.csv", index=False)
+    drawn = drawing(PLAIN_TRUE, parts.read_part(small, _diagram().name))
+    other = dataclasses.replace(drawn, cell=dataclasses.replace(PLAIN_TRUE, options=AMSGRAD))
+    written = list(kept.keep(run, out, [drawn, other], 6))
+    assert [path.name for path in written] == ["window.csv", "causes.csv", "window.png", "window-adam-amsgrad.png"]
+    assert (out / "window.csv").read_bytes() == (run / "thresholds.csv").read_bytes()
+    found = pd.read_csv(out / "causes.csv")
+    assert found["power"].tolist() == [-4, -3, 0, 4] and found["share_E"].iloc[0] == 0.333333
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written[2:])
+
+
+def test_a_study_with_nothing_to_keep_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the study clip has nothing to keep but its verdicts"):
+        presentation_of(get("clip")).keep(tmp_path, tmp_path)
 
 
 def test_the_page_draws_every_pixel(small: Path) -> None:

@@ -196,6 +196,12 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
     write_text(path, frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
 
 
+def read_frame(path: Path) -> pd.DataFrame:
+    """A table that `write_frame` wrote; options are text, empty for none."""
+    frame = pd.read_csv(path, dtype={"options": str})
+    return frame.fillna({"options": ""}) if "options" in frame else frame.assign(options="")
+
+
 def side_row(frame: pd.DataFrame, kind: str, side: str) -> pd.Series:
     """The one row of a cell's frame."""
     row: pd.Series = frame[(frame["kind"] == kind) & (frame["side"] == side)].iloc[0]

@@ -32,13 +32,14 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 
-def draw(drawings: Sequence[Drawing], steps: int, out: Path) -> None:
+def draw(drawings: Sequence[Drawing], steps: int, out: Path, *, dots: int = 130) -> None:
     """Draw the diagrams side by side.
 
     Args:
         drawings: of one optimizer.
         steps: how many its runs have.
         out: the file; its ending names the format, such as ``.png``.
+        dots: per inch, of a format that has them.
 
     Raises:
         LibraryMissing: when matplotlib is not installed.
@@ -63,8 +64,8 @@ def draw(drawings: Sequence[Drawing], steps: int, out: Path) -> None:
             axes.set_visible(False)
         first = drawings[0].cell
         figure.suptitle(
-            f"{optimizer_label(first.optimizer)}: what loss × s does when eps is left alone, after {steps} steps of "
-            "the 6-6-1 network",
+            f"{optimizer_label(first.optimizer, first.text)}: what loss × s does when eps is left alone, after {steps} "
+            "steps of the 6-6-1 network",
             x=0.012,
             ha="left",
             weight="bold",
@@ -87,7 +88,7 @@ def draw(drawings: Sequence[Drawing], steps: int, out: Path) -> None:
         if ending not in figure.canvas.get_supported_filetypes():
             raise ValueError(f"a file that ends in {out.suffix!r} is no picture: end its name in .svg or .png")
         with whole_file(out) as temporary:
-            figure.savefig(temporary, format=ending, dpi=130, metadata={"Date": None} if ending == "svg" else None)
+            figure.savefig(temporary, format=ending, dpi=dots, metadata={"Date": None} if ending == "svg" else None)
 
 
 def _panel(axes: Axes, drawn: Drawing) -> None:

@@ -17,6 +17,7 @@ from ...runs.summary import read_summary
 from ...support.errors import input_errors
 from ...support.html import figure, paragraph, table
 from . import answers
+from .frames import read_frame
 from .look import Drawing, drawing
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ class Window(Told):
 
     def sentences(self, run: Path) -> Sequence[str]:
         """The answer per number format, and how the predictions fared; the question is the page's title."""
-        frame = _frame(run, "thresholds.csv")
+        frame = read_frame(run / "thresholds.csv")
         said = [answers.sentence(frame, name) for name in answers.FORMATS]
         return [*(text for text in said if text), *super().sentences(run)[1:]]
 
     def headline(self, run: Path) -> str:
         """Every optimizer's answer, number format by number format."""
-        frame = _frame(run, "thresholds.csv")
+        frame = read_frame(run / "thresholds.csv")
         return table(_raised(answers.glance(frame)), caption=raised_powers(answers.glance_caption(frame)))
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
@@ -66,7 +67,7 @@ class Window(Told):
 
     def sections(self, run: Path) -> Iterator[tuple[str, str, str]]:
         """A table per number format, the diagrams, the causes."""
-        frame = _frame(run, "thresholds.csv")
+        frame = read_frame(run / "thresholds.csv")
         tables = [
             (name, table(_raised(answers.rows_of(frame, policies))))
             for name, policies in answers.FORMATS.items()
@@ -75,7 +76,7 @@ class Window(Told):
         legend = "".join(paragraph(raised_powers(text)) for text in answers.LEGEND)
         yield "Per number format: s*", "formats", titled(tables) + legend
         yield "The phase diagram", "diagram", paragraph(CAPTION) + titled(self._diagrams(run))
-        rows = _raised(_cause_rows(frame, _frame(run, "causes.csv")))
+        rows = _raised(_cause_rows(frame, read_frame(run / "causes.csv")))
         if rows:
             yield "Causes", "causes", table(rows, caption=CAUSES_CAPTION)
 
@@ -92,6 +93,12 @@ class Window(Told):
         first = [drawn for drawn in drawings if drawn.cell.typed == drawings[0].cell.typed]
         with input_errors("RUN", run):
             draw(first, int(read_summary(run)["step"].max()), out)
+
+    def keep(self, run: Path, folder: Path) -> Iterator[Path]:
+        """Thresholds, causes, and a sheet of diagrams per optimizer."""
+        from .kept import keep
+
+        yield from keep(run, folder, _drawings(run), int(read_summary(run)["step"].max()))
 
     def _diagrams(self, run: Path) -> Iterator[tuple[str, str]]:
         from .figures import phase_figure
@@ -162,11 +169,6 @@ def _cause_rows(thresholds: pd.DataFrame, causes: pd.DataFrame) -> list[dict[str
                 }
             )
     return rows
-
-
-def _frame(run: Path, name: str) -> pd.DataFrame:
-    frame = pd.read_csv(run / name)
-    return frame.fillna({"options": ""}) if "options" in frame else frame.assign(options="")
 
 
 def _raised(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
