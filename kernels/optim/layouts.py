@@ -23,6 +23,7 @@ class Layouts:
         written: whether they are written in place: inference tensors are others then, and so is the mode.
 
     Attributes:
+        depends_on_mode: whether inference mode decides what may be written.
         guard: called with equally many tensors, says at once whether they are laid out so and nothing else is other
             about them; what it refuses has to be looked at again. None where there is no such thing.
     """
@@ -35,6 +36,7 @@ class Layouts:
         self._types = list(map(type, tensors))
         self._inference = list(map(Tensor.is_inference, tensors)) if written else None
         self._within = torch.is_inference_mode_enabled() if any(self._inference or ()) else None
+        self.depends_on_mode = self._within is not None
         self.guard = _guard(tensors, self._shapes, self._strides)
 
     def same_mode(self) -> bool:

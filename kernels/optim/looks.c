@@ -1,22 +1,29 @@
 /* How an optimizer looks at many tensors between two steps, without a Python object for each of them.
  *
- * Compiled by kernels/optim/native.py, which says what the functions of torch are and where a tensor's handle is; the
- * same answers in Python are in kernels/optim/looks.py and known.py. The caller holds the interpreter's lock
- * throughout, and no Python code can run while a dict is walked.
+ * Compiled by kernels/optim/native.py, which says what the functions of torch are and where a tensor object and its
+ * implementation have what is read from them; the same answers in Python are in kernels/optim/looks.py and known.py.
+ * The caller holds the interpreter's lock throughout, and no Python code can run while a list or a dict is walked.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <string.h>
 
 /* torch's stable C functions: a handle points to a pointer to the tensor's implementation; 0 is success. */
 typedef int32_t (*address_of)(void *handle, void **address);
 typedef int32_t (*number_of)(void *handle, int64_t *number);
+typedef int32_t (*numbers_of)(void *handle, int64_t **numbers);
+typedef int32_t (*code_of)(void *handle, int32_t *code);
 
 static struct {
     PyTypeObject *tensor;
-    Py_ssize_t handle; /* Bytes from a tensor object to its handle. */
+    Py_ssize_t handle;  /* Bytes from a tensor object to its handle. */
+    Py_ssize_t keys;    /* Bytes from an implementation to its dispatch keys. */
+    Py_ssize_t storage; /* Bytes from an implementation to its pointer to its storage. */
     address_of data_ptr;
-    number_of storage_size, storage_offset;
+    number_of storage_size, storage_offset, dimensions;
+    numbers_of sizes, strides;
+    code_of dtype, device_type, device_index;
 } torch;
 
 enum { OTHER_LAYOUT = -1, NO_MEMORY = -2 };
@@ -26,7 +33,16 @@ typedef struct {
     int64_t address;
     int64_t itemsize; /* Bytes; 0 for a tensor without elements, which needs no memory. */
     int64_t span;     /* Bytes from the first element to the end of the last. */
+    int64_t layout;   /* Where its layout begins among the layouts. */
 } row;
+
+/* What tensors share that are laid out alike; sizes and strides follow. Dispatch keys say what else is to be known of a
+   tensor: sparse, negated, functional, made in inference mode, of a class that has operators of its own. */
+typedef struct {
+    int64_t type; /* Address of its class. */
+    int64_t keys;
+    int32_t dtype, device_type, device_index, dimensions;
+} layout;
 
 static int is_bound(void) {
     if (!torch.tensor) PyErr_SetString(PyExc_RuntimeError, "looks: bind() first");
@@ -35,88 +51,153 @@ static int is_bound(void) {
 
 static PyObject *bind(PyObject *module, PyObject *args) {
     PyObject *type;
-    unsigned long long data_ptr, storage_size, storage_offset;
-    Py_ssize_t handle;
-    if (!PyArg_ParseTuple(args, "O!nKKK", &PyType_Type, &type, &handle, &data_ptr, &storage_size, &storage_offset))
+    unsigned long long at[9];
+    Py_ssize_t handle, keys, storage;
+    if (!PyArg_ParseTuple(args, "O!nnnKKKKKKKKK", &PyType_Type, &type, &handle, &keys, &storage, at, at + 1, at + 2,
+                          at + 3, at + 4, at + 5, at + 6, at + 7, at + 8))
         return NULL;
     Py_INCREF(type);
     Py_XDECREF((PyObject *)torch.tensor);
     torch.tensor = (PyTypeObject *)type;
     torch.handle = handle;
-    torch.data_ptr = (address_of)(uintptr_t)data_ptr;
-    torch.storage_size = (number_of)(uintptr_t)storage_size;
-    torch.storage_offset = (number_of)(uintptr_t)storage_offset;
+    torch.keys = keys;
+    torch.storage = storage;
+    torch.data_ptr = (address_of)(uintptr_t)at[0];
+    torch.storage_size = (number_of)(uintptr_t)at[1];
+    torch.storage_offset = (number_of)(uintptr_t)at[2];
+    torch.dimensions = (number_of)(uintptr_t)at[3];
+    torch.sizes = (numbers_of)(uintptr_t)at[4];
+    torch.strides = (numbers_of)(uintptr_t)at[5];
+    torch.dtype = (code_of)(uintptr_t)at[6];
+    torch.device_type = (code_of)(uintptr_t)at[7];
+    torch.device_index = (code_of)(uintptr_t)at[8];
     Py_RETURN_NONE;
 }
 
-static int all_tensors(PyObject *tensors) {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tensors); i++)
-        if (!PyObject_TypeCheck(PyTuple_GET_ITEM(tensors, i), torch.tensor)) {
-            PyErr_Format(PyExc_TypeError, "looks: a %s among the tensors", Py_TYPE(PyTuple_GET_ITEM(tensors, i))->tp_name);
-            return 0;
-        }
+/* Whether an object is a tensor; a class that was one is not asked again. */
+static int has_handle(PyObject *object, PyTypeObject **known) {
+    if (Py_TYPE(object) == *known) return 1;
+    if (!PyObject_TypeCheck(object, torch.tensor)) return 0;
+    *known = Py_TYPE(object);
     return 1;
+}
+
+static int is_tensor(PyObject *object) {
+    PyTypeObject *unknown = NULL;
+    if (has_handle(object, &unknown)) return 1;
+    PyErr_Format(PyExc_TypeError, "looks: a %s among the tensors", Py_TYPE(object)->tp_name);
+    return 0;
 }
 
 static void *handle_of(PyObject *tensor) { return (char *)tensor + torch.handle; }
 
-/* Ask for the memory of objects and implementations at once: the looks below would wait for one after another. */
-static void fetch(PyObject *tensors) {
-    Py_ssize_t count = PyTuple_GET_SIZE(tensors);
-    for (Py_ssize_t i = 0; i < count; i++) __builtin_prefetch(PyTuple_GET_ITEM(tensors, i));
-    for (Py_ssize_t i = 0; i < count; i++) {
-        char *implementation = *(char **)handle_of(PyTuple_GET_ITEM(tensors, i));
+static char *implementation_of(PyObject *tensor) { return *(char **)handle_of(tensor); }
+
+static int64_t keys_of(PyObject *tensor) { return *(int64_t *)(implementation_of(tensor) + torch.keys); }
+
+/* Read a tensor's layout; sizes and strides stay where they are. */
+static int read_layout(PyObject *tensor, layout *is, int64_t **sizes, int64_t **strides) {
+    void *handle = handle_of(tensor);
+    int64_t dimensions;
+    if (torch.dimensions(handle, &dimensions) || torch.sizes(handle, sizes) || torch.strides(handle, strides) ||
+        torch.dtype(handle, &is->dtype) || torch.device_type(handle, &is->device_type) ||
+        torch.device_index(handle, &is->device_index))
+        return -1;
+    is->type = (int64_t)(intptr_t)Py_TYPE(tensor);
+    is->keys = keys_of(tensor);
+    is->dimensions = (int32_t)dimensions;
+    return 0;
+}
+
+/* describe(tensor): its layout as bytes; equal layouts have equal bytes. */
+static PyObject *describe(PyObject *module, PyObject *tensor) {
+    layout is;
+    int64_t *sizes, *strides;
+    if (!is_bound() || !is_tensor(tensor)) return NULL;
+    if (read_layout(tensor, &is, &sizes, &strides)) {
+        PyErr_SetString(PyExc_ValueError, "looks: a tensor without strides");
+        return NULL;
+    }
+    Py_ssize_t half = is.dimensions * (Py_ssize_t)sizeof(int64_t);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)sizeof(layout) + 2 * half);
+    if (!bytes) return NULL;
+    char *at = PyBytes_AS_STRING(bytes);
+    memcpy(at, &is, sizeof(layout));
+    memcpy(at + sizeof(layout), sizes, half);
+    memcpy(at + sizeof(layout) + half, strides, half);
+    return bytes;
+}
+
+/* Whether a tensor is laid out so. Class and keys come first: others may be asked for nothing else. */
+static int is_laid_out(PyObject *tensor, const layout *was) {
+    layout is;
+    int64_t *sizes, *strides;
+    if ((int64_t)(intptr_t)Py_TYPE(tensor) != was->type || keys_of(tensor) != was->keys) return 0;
+    if (read_layout(tensor, &is, &sizes, &strides) || memcmp(&is, was, sizeof(layout))) return 0;
+    const int64_t *numbers = (const int64_t *)(was + 1);
+    for (int32_t d = 0; d < is.dimensions; d++)
+        if (sizes[d] != numbers[d] || strides[d] != numbers[is.dimensions + d]) return 0;
+    return 1;
+}
+
+/* 1 if a tensor has moved, whose address is taken over, 0 if not, or NO_MEMORY. */
+static int has_moved(PyObject *tensor, row *known) {
+    void *handle = handle_of(tensor), *address;
+    int64_t size, offset;
+    /* Torch refuses the address of memory that was taken away; Python asks again, and raises its error. */
+    if (torch.data_ptr(handle, &address) || torch.storage_size(handle, &size) || torch.storage_offset(handle, &offset))
+        return NO_MEMORY;
+    if (known->span && (!address || size < offset * known->itemsize + known->span)) return NO_MEMORY;
+    if (known->address == (int64_t)(intptr_t)address) return 0;
+    known->address = (int64_t)(intptr_t)address;
+    return 1;
+}
+
+/* Ask for the memory of tensors to come: object, implementation, storage, each found through the one before. */
+enum { OBJECT = 24, IMPLEMENTATION = 16, STORAGE = 8 };
+
+static void fetch(PyObject **tensors, Py_ssize_t count, Py_ssize_t at, PyTypeObject **known) {
+    if (at + OBJECT < count) __builtin_prefetch(tensors[at + OBJECT]);
+    if (at + IMPLEMENTATION < count && has_handle(tensors[at + IMPLEMENTATION], known)) {
+        char *implementation = implementation_of(tensors[at + IMPLEMENTATION]);
         for (int line = 0; line < 4; line++) __builtin_prefetch(implementation + 64 * line);
     }
+    if (at + STORAGE < count && has_handle(tensors[at + STORAGE], known))
+        __builtin_prefetch(*(char **)(implementation_of(tensors[at + STORAGE]) + torch.storage));
 }
 
-/* How many of the tensors have moved, whose addresses are taken over; or what else is other than it was. */
-static long compare(PyObject *tensors, row *known) {
-    long moved = 0;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tensors); i++) {
-        void *handle = handle_of(PyTuple_GET_ITEM(tensors, i)), *address;
-        int64_t size, offset;
-        /* Torch refuses the address of memory that was taken away; Python asks again, and raises its error. */
-        if (torch.data_ptr(handle, &address) || torch.storage_size(handle, &size) ||
-            torch.storage_offset(handle, &offset))
-            return NO_MEMORY;
-        if (known[i].span && (!address || size < offset * known[i].itemsize + known[i].span)) return NO_MEMORY;
-        if (known[i].address != (int64_t)(intptr_t)address) {
-            known[i].address = (int64_t)(intptr_t)address;
-            moved++;
-        }
-    }
-    return moved;
-}
-
-/* look(tensors, check, known): `check` is called with the tensors first, unless it is None. */
+/* look(tensors, known, layouts): how many have moved, or what is other of the first that is. */
 static PyObject *look(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     if (!is_bound()) return NULL;
-    if (count != 3 || !PyTuple_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "look(tensors: tuple, check, known: int64 [tensors, 3])");
+    if (count != 3 || !(PyTuple_Check(args[0]) || PyList_Check(args[0])) || !PyBytes_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "look(tensors: list | tuple, known: int64 [tensors, 4], layouts: bytes)");
         return NULL;
     }
-    PyObject *tensors = args[0];
-    if (!all_tensors(tensors)) return NULL;
-    fetch(tensors);
-    if (args[1] != Py_None) {
-        PyObject *same = PyObject_Call(args[1], tensors, NULL);
-        if (!same) return NULL;
-        int is_same = same == Py_True;
-        Py_DECREF(same);
-        if (!is_same) return PyLong_FromLong(OTHER_LAYOUT);
-    }
+    Py_ssize_t many = PySequence_Fast_GET_SIZE(args[0]);
+    PyObject **tensors = PySequence_Fast_ITEMS(args[0]);
+    const char *were = PyBytes_AS_STRING(args[2]);
+    int64_t last = PyBytes_GET_SIZE(args[2]) - (int64_t)sizeof(layout);
     Py_buffer known;
-    if (PyObject_GetBuffer(args[2], &known, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)) return NULL;
+    if (PyObject_GetBuffer(args[1], &known, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)) return NULL;
+    row *rows = known.buf;
+    PyTypeObject *class = NULL;
     long found = 0;
-    int fits = known.len == PyTuple_GET_SIZE(tensors) * (Py_ssize_t)sizeof(row);
-    if (fits) found = compare(tensors, known.buf);
-    PyBuffer_Release(&known);
-    if (!fits) {
+    if (known.len != many * (Py_ssize_t)sizeof(row)) {
         PyErr_SetString(PyExc_ValueError, "look: known has not a row for each tensor");
-        return NULL;
+        found = OTHER_LAYOUT;
     }
-    return PyLong_FromLong(found);
+    for (Py_ssize_t i = 0; i < many && found >= 0; i++) {
+        fetch(tensors, many, i, &class);
+        if (rows[i].layout < 0 || rows[i].layout > last) {
+            PyErr_SetString(PyExc_ValueError, "look: a row of known has its layout not among the layouts");
+            break;
+        }
+        int moved = OTHER_LAYOUT;
+        if (is_laid_out(tensors[i], (const layout *)(were + rows[i].layout))) moved = has_moved(tensors[i], rows + i);
+        found = moved < 0 ? moved : found + moved;
+    }
+    PyBuffer_Release(&known);
+    return PyErr_Occurred() ? NULL : PyLong_FromLong(found);
 }
 
 /* same_entries(state, entries, values): whether a dict holds these dicts, in order, and they hold these values. */
@@ -141,7 +222,8 @@ static PyObject *same_entries(PyObject *module, PyObject *const *args, Py_ssize_
 }
 
 static PyMethodDef methods[] = {
-    {"bind", bind, METH_VARARGS, "bind(tensor_type, handle_offset, data_ptr, storage_size, storage_offset)"},
+    {"bind", bind, METH_VARARGS, "bind(tensor_type, *offsets, *functions), in the order of `native`."},
+    {"describe", describe, METH_O, "The layout of a strided tensor, as bytes."},
     {"look", (PyCFunction)(void (*)(void))look, METH_FASTCALL, "Tensors that moved, or -1: another layout, -2: no memory."},
     {"same_entries", (PyCFunction)(void (*)(void))same_entries, METH_FASTCALL, "Whether a state is the same objects."},
     {NULL, NULL, 0, NULL},

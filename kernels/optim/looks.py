@@ -1,8 +1,9 @@
 """Whether tensors are laid out as they were, in memory that holds them, and where that memory is now.
 
-Many tensors are looked at in runs of a hundred: what a run needs stays in the processor's cache between the looks at
-layouts, addresses and sizes, and runs of equal tensors are compared with one and the same description. With 10,000
-tensors that is half of what a look costs; the other half is saved by the compiled module (`native`).
+With the compiled module (`native`) it is one pass over all of them. With torch's methods many tensors are looked at in
+runs of a hundred: what a run needs stays in the processor's cache between the looks at layouts, addresses and sizes,
+and runs of equal tensors are compared with one and the same description. With 10,000 tensors that is half of what such
+a look costs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import operator
 from collections.abc import Callable, Sequence
 from itertools import chain
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,44 +29,121 @@ _KIND = operator.attrgetter("dtype", "device", "shape", "requires_grad")
 Run = tuple[Tensor, ...]
 
 
-class Looks:
+class Looks(Protocol):
     """Layouts, memory and addresses of tensors, to be looked at again at every step.
 
-    Args:
-        tensors: strided, as they are now. They are not kept.
-        written: whether they are written in place: inference tensors are others then, and so is the mode.
-        native: the compiled module, or None to use torch's methods.
-
     Attributes:
-        moved: whether the last look found an address other than the look before.
+        moved: whether the last look found an address other than the look before; True also where it cannot tell.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], *, written: bool = False, native: ModuleType | None = None) -> None:
+    moved: bool
+
+    def arrange(self, tensors: Sequence[Tensor]) -> Any:
+        """Equally many tensors as `hold` takes them."""
+
+    def hold(self, arranged: Any) -> bool:
+        """Whether tensors are laid out as those were and have memory; new addresses are taken over."""
+
+    def addresses(self) -> np.ndarray:
+        """The addresses that the last look found, int64, in the tensors' own order."""
+
+
+def looks_at(tensors: Sequence[Tensor], *, written: bool = False, native: ModuleType | None = None) -> Looks:
+    """Remember tensors as they are now. They are not kept.
+
+    Args:
+        tensors: strided.
+        written: whether they are written in place: inference tensors are others then, and so is the mode.
+        native: the compiled module, or None to use torch's methods.
+    """
+    if native is None or any(map(_answers_in_python, tensors)):
+        return LooksByMethods(tensors, written)
+    return CompiledLooks(tensors, written, native)
+
+
+def _answers_in_python(tensor: Tensor) -> bool:
+    """Whether a tensor's class is asked for its layout in Python, which may not run in the middle of a look."""
+    return bool(torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python))
+
+
+class CompiledLooks:
+    """`Looks` by the compiled module, in one pass."""
+
+    def __init__(self, tensors: Sequence[Tensor], written: bool, native: ModuleType) -> None:
+        self._written, self._native = written, native
+        self._describe(tensors)
+
+    def _describe(self, tensors: Sequence[Tensor]) -> None:
+        self.moved = True
+        self._table = table = np.empty((len(tensors), 4), np.int64)
+        places: dict[bytes, int] = {}
+        self._kinds: dict[int, Layouts] = {}
+        end = 0
+        for row, tensor in zip(table, tensors, strict=True):
+            layout = self._native.describe(tensor)
+            begin = places.setdefault(layout, end)
+            if begin == end:
+                self._kinds[begin] = Layouts([tensor], written=self._written)
+                end += len(layout)
+            itemsize = tensor.element_size() if tensor.numel() else 0
+            row[:] = tensor.data_ptr(), itemsize, bytes_spanned(tensor), begin
+        self._layouts = b"".join(places)
+        # Dispatch keys tell an inference tensor; what the mode allows is asked once a look.
+        self._modes = [kind for kind in self._kinds.values() if kind.depends_on_mode]
+
+    def arrange(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """A list or tuple of them, in their own order."""
+        return tensors
+
+    def hold(self, arranged: Sequence[Tensor]) -> bool:
+        """See `Looks`."""
+        if self._modes and not all(kind.same_mode() for kind in self._modes):
+            return False
+        found = self._native.look(arranged, self._table, self._layouts)
+        if found == -1 and self._same_by_methods(arranged):
+            # Other dispatch keys, and yet nothing that matters here is other than it was.
+            self._describe(arranged)
+            return bool(self._native.look(arranged, self._table, self._layouts) >= 0)
+        self.moved = found > 0
+        return bool(found >= 0)
+
+    def _same_by_methods(self, tensors: Sequence[Tensor]) -> bool:
+        kinds = map(self._kinds.__getitem__, self._table[:, 3].tolist())
+        return all(kind.same([tensor]) for kind, tensor in zip(kinds, tensors, strict=True))
+
+    def addresses(self) -> np.ndarray:
+        """See `Looks`."""
+        return self._table[:, 0].copy()
+
+
+class LooksByMethods:
+    """`Looks` by torch's methods, in runs."""
+
+    def __init__(self, tensors: Sequence[Tensor], written: bool) -> None:
         self.moved = False
         kinds = [(type(t), _KIND(t), t.stride(), written and t.is_inference()) for t in tensors]
-        self._order, cuts = _arranged(kinds)
-        self._cuts = cuts
+        self._order, self._cuts = _arranged(kinds)
         self._gather: Callable[[Sequence[Tensor]], Run] = tuple
         if self._order != list(range(len(tensors))):
             self._gather = operator.itemgetter(*self._order)
         described: dict[Any, Layouts] = {}
-        self._looks: list[_Native | _Plain] = []
-        for (begin, end), run in zip(cuts, self.runs(tensors), strict=True):
+        self._looks: list[_LookAtRun] = []
+        for (begin, end), run in zip(self._cuts, self.arrange(tensors), strict=True):
             key = tuple(kinds[place] for place in self._order[begin:end])
             layouts = described.get(key)
             if layouts is None or not layouts.same(run):
                 layouts = described[key] = Layouts(run, written=written)
-            self._looks.append(_look_at(run, layouts, native))
+            self._looks.append(_LookAtRun(run, layouts))
 
-    def runs(self, tensors: Sequence[Tensor]) -> list[Run]:
-        """Equally many tensors, in the order in which they are looked at."""
+    def arrange(self, tensors: Sequence[Tensor]) -> list[Run]:
+        """Runs, in the order in which they are looked at."""
         arranged = self._gather(tensors)
         return [arranged[begin:end] for begin, end in self._cuts]
 
-    def hold(self, runs: Sequence[Run]) -> bool:
-        """Whether `runs` of tensors are laid out as those were and have memory; new addresses are taken over."""
+    def hold(self, arranged: Sequence[Run]) -> bool:
+        """See `Looks`."""
         self.moved = False
-        for found in map(operator.call, self._looks, runs):
+        for found in map(operator.call, self._looks, arranged):
             if found:
                 if found < 0:
                     return False
@@ -73,7 +151,7 @@ class Looks:
         return True
 
     def addresses(self) -> np.ndarray:
-        """The addresses that the last look found, int64, in the tensors' own order."""
+        """See `Looks`."""
         found = np.empty(len(self._order), np.int64)
         if self._looks:
             found[self._order] = np.concatenate([look.addresses for look in self._looks])
@@ -93,14 +171,8 @@ def _arranged(kinds: Sequence[Any]) -> tuple[list[int], list[tuple[int, int]]]:
     return order, [(begin, min(begin + _RUN, len(order))) for begin in range(0, len(order), _RUN)]
 
 
-def _look_at(run: Run, layouts: Layouts, native: ModuleType | None) -> _Native | _Plain:
-    if native is None or layouts.guard is None:
-        return _Plain(run, layouts)
-    return _Native(run, layouts, native)
-
-
-class _Plain:
-    """A look at one run with torch's methods; -1 for what does not hold, else whether any has moved."""
+class _LookAtRun:
+    """A look at one run; -1 for what does not hold, else whether any has moved."""
 
     def __init__(self, run: Run, layouts: Layouts) -> None:
         self._same = layouts.same
@@ -125,26 +197,3 @@ class _Plain:
             return 0
         self.addresses = addresses
         return 1
-
-
-class _Native:
-    """The same by the compiled module."""
-
-    def __init__(self, run: Run, layouts: Layouts, native: ModuleType) -> None:
-        self._layouts = layouts
-        self._look, self._guard = native.look, layouts.guard
-        plain = _Plain(run, layouts)
-        self._known = np.array([plain.addresses, plain._itemsizes, plain._spans], np.int64).T.copy()
-
-    def __call__(self, run: Run) -> int:
-        if not self._layouts.same_mode():
-            return -1
-        found: int = self._look(run, self._guard, self._known)
-        if found == -1 and self._layouts.same(run):
-            # What the guards refuse is looked at again.
-            found = self._look(run, None, self._known)
-        return found
-
-    @property
-    def addresses(self) -> np.ndarray:
-        return self._known[:, 0]

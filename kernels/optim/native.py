@@ -1,9 +1,10 @@
 """The compiled half of `looks`: built on first use from ``looks.c``, and done without wherever it cannot be had.
 
 Triton's own builder compiles it, as it compiles its launchers wherever it is used, and keeps it in Triton's cache. It
-asks torch's stable C functions (those that exported models call) about a tensor's memory. They take a handle, a pointer
-to the tensor object's pointer to its implementation. Where an object has that pointer is not assumed: it is searched
-for, and checked on tensors of several classes against torch's own account of both.
+asks torch's stable C functions (those that exported models call) about a tensor. They take a handle, a pointer to the
+tensor object's pointer to its implementation. Two things no such function tells: a tensor's dispatch keys, and, so that
+it can be fetched early, where its storage is. Where an object has its pointer and an implementation these two is not
+assumed: it is searched for, on tensors of several kinds, by torch's own account of each.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import functools
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,21 @@ from torch import Tensor
 FEWEST = 64
 """Parameters from which on an optimizer asks for it."""
 
-_FUNCTIONS = ("aoti_torch_get_data_ptr", "aoti_torch_get_storage_size", "aoti_torch_get_storage_offset")
+_FUNCTIONS = (
+    "aoti_torch_get_data_ptr",
+    "aoti_torch_get_storage_size",
+    "aoti_torch_get_storage_offset",
+    "aoti_torch_get_dim",
+    "aoti_torch_get_sizes",
+    "aoti_torch_get_strides",
+    "aoti_torch_get_dtype",
+    "aoti_torch_get_device_type",
+    "aoti_torch_get_device_index",
+)
+"""What the module is bound to, in this order."""
+
+_IMPLEMENTATION = 192
+"""Bytes of a tensor's implementation that are searched: the least size that torch's headers know it to have."""
 
 
 def looks_for(count: int) -> ModuleType | None:
@@ -48,12 +63,12 @@ def _built() -> ModuleType | None:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         functions = [_address(getattr(library, name)) for name in _FUNCTIONS]
         samples = _samples()
-        offset = _handle_offset(samples)
-        if offset is None or not all(map(_has_handle, samples)):
+        offsets = (_handle_offset(samples), _keys_offset(samples), _storage_offset(samples))
+        if None in offsets or not all(map(_has_handle, samples)):
             return None
         source = resources.files(__package__).joinpath("looks.c").read_text()
         module: ModuleType = compile_module_from_src(src=source, name="kernels_looks")
-        module.bind(torch._C.TensorBase, offset, *functions)
+        module.bind(torch._C.TensorBase, *offsets, *functions)
     except (ImportError, AttributeError, TypeError, OSError, RuntimeError, subprocess.CalledProcessError):
         # Another torch or Triton, no compiler, no folder for its cache.
         return None
@@ -72,17 +87,37 @@ class _Subclass(Tensor):
 
 def _samples() -> list[Tensor]:
     whole, empty = (torch.zeros(n, dtype=torch.float32, device="cpu") for n in (8, 0))
-    return [whole, whole[3:], torch.nn.Parameter(whole[:2]), empty, whole[1:].as_subclass(_Subclass)]
+    with torch.inference_mode():
+        inference = torch.zeros(3, device="cpu")
+    views = [whole[3:], torch._neg_view(whole), whole[1:].as_subclass(_Subclass)]
+    return [whole, empty, torch.nn.Parameter(whole[:2]), whole.to_sparse(), inference, *views]
+
+
+def _only_place(words: Iterable[tuple[int, int, int]]) -> int | None:
+    """Where alone each of several objects, given as address, bytes and word, has its word."""
+    places: set[int] | None = None
+    for begin, size, word in words:
+        step = ctypes.sizeof(ctypes.c_void_p)
+        offsets = range(0, size - step + 1, step) if places is None else sorted(places)
+        places = {at for at in offsets if ctypes.c_uint64.from_address(begin + at).value == word}
+    return places.pop() if places is not None and len(places) == 1 else None
 
 
 def _handle_offset(samples: Sequence[Tensor]) -> int | None:
     """Bytes from a tensor object to its pointer to its implementation; None if that is not in one place alone."""
-    size, pointer = torch._C.TensorBase.__basicsize__, ctypes.sizeof(ctypes.c_void_p)
-    places = set(range(0, size - pointer + 1, pointer))
-    for tensor in samples:
-        words = {at: ctypes.c_void_p.from_address(id(tensor) + at).value for at in places}
-        places = {at for at, word in words.items() if word == tensor._cdata}
-    return places.pop() if len(places) == 1 else None
+    return _only_place((id(tensor), torch._C.TensorBase.__basicsize__, tensor._cdata) for tensor in samples)
+
+
+def _keys_offset(samples: Sequence[Tensor]) -> int | None:
+    """Bytes from an implementation to its dispatch keys."""
+    keys = ((tensor._cdata, torch._C._dispatch_keys(tensor).raw_repr()) for tensor in samples)
+    return _only_place((begin, _IMPLEMENTATION, word) for begin, word in keys)
+
+
+def _storage_offset(samples: Sequence[Tensor]) -> int | None:
+    """Bytes from an implementation to its pointer to its storage."""
+    strided = [tensor for tensor in samples if tensor.layout is torch.strided]
+    return _only_place((tensor._cdata, _IMPLEMENTATION, tensor.untyped_storage()._cdata) for tensor in strided)
 
 
 def _has_handle(tensor: Tensor) -> bool:
@@ -101,8 +136,22 @@ def _agrees(module: ModuleType) -> bool:
     """Whether the compiled look and torch's methods say the same of the samples."""
     import numpy as np
 
-    samples = tuple(_samples())
-    known = np.array([[tensor.data_ptr(), 4, 4 * tensor.numel()] for tensor in samples], np.int64)
-    beyond = known.copy()
-    beyond[1, 2] += 1
-    return bool(module.look(samples, None, known) == 0 and module.look(samples, None, beyond) < 0)
+    samples = [tensor for tensor in _samples() if tensor.layout is torch.strided]
+    whole = samples[0]
+    samples += [whole.int(), whole.bfloat16(), whole.view(2, 4), whole.view(4, 2).t()]
+    # No two are of one class, dtype, shape, strides and keys.
+    layouts = [module.describe(tensor) for tensor in samples]
+    if len(set(layouts)) < len(samples):
+        return False
+    for tensor, layout, other in zip(samples, layouts, layouts[1:] + layouts[:1], strict=True):
+        left = tensor.untyped_storage().nbytes() - tensor.storage_offset() * tensor.element_size()
+        # Address, size of an element, bytes, place of the layout; and what a look finds.
+        for row, among, expected in (
+            ((tensor.data_ptr(), tensor.element_size(), left, 0), layout, 0),
+            ((tensor.data_ptr(), tensor.element_size(), left, 0), other, -1),
+            ((tensor.data_ptr() + 8, tensor.element_size(), left, 0), layout, 1),
+            ((tensor.data_ptr(), tensor.element_size(), left + 1, 0), layout, -2),
+        ):
+            if module.look([tensor], np.array([row], np.int64), among) != expected:
+                return False
+    return True

@@ -19,7 +19,7 @@ from ..launch.rows import host_rows
 from ..launch.tables import GRAD, Mirror, Tables, address_table, table_of
 from ..rounding.powers import power_table
 from .counters import Counters
-from .looks import Looks
+from .looks import looks_at
 from .native import looks_for
 from .shards import is_dtensor
 
@@ -88,9 +88,9 @@ class Plan:
         looked_at = [*(sources.get(id(tensor), tensor) for tensor in fixed), *counters]
         self._fixed = len(fixed)
         native = looks_for(len(self.owners))
-        self._looks = Looks(looked_at, written=True, native=native)
-        self._grad_looks = Looks(assembly.sources, native=native)
-        self._runs = self._looks.runs(looked_at)
+        self._looks = looks_at(looked_at, written=True, native=native)
+        self._grad_looks = looks_at(assembly.sources, native=native)
+        self._looked_at = self._looks.arrange(looked_at)
         self._addresses = self._looks.addresses()
 
     def holds(self) -> bool:
@@ -99,7 +99,7 @@ class Plan:
         A tensor may keep its address and be resized, read its elements negated, or have its memory shrunk under it.
         """
         grads = self._grad_looks
-        if not self._looks.hold(self._runs) or not grads.hold(grads.runs(self.assembly.sources)):
+        if not self._looks.hold(self._looked_at) or not grads.hold(grads.arrange(self.assembly.sources)):
             return False
         if self._looks.moved:
             before, self._addresses = self._addresses, self._looks.addresses()
