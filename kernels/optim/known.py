@@ -35,15 +35,15 @@ class Known:
     def __init__(self, optimizer: StepOptimizer, params: list[Tensor], plans: list[Plan], hypers: list[Any]) -> None:
         self.plans = plans
         self.hypers = hypers
-        self._params = params
+        self._params = tuple(params)
         self._lengths = [len(group["params"]) for group in optimizer.param_groups]
         self._take_values(optimizer)
         self._entries = tuple(optimizer.state.values())
         self._values = _values(self._entries)
         self._native = looks_for(len(params))
         self._shards = Shards([*params, *self._values])
-        grads = self._grads_of(optimizer)
-        self._absent = list(map(operator.is_, grads, repeat(None)))
+        self._absent = list(map(operator.is_, self._grads_of(optimizer), repeat(None)))
+        self._absent_bytes = bytes(self._absent)
         self.quiet = False
 
     def holds(self, optimizer: StepOptimizer) -> bool:
@@ -81,6 +81,8 @@ class Known:
         members = list(map(_PARAMS, groups))
         if list(map(len, members)) != self._lengths:
             return False
+        if self._native is not None and len(members) == 1 and type(members[0]) is list:
+            return bool(self._native.same_objects(members[0], self._params))
         params = members[0] if len(members) == 1 else chain.from_iterable(members)
         return all(map(operator.is_, params, self._params))
 
@@ -126,13 +128,21 @@ class Known:
     def _grads_of(self, optimizer: StepOptimizer) -> list[Any]:
         return optimizer.local_grads(self._params) if self._shards else list(map(_GRAD, self._params))
 
+    def _present_grads(self, optimizer: StepOptimizer) -> list[Any] | None:
+        """The gradients; None if others are absent than were."""
+        if self._native is not None and not self._shards:
+            found: list[Any] | None = self._native.gradients(self._params, self._absent_bytes)
+            return found
+        grads = self._grads_of(optimizer)
+        return grads if list(map(operator.is_, grads, repeat(None))) == self._absent else None
+
     def _grads_hold(self, optimizer: StepOptimizer) -> bool:
         """Take this step's gradients over, for the plans to look at; False if others are absent than were.
 
         No reference is kept beyond the step: gradients that are set to None are free for the next backward pass.
         """
-        grads = self._grads_of(optimizer)
-        if list(map(operator.is_, grads, repeat(None))) != self._absent:
+        grads = self._present_grads(optimizer)
+        if grads is None:
             return False
         for plan in self.plans:
             plan.assembly.take(grads if plan.positions is None else list(map(grads.__getitem__, plan.positions)))

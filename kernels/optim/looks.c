@@ -200,6 +200,16 @@ static PyObject *look(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return PyErr_Occurred() ? NULL : PyLong_FromLong(found);
 }
 
+/* Ask for dicts to come, and for their keys and values. */
+static void fetch_dicts(PyObject *dicts, Py_ssize_t at) {
+    Py_ssize_t count = PyTuple_GET_SIZE(dicts);
+    if (at + OBJECT < count) __builtin_prefetch(PyTuple_GET_ITEM(dicts, at + OBJECT));
+    if (at + STORAGE < count && PyDict_Check(PyTuple_GET_ITEM(dicts, at + STORAGE))) {
+        char *keys = (char *)((PyDictObject *)PyTuple_GET_ITEM(dicts, at + STORAGE))->ma_keys;
+        for (int line = 0; line < 3; line++) __builtin_prefetch(keys + 64 * line);
+    }
+}
+
 /* same_entries(state, entries, values): whether a dict holds these dicts, in order, and they hold these values. */
 static PyObject *same_entries(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     if (count != 3 || !PyDict_Check(args[0]) || !PyTuple_Check(args[1]) || !PyTuple_Check(args[2])) {
@@ -211,7 +221,7 @@ static PyObject *same_entries(PyObject *module, PyObject *const *args, Py_ssize_
     if (PyDict_GET_SIZE(state) != entry_count) Py_RETURN_FALSE;
     while (PyDict_Next(state, &at, &key, &entry)) {
         if (e == entry_count || entry != PyTuple_GET_ITEM(entries, e) || !PyDict_Check(entry)) Py_RETURN_FALSE;
-        e++;
+        fetch_dicts(entries, e++);
         Py_ssize_t within = 0;
         while (PyDict_Next(entry, &within, &key, &value)) {
             if (v == value_count || value != PyTuple_GET_ITEM(values, v)) Py_RETURN_FALSE;
@@ -221,11 +231,48 @@ static PyObject *same_entries(PyObject *module, PyObject *const *args, Py_ssize_
     return PyBool_FromLong(e == entry_count && v == value_count);
 }
 
+/* same_objects(objects, known): whether a list holds the objects of a tuple in their order. */
+static PyObject *same_objects(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2 || !PyList_Check(args[0]) || !PyTuple_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "same_objects(objects: list, known: tuple)");
+        return NULL;
+    }
+    Py_ssize_t size = PyList_GET_SIZE(args[0]);
+    int same = size == PyTuple_GET_SIZE(args[1]) &&
+               !memcmp(PySequence_Fast_ITEMS(args[0]), PySequence_Fast_ITEMS(args[1]), size * sizeof(PyObject *));
+    return PyBool_FromLong(same);
+}
+
+/* gradients(params, absent): their .grad, or None where others are None than those of which `absent` has a 1. */
+static PyObject *gradients(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    if (!is_bound()) return NULL;
+    if (count != 2 || !PyTuple_Check(args[0]) || !PyBytes_Check(args[1]) ||
+        PyTuple_GET_SIZE(args[0]) != PyBytes_GET_SIZE(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "gradients(params: tuple, absent: bytes), equally many");
+        return NULL;
+    }
+    Py_ssize_t many = PyTuple_GET_SIZE(args[0]);
+    const char *absent = PyBytes_AS_STRING(args[1]);
+    PyTypeObject *class = NULL;
+    PyObject *found = PyList_New(many), *name = PyUnicode_InternFromString("grad");
+    for (Py_ssize_t i = 0; found && name && i < many; i++) {
+        fetch(&PyTuple_GET_ITEM(args[0], 0), many, i, &class);
+        PyObject *grad = PyObject_GetAttr(PyTuple_GET_ITEM(args[0], i), name);
+        if (grad) PyList_SET_ITEM(found, i, grad);
+        if (!grad || (grad == Py_None) != absent[i]) Py_CLEAR(found);
+    }
+    Py_XDECREF(name);
+    if (!found && !PyErr_Occurred()) Py_RETURN_NONE;
+    return found;
+}
+
 static PyMethodDef methods[] = {
     {"bind", bind, METH_VARARGS, "bind(tensor_type, *offsets, *functions), in the order of `native`."},
     {"describe", describe, METH_O, "The layout of a strided tensor, as bytes."},
     {"look", (PyCFunction)(void (*)(void))look, METH_FASTCALL, "Tensors that moved, or -1: another layout, -2: no memory."},
     {"same_entries", (PyCFunction)(void (*)(void))same_entries, METH_FASTCALL, "Whether a state is the same objects."},
+    {"same_objects", (PyCFunction)(void (*)(void))same_objects, METH_FASTCALL, "Whether a list holds these objects."},
+    {"gradients", (PyCFunction)(void (*)(void))gradients, METH_FASTCALL, "Gradients, if the same are absent as were."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -7,7 +7,7 @@ and groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -308,7 +308,7 @@ class StepOptimizer(Optimizer):
             plans.append(self._make_plan(assembly, params, positions, groups, first[assembly.positions]))
         return Known(self, everything, plans, hypers)
 
-    def local_grads(self, params: list[Tensor]) -> list[Any]:
+    def local_grads(self, params: Sequence[Tensor]) -> list[Any]:
         """This step's gradients of these parameters as they are stepped: those of DTensors are this process's shards.
 
         All of them are formed together, once a step, since other processes may have to take part.

@@ -384,6 +384,12 @@ def test_wrong_arguments_are_errors(module: Any) -> None:
     for arguments in (({}, (), []), ([], (), ()), ({}, [], ())):
         with pytest.raises(TypeError):
             module.same_entries(*arguments)
+    for arguments in (((), ()), ([], []), ([],)):
+        with pytest.raises(TypeError):
+            module.same_objects(*arguments)
+    for arguments in (([one], b"\0"), ((one,), [0]), ((one,), b""), ((one,),)):
+        with pytest.raises(TypeError):
+            module.gradients(*arguments)
     nested = torch.nested.nested_tensor([one, torch.zeros(2)])
     for what, error in ((None, TypeError), (1.0, TypeError), (nested, ValueError)):
         with pytest.raises(error):
@@ -394,10 +400,13 @@ def test_wrong_arguments_are_errors(module: Any) -> None:
 
 def test_references_are_given_back(module: Any) -> None:
     tensors = [torch.zeros(3) for _ in range(5)]
+    grads = [torch.zeros(3) for _ in range(3)]
+    for place, grad in zip((1, 2, 4), grads, strict=True):
+        tensors[place].grad = grad
     state = {0: {"a": tensors[0]}, 1: {"b": tensors[1]}}
     entries, layouts = tuple(state.values()), module.describe(tensors[0])
     table = np.array([[t.data_ptr(), 4, 12, 0] for t in tensors], np.int64)
-    everything = [*tensors, tensors, table, layouts, *entries, True, False, None]
+    everything = [*tensors, *grads, tensors, table, layouts, *entries, True, False, None]
     before = [sys.getrefcount(one) for one in everything]
     for known, among in ((table, layouts), (table + np.eye(1, 4, dtype=int), layouts), (table, b"\0" * 48)):
         for _ in range(50):
@@ -405,9 +414,45 @@ def test_references_are_given_back(module: Any) -> None:
             module.describe(tensors[0])
             module.same_entries(state, entries, tuple(tensors[:2]))
             module.same_entries(state, entries, tuple(tensors[1:3]))
+            module.same_objects(tensors, (*tensors,))
+            module.same_objects(tensors, (*tensors[1:], tensors[0]))
+            module.gradients((*tensors,), b"\1\0\0\1\0")
+            module.gradients((*tensors,), bytes(5))
     del known, among
     after = [sys.getrefcount(one) for one in everything]
     assert all(abs(a - b) < 20 for a, b in zip(after, before, strict=True))
+
+
+def test_gradients_are_read_as_python_reads_them(module: Any) -> None:
+    class Odd(Tensor):
+        @property
+        def grad(self) -> Any:
+            if len(given) > 2:
+                raise ZeroDivisionError
+            given.append(self)
+            return None if len(given) == 1 else "a gradient"
+
+    given: list[Any] = []
+    one, grad = Param(torch.zeros(2)), torch.ones(2)
+    one.grad = grad
+    odd = torch.zeros(2).as_subclass(Odd)
+    assert module.gradients((), b"") == []
+    assert module.gradients((one, odd), b"\0\1") == [grad, None]
+    assert module.gradients((one, odd), b"\0\0") == [grad, "a gradient"]
+    assert module.gradients((one, torch.zeros(2)), b"\0\0") is None
+    assert module.gradients((one, torch.zeros(2)), b"\1\1") is None
+    given.append(None)
+    with pytest.raises(ZeroDivisionError):
+        module.gradients((one, odd), b"\0\1")
+    with pytest.raises(AttributeError):
+        module.gradients((one, 3), b"\0\1")
+
+
+def test_the_same_objects_are_no_equal_ones(module: Any) -> None:
+    first, second = [1.5], [1.5]
+    assert module.same_objects([first, second], (first, second)) and module.same_objects([], ())
+    for others in ((second, first), (first,), (first, second, first), (first, first)):
+        assert not module.same_objects([first, second], others)
 
 
 def test_objects_that_keep_their_tensors_elsewhere_are_refused() -> None:
