@@ -35,7 +35,8 @@ def time_host_command(
 ) -> int:
     """What a step costs the host on a GPU, measured without one: a stand-in takes the launches and counts them.
 
-    Host is time on the wall, cpu the thread's own, which other work on the machine disturbs less. Beside it torch's whole fused step on this CPU. That computes as well, so no ratio is printed.
+    Host is time on the wall, cpu the thread's own, which other work on the machine disturbs less. Beside them torch's
+    whole fused step on this CPU. That computes as well, so no ratio is printed.
 
     Args:
         optimizer: by default AdamW and SGD.
