@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from lossscale.analysis.summarize import summarize
+from lossscale.runs import records
+from lossscale.runs.summary import summary_text
+from lossscale.studies.loss_vs_lr import STUDY
 from tests.lossscale.summaries import PairMaker
 
 
@@ -59,3 +65,70 @@ def make_pairs() -> PairMaker:
 @pytest.fixture
 def cell_key() -> type[CellKey]:
     return CellKey
+
+
+@pytest.fixture
+def make_run(make_pairs: PairMaker, cell_key: Any, tmp_path: Path) -> Callable[..., Path]:
+    """``make_run(mapped_identical=True)``: a finished run of a small part of the default study."""
+
+    def make(*, mapped_identical: bool = True, name: str = "run") -> Path:
+        parts = []
+        for network, optimizer, options in (
+            ("mlp-6-6-1", "sgd", ""),
+            ("mlp-6-6-1", "adam", ""),
+            ("mlp-6-6-1", "adam", "eps=0.001"),
+        ):
+            frames = [
+                make_pairs("null", "base", 1.0),
+                make_pairs("ulp", "base", 1.0, identical=False, rel_distance=1e-7),
+            ]
+            for scale in (1e-4, 0.5, 2.0, 1e4):
+                exact = scale in (0.5, 2.0)
+                ratio = (
+                    {}
+                    if optimizer == "sgd"
+                    else {"predicted_update_norm_ratio": 1.0, "update_norm_ratio_tolerance": 1e-6}
+                )
+                frames += [
+                    make_pairs("loss", "base", scale, identical=False, rel_distance=1e-3, **ratio),
+                    make_pairs("lr", "base", scale, identical=False, rel_distance=0.5),
+                    make_pairs(
+                        "loss", "lr", scale, identical=optimizer == "sgd" and exact, rel_distance=0.0 if exact else 1e-7
+                    ),
+                    make_pairs(
+                        "mapped",
+                        "base",
+                        scale,
+                        identical=exact and mapped_identical,
+                        rel_distance=0.0 if exact else 1e-7,
+                    ),
+                ]
+            parts.append(
+                (cell_key(network=network, optimizer=optimizer, options=options), pd.concat(frames, ignore_index=True))
+            )
+        run = tmp_path / name
+        run.mkdir()
+        manifest = records.Manifest(
+            study="loss-vs-lr",
+            seed=7,
+            spec=None,
+            options={},
+            provenance={"packages": {"torch": "2.x <test>"}},
+            resume_key={},
+            finished=True,
+        )
+        records.write_manifest(run, manifest)
+        (run / "summary.csv").write_text(summary_text(summarize(parts, "loss-vs-lr", STUDY.predictions)))
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def clip_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quick run of the script `clip`, with its page."""
+    from lossscale.__main__ import main
+
+    run = tmp_path_factory.mktemp("runs") / "clip"
+    assert main(["run", "clip", "--quick", "--out", str(run)]) == 0
+    return run

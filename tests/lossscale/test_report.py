@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,7 +15,6 @@ import pytest
 
 from lossscale import studies
 from lossscale.__main__ import main
-from lossscale.analysis.summarize import summarize
 from lossscale.design.spec import RunSpec
 from lossscale.report import libraries, literature
 from lossscale.report import page as report
@@ -27,74 +25,16 @@ from lossscale.report.page import _once
 from lossscale.runs import records
 from lossscale.runs.records import read_manifest
 from lossscale.runs.sources import SOURCES, digest
-from lossscale.runs.summary import read_summary, summary_text
+from lossscale.runs.summary import read_summary
 from lossscale.studies.loss_vs_lr import STUDY
 from lossscale.studies.loss_vs_lr.figures import distance_figure
 from lossscale.studies.loss_vs_lr.picture import draw
 from lossscale.support.errors import InputError
 from lossscale.support.html import Section
-from tests.lossscale.summaries import PairMaker
 
 write_report = functools.partial(report.write_report, find_study=studies.get)
 
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
-
-
-@pytest.fixture
-def make_run(make_pairs: PairMaker, cell_key: Any, tmp_path: Path) -> Callable[..., Path]:
-    """``make_run(mapped_identical=True)``: a finished run of a small part of the default study."""
-
-    def make(*, mapped_identical: bool = True, name: str = "run") -> Path:
-        parts = []
-        for network, optimizer, options in (
-            ("mlp-6-6-1", "sgd", ""),
-            ("mlp-6-6-1", "adam", ""),
-            ("mlp-6-6-1", "adam", "eps=0.001"),
-        ):
-            frames = [
-                make_pairs("null", "base", 1.0),
-                make_pairs("ulp", "base", 1.0, identical=False, rel_distance=1e-7),
-            ]
-            for scale in (1e-4, 0.5, 2.0, 1e4):
-                exact = scale in (0.5, 2.0)
-                ratio = (
-                    {}
-                    if optimizer == "sgd"
-                    else {"predicted_update_norm_ratio": 1.0, "update_norm_ratio_tolerance": 1e-6}
-                )
-                frames += [
-                    make_pairs("loss", "base", scale, identical=False, rel_distance=1e-3, **ratio),
-                    make_pairs("lr", "base", scale, identical=False, rel_distance=0.5),
-                    make_pairs(
-                        "loss", "lr", scale, identical=optimizer == "sgd" and exact, rel_distance=0.0 if exact else 1e-7
-                    ),
-                    make_pairs(
-                        "mapped",
-                        "base",
-                        scale,
-                        identical=exact and mapped_identical,
-                        rel_distance=0.0 if exact else 1e-7,
-                    ),
-                ]
-            parts.append(
-                (cell_key(network=network, optimizer=optimizer, options=options), pd.concat(frames, ignore_index=True))
-            )
-        run = tmp_path / name
-        run.mkdir()
-        manifest = records.Manifest(
-            study="loss-vs-lr",
-            seed=7,
-            spec=None,
-            options={},
-            provenance={"packages": {"torch": "2.x <test>"}},
-            resume_key={},
-            finished=True,
-        )
-        records.write_manifest(run, manifest)
-        (run / "summary.csv").write_text(summary_text(summarize(parts, "loss-vs-lr", STUDY.predictions)))
-        return run
-
-    return make
 
 
 class _Loads(HTMLParser):
@@ -386,9 +326,7 @@ def test_the_list_at_the_top_has_every_run_of_several_once() -> None:
     assert [section.listed for section in _once(sections)] == ["clip", "", "origin"]
 
 
-def test_the_page_of_a_script_has_its_limits_too(tmp_path: Path) -> None:
-    from lossscale.__main__ import main
-
-    assert main(["run", "clip", "--quick", "--out", str(tmp_path / "clip")]) == 0
-    page = (tmp_path / "clip" / "report.html").read_text(encoding="utf-8")
+def test_the_page_of_a_script_has_its_limits_too(clip_run: Path) -> None:
+    page = (clip_run / "report.html").read_text(encoding="utf-8")
     assert 'id="clip-limits"' in page and "Intervals are exact 95 % intervals" in page
+    assert "Clipping by value and per layer are not looked at" in page

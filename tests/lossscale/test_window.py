@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import kernels
+from lossscale.analysis.phases import WORDS
 from lossscale.design.policies import POLICIES
 from lossscale.design.study import StudyContext
 from lossscale.report.neutral import presentation_of
@@ -256,6 +257,9 @@ def test_the_page_draws_every_pixel(small: Path) -> None:
     assert image.source == palette_uri(drawn.level[::-1], shades())
     assert (image.sizex, image.sizey) == (pytest.approx(96), pytest.approx(64)) and image.x == -56
     assert figure.data[0].customdata.shape == (16, len(PLANE.powers), 3)
+    # The class under the pointer has the number that it has in the legend.
+    assert (figure.data[0].z == drawn.arrays["phase"][::4]).all()
+    assert {trace.name for trace in figure.data} >= {f"{int(phase)} {WORDS[phase]}" for phase in drawn.present}
 
 
 def test_a_picture_of_a_palette_has_its_colours(tmp_path: Path) -> None:

@@ -99,11 +99,16 @@ def _add_curve(
             name=arm.label,
             legendgroup=arm.label,
             showlegend=legend and not rounded,
-            customdata=part[["measured", "lo", "hi", "pairs"]],
-            hovertemplate=arm.label + "<br>s = %{x:.4g}<br>distance %{customdata[0]:.3g} (%{customdata[1]:.2g} to "
-            "%{customdata[2]:.2g})<br>%{customdata[3]} pairs<extra></extra>",
+            customdata=list(map(_distance_text, part["measured"], part["lo"], part["hi"], part["pairs"])),
+            hovertemplate=arm.label + "<br>s = %{x:.4g}<br>%{customdata}<extra></extra>",
             **where,
         )
+
+
+def _distance_text(measured: float, lo: float, hi: float, pairs: int) -> str:
+    """What stands under the pointer: few pairs have no interval."""
+    interval = "no interval" if math.isnan(lo) or math.isnan(hi) else f"{lo:.2g} to {hi:.2g}"
+    return f"distance {measured:.3g} ({interval})<br>{pairs:,} pairs"
 
 
 def distance_caption(summary: pd.DataFrame, network: str) -> str:

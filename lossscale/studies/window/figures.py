@@ -32,7 +32,7 @@ def phase_figure(drawn: Drawing, *, every: int = 1) -> go.Figure:
     height, whole = drawn.height[rows], drawn.height
     figure = go.Figure(
         go.Heatmap(
-            z=np.zeros(drawn.level[rows].shape, np.uint8),
+            z=drawn.arrays["phase"][rows].astype(np.uint8),
             x0=int(drawn.powers[0]),
             dx=int(drawn.powers[1] - drawn.powers[0]),
             y0=float(height[0]),
@@ -40,7 +40,7 @@ def phase_figure(drawn: Drawing, *, every: int = 1) -> go.Figure:
             opacity=0.0,
             showscale=False,
             customdata=_numbers(drawn, rows),
-            hovertemplate="s = 2^%{x}, eps / RMS g = 2^%{y:.2f}<br>%{customdata[0]} of "
+            hovertemplate="s = 2^%{x}, eps / RMS g = 2^%{y:.2f}<br>class %{z}: %{customdata[0]} of "
             f"{int(drawn.arrays['inits'])} inits<br>d ≈ 2^-%{{customdata[1]}} (250: none)"
             "<br>ρ ≈ %{customdata[2]} %<extra></extra>",
         )
@@ -72,7 +72,7 @@ def phase_figure(drawn: Drawing, *, every: int = 1) -> go.Figure:
             x=[None],
             y=[None],
             mode="markers",
-            name=WORDS[phase],
+            name=f"{int(phase)} {WORDS[phase]}",
             marker={"color": COLORS[phase], "symbol": "square", "size": 11},
         )
     if math.isfinite(drawn.ruled_from):
