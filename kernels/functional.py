@@ -39,11 +39,11 @@ from torch.autograd.graph import increment_version
 from . import algorithms as _registered  # noqa: F401  (fills the registry)
 from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm
 from .backends import resolve_backend, step_bucket
+from .launch.apart import check_apart
 from .launch.buckets import Assembly, Member, assemble
 from .launch.checks import (
     NUMBERS,
     IncompleteState,
-    check_apart,
     check_grad,
     check_param,
     check_state,

@@ -5,11 +5,10 @@ A kernel takes a tensor for a run of memory. Whatever becomes an address is look
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from numbers import Real
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
@@ -229,50 +228,3 @@ def check_state(param: Tensor, name: str, state: Any) -> None:
             f"state {name!r} of strides {state.stride()}: its elements share memory, so it cannot be written; "
             "give its .clone()"
         )
-
-
-def check_apart(params: Sequence[Tensor]) -> None:
-    """Refuse parameters that share memory: a launch would step the shared elements several times at once.
-
-    Raises:
-        ValueError: if a parameter is given twice, overlaps itself (expanded) or another one.
-    """
-    if len(set(map(id, params))) != len(params):
-        raise ValueError("params: a parameter is given twice and would be stepped twice at once; give each one once")
-    filled = [p for p in params if p.numel()]
-    gappy = [p for p in filled if not is_dense(p)]
-    dense = [p for p in filled if is_dense(p)] if gappy else filled
-    begin = np.array([p.data_ptr() for p in dense], np.int64)
-    end = begin + np.array([p.numel() * p.element_size() for p in dense], np.int64)
-    order = np.argsort(begin)
-    # Run against run here; a tensor with gaps may lie between others' elements and is compared element by element.
-    if (end[order][:-1] > begin[order][1:]).any() or (gappy and not _elements_apart(gappy, filled)):
-        raise ValueError(
-            "params: parameters share memory (an expanded tensor, or views of one another); "
-            "give each memory once, such as the base tensor or .clone()"
-        )
-
-
-def _elements_apart(gappy: Sequence[Tensor], params: Sequence[Tensor]) -> bool:
-    storages = {p.untyped_storage().data_ptr() for p in gappy}
-    sharing: dict[int, list[Tensor]] = {}
-    for p in params:
-        pointer = p.untyped_storage().data_ptr()
-        if pointer in storages:
-            sharing.setdefault(pointer, []).append(p)
-    for tensors in sharing.values():
-        if len(tensors) == 1 and separate(tensors[0]):
-            continue
-        places = torch.cat([_places(p) for p in tensors])
-        if len(np.unique(places.numpy(force=True))) != places.numel():
-            return False
-    return True
-
-
-def _places(tensor: Tensor) -> Tensor:
-    """Byte offset of every element in its storage."""
-    places = torch.full(tensor.shape, int(tensor.storage_offset()), dtype=torch.int64, device=tensor.device)
-    for dimension, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
-        steps = torch.arange(size, dtype=torch.int64, device=tensor.device) * stride
-        places += steps.view([-1 if d == dimension else 1 for d in range(tensor.dim())])
-    return places.flatten() * tensor.element_size()

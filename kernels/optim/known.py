@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
+from ..launch.apart import runs_apart
 from .native import looks_for
 from .plans import Plan
 from .shards import Shards
@@ -54,6 +56,7 @@ class Known:
             and self._shards.hold()
             and self._grads_hold(optimizer)
             and all(plan.holds() for plan in self.plans)
+            and self._params_apart()
             and self._settle()
         )
 
@@ -65,6 +68,13 @@ class Known:
     def _settle(self) -> bool:
         self.quiet = all(plan.is_plain for plan in self.plans) and not self.first_steps
         return True
+
+    def _params_apart(self) -> bool:
+        """Whether parameters that moved have memory of their own still; False also where that takes a closer look."""
+        if not any(plan.params_moved for plan in self.plans):
+            return True
+        begins, sizes = zip(*(plan.runs_of_params() for plan in self.plans), strict=True)
+        return runs_apart(np.concatenate(begins), np.concatenate(sizes))
 
     # -- hyperparameters and groups ----------------------------------------------------------------------------------
 

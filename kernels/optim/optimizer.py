@@ -18,8 +18,9 @@ from torch.optim import Optimizer
 
 from .. import backends
 from ..algorithm import Algorithm, Recipe
+from ..launch.apart import check_apart
 from ..launch.buckets import Assembly, assemble
-from ..launch.checks import check_apart, check_grad, check_param, one_number
+from ..launch.checks import check_grad, check_param, one_number
 from .constructors import choose_recipe, plain, switches
 from .counters import Chunk, Counters
 from .graphs import Graphs

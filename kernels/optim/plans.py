@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -15,13 +16,14 @@ from .. import backends
 from ..algorithm import Algorithm, Recipe, Row
 from ..backends.dispatch import launch_block
 from ..launch.buckets import Assembly
+from ..launch.checks import bytes_spanned
 from ..launch.rows import host_rows
 from ..launch.tables import GRAD, Mirror, Tables, address_table, table_of
 from ..rounding.powers import power_table
 from .counters import Counters
 from .looks import looks_at
 from .native import looks_for
-from .shards import is_dtensor
+from .shards import is_dtensor, shard_of
 
 
 @dataclass(kw_only=True, eq=False)
@@ -87,6 +89,10 @@ class Plan:
         counters = self.counters.tensors if self.counters is not None else []
         looked_at = [*(sources.get(id(tensor), tensor) for tensor in fixed), *counters]
         self._fixed = len(fixed)
+        # The model's own: the copies, where masters are stepped.
+        begin = 0 if bucket.copies is None else len(fixed) - len(self.owners)
+        self._own = slice(begin, begin + len(self.owners))
+        self.params_moved = False
         native = looks_for(len(self.owners))
         self._looks = looks_at(looked_at, written=True, native=native)
         self._grad_looks = looks_at(assembly.sources, native=native)
@@ -99,6 +105,7 @@ class Plan:
         A tensor may keep its address and be resized, read its elements negated, or have its memory shrunk under it.
         """
         grads = self._grad_looks
+        self.params_moved = False
         if not self._looks.hold(self._looked_at) or not grads.hold(grads.arrange(self.assembly.sources)):
             return False
         if self._looks.moved:
@@ -106,10 +113,19 @@ class Plan:
             if (before[self._fixed :] != self._addresses[self._fixed :]).any():
                 # Which counters are elements of one chunk has to be asked again.
                 return False
+            self.params_moved = bool((before[self._own] != self._addresses[self._own]).any())
             self.tables.current = False
         if grads.moved and self.tables.current and self._by_address:
             self.tables.addresses.send_row(GRAD, _with(grads.addresses(), self._grad_dense))
         return True
+
+    def runs_of_params(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the model's parameters begin, and how many bytes each spans, as the last look found them."""
+        return self._addresses[self._own], self._spans
+
+    @functools.cached_property
+    def _spans(self) -> np.ndarray:
+        return np.array([bytes_spanned(shard_of(p)) for p in self.owners], np.int64)
 
     def _bring_tables(self) -> None:
         """The address table as the device has it, up to the bucket's tensors."""

@@ -1,9 +1,12 @@
 """A step that is refused, fails or is interrupted changes nothing: not even which update is the first."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from ways import WAYS, look_by
 
 import kernels
 
@@ -75,3 +78,106 @@ def test_a_refused_step_without_states_leaves_no_entry() -> None:
     with pytest.raises(ValueError, match="share memory"):
         optimizer.step()
     assert optimizer.state_dict()["state"] == {}
+
+
+# -- parameters that come to share memory, or keep to their own -------------------------------------------------------
+
+_SHARING: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
+    "one memory": lambda a, b, other: exchange(b, a.data),
+    "one memory, by set_": lambda a, b, other: b.requires_grad_(False).set_(a.detach()),
+    "half of it": lambda a, b, other: [
+        exchange(p, memory) for memory in [torch.ones(12)] for p, memory in ((a, memory[:8]), (b, memory[4:]))
+    ],
+    "of two dtypes": lambda a, b, other: exchange(other, a.data.view(torch.bfloat16)[:8]),
+}
+_APART: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
+    "exchanged": lambda a, b, other: [exchange(p, data) for p, data in [(a, b.data), (b, a.data)]],
+    "neighbours": lambda a, b, other: [
+        exchange(p, memory) for base in [torch.ones(16)] for p, memory in ((a, base[:8]), (b, base[8:]))
+    ],
+}
+
+
+def exchange(p: Tensor, data: Tensor) -> None:
+    p.data = data
+
+
+def _three() -> tuple[Param, Param, Param]:
+    three = Param(torch.linspace(-1, 1, 8)), Param(torch.linspace(1, 2, 8)), Param(torch.ones(8, dtype=torch.bfloat16))
+    for p in three:
+        p.grad = torch.full_like(p, 0.25)
+    return three
+
+
+@pytest.mark.parametrize("how", _SHARING)
+@pytest.mark.parametrize("way", WAYS)
+def test_parameters_that_come_to_share_memory_are_refused(how: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_by(way, monkeypatch)
+    a, b, other = _three()
+    optimizer: Any = kernels.AdamW([{"params": [a]}, {"params": [b, other], "lr": 0.1}])
+    for _ in range(3):
+        optimizer.step()
+    _SHARING[how](a, b, other)
+    before = [p.detach().clone() for p in (a, b, other)]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="parameters share memory"):
+            optimizer.step()
+    assert [kernels.bits.mismatches(p.detach(), was) for p, was in zip((a, b, other), before, strict=True)] == [0] * 3
+    assert [float(optimizer.state[p]["step"]) for p in (a, b, other)] == [3.0] * 3
+    for p in (b, other):
+        p.data = p.data.clone()
+    optimizer.step()
+    assert float(optimizer.state[b]["step"]) == 4.0
+
+
+def test_low_precision_parameters_of_masters_are_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = [Param(torch.ones(8, dtype=torch.bfloat16)) for _ in range(2)]
+    optimizer = kernels.SGD(params, lr=0.1, master_weights=True)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    optimizer.step()
+    params[1].data = params[0].data
+    with pytest.raises(ValueError, match="parameters share memory"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("how", _APART)
+@pytest.mark.parametrize("way", WAYS)
+def test_parameters_that_move_and_stay_apart_are_stepped(how: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_by(way, monkeypatch)
+    ends = []
+    for fast in (True, False):
+        params = _three()
+        optimizer: Any = kernels.AdamW(params, lr=0.1)
+        for _ in range(3):
+            optimizer.step()
+            _APART[how](*params)
+            if not fast:
+                # Whatever was known is asked anew.
+                optimizer._known = None
+        known = optimizer._known
+        optimizer.step()
+        assert (optimizer._known is known) == fast
+        ends.append(params)
+    assert [kernels.bits.mismatches(p.detach(), q.detach()) for p, q in zip(*ends, strict=True)] == [0] * 3
+
+
+def test_parameters_with_gaps_that_move_are_compared_by_element() -> None:
+    memories = []
+    for step in (1, 2):
+        memory = torch.linspace(-1, 1, 40)
+        params = [Param(memory[place::step]) for place in range(step)]
+        optimizer = kernels.AdamW(params, lr=0.1)
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+            memory = memory.clone()
+            for place, p in enumerate(params):
+                p.data = memory[place::step]
+        memories.append(memory)
+    assert kernels.bits.mismatches(*memories) == 0
+    params[0].data = params[1].data
+    with pytest.raises(ValueError, match="parameters share memory"):
+        optimizer.step()
