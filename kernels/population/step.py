@@ -7,7 +7,6 @@ one launch of the same arithmetic, and a model steps to the same bits as it woul
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,45 +15,20 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from ..algorithm import get_algorithm
-from ..backends import simd
-from ..backends.dispatch import launch_block, resolve_backend
-from ..backends.tensor_ops import lanes, reference_update
+from ..backends.dispatch import resolve_backend
 from ..launch.checks import check_tensor
 from ..launch.rows import RowTable
-from ..launch.tables import Tables, table_of
+from ..launch.tables import Tables
 from ..rounding.flags import SCALED
 from ..rounding.powers import power_table
-from ..rounding.reference import Context
 from .checks import check_restart, checked_counts, checked_records, per_model
-from .step_kernel import launch_population
+from .step_backends import Step, by_kernel, by_reference, by_tables
 
 PerModel = float | Sequence[float] | Tensor
 """One number, or one per model, or one per arm in a number that divides the models."""
 
-_PIECE = 65536
-"""Elements stepped together by the reference, so that its temporaries stay in cache."""
-
 _AHEAD = 512
 """Rows of scalars formed at once: a step of 64 models of 2,410 parameters takes 89 µs so, and 187 without (Zen 5)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scalars:
-    """What a step reads besides tensors.
-
-    Attributes:
-        rows: float64 [rows, columns], on the device.
-        row_of: int64 [models].
-        steps: float32 [models], or [1] where all have taken as many.
-        scales: float32 [models], what gradients are divided by; None where they are not.
-        skips: bool [models]; None where no model skips.
-    """
-
-    rows: Tensor
-    row_of: Tensor
-    steps: Tensor
-    scales: Tensor | None
-    skips: Tensor | None
 
 
 class Population:
@@ -187,17 +161,20 @@ class Population:
             skips = None
         if not self.params.numel():
             return
-        scalars = self._scalars(scales, skips)
+        step = self._as_launched(grads, scales, skips)
         if self.backend == "reference":
-            self._step_reference(grads, scalars)
+            by_reference(step)
             return
-        (self._step_tables if self.backend == "simd" else self._step_kernel)(grads, scalars)
+        if self.backend == "simd":
+            by_tables(step, self._tables)
+        else:
+            by_kernel(step)
         # Autograd cannot see a kernel write: a backward pass through the old values must fail as it does in torch.
         written = [self.params, *self.state.values(), *([] if scales is None else [grads])]
         increment_version([tensor for tensor in written if not tensor.is_inference()])
 
-    def _scalars(self, scales: Tensor | None, skips: Tensor | None) -> _Scalars:
-        """What differs between models at this step."""
+    def _as_launched(self, grads: Tensor, scales: Tensor | None, skips: Tensor | None) -> Step:
+        """The step as backends take it, with what differs between models."""
         device = self.params.device
         if self._skipped is None:
             steps = torch.full((1,), float(self.step_count), dtype=torch.float32, device=device)
@@ -209,8 +186,20 @@ class Population:
             counts, which = torch.unique(taken.clamp(min=1), return_inverse=True)
             rows = np.concatenate([self._rows_of.rows(count, 1)[0] for count in counts.tolist()])
             row_of = self._record_index + which * len(self.records)
-        sent = torch.from_numpy(rows).to(device, non_blocking=True)
-        return _Scalars(rows=sent, row_of=row_of, steps=steps, scales=scales, skips=skips)
+        return Step(
+            recipe=self.recipe,
+            flags=self.flags | (0 if scales is None else SCALED.value),
+            dtypes=self._dtypes,
+            params=self.params,
+            grads=grads,
+            states=self._slots(),
+            rows=torch.from_numpy(rows).to(device, non_blocking=True),
+            row_of=row_of,
+            steps=steps,
+            powers=self._powers.values,
+            scales=scales,
+            skips=skips,
+        )
 
     def _rows(self, step: int) -> np.ndarray:
         """The scalars of all records at a step, of which those that follow are formed with it."""
@@ -235,72 +224,3 @@ class Population:
                     f"state {name!r} of shape {tuple(state.shape)} and {state.dtype}: give a contiguous one of shape "
                     f"{tuple(self.params.shape)} and {expected}, or make the population with state_dtype="
                 )
-
-    def _step_reference(self, grads: Tensor, scalars: _Scalars) -> None:
-        models, width = self.params.shape
-        device = self.params.device
-        slots = self._slots()
-        # Rows whose width is a multiple of 4 are aligned as the first is; others take the unaligned path anyway.
-        lane = lanes([t[0] for t in (self.params, grads, *slots) if t is not None], torch.arange(width, device=device))
-        going = torch.arange(models, device=device) if scalars.skips is None else (~scalars.skips).nonzero().flatten()
-        dtype = self.params.dtype
-        tensors = [self.params, grads, *slots]
-        for chosen in torch.split(going, max(1, _PIECE // width)):
-            context = Context(
-                row=scalars.rows[scalars.row_of[chosen]].t().unsqueeze(-1),
-                step=scalars.steps if len(scalars.steps) == 1 else scalars.steps[chosen].unsqueeze(-1),
-                powers=self._powers.values,
-                lane=lane,
-                flags=self.flags | (0 if scalars.scales is None else SCALED.value),
-                dtype=dtype,
-                grad=dtype,
-                state=dtype,
-            )
-            scale = None if scalars.scales is None else scalars.scales[chosen].unsqueeze(-1)
-            p, g, *states = (None if tensor is None else tensor[chosen] for tensor in tensors)
-            assert p is not None and g is not None
-            reference_update(self.recipe, context, p, g, states, scale)
-            for tensor, values in zip(tensors, [p, g, *states], strict=True):
-                if tensor is not None and values is not None and (tensor is not grads or scale is not None):
-                    tensor[chosen] = values
-
-    def _step_kernel(self, grads: Tensor, scalars: _Scalars) -> None:
-        row_of = scalars.row_of if scalars.skips is None else torch.where(scalars.skips, -1, scalars.row_of)
-        launch_population(
-            self.recipe,
-            self.flags | (0 if scalars.scales is None else SCALED.value),
-            dtypes=self._dtypes,
-            params=self.params,
-            grads=grads,
-            states=self._slots(),
-            rows=scalars.rows,
-            row_of=row_of.int(),
-            steps=scalars.steps,
-            powers=self._powers.values,
-            grad_scale=scalars.scales,
-            skips=scalars.skips is not None,
-        )
-
-    def _step_tables(self, grads: Tensor, scalars: _Scalars) -> None:
-        """A model is a tensor of the vector backend's address table; one that skips is an empty one."""
-        models, width = self.params.shape
-        slots = self._slots()
-        columns = [self.params, grads, *(slot for slot in slots if slot is not None)]
-        offsets = np.arange(models, dtype=np.int64) * width
-        addresses = [tensor.data_ptr() + offsets * tensor.element_size() for tensor in columns]
-        widths = width if scalars.skips is None else np.where(scalars.skips.numpy(), 0, width)
-        host = table_of(widths, scalars.row_of.numpy(), addresses)
-        self._tables.update(host, self.params.device, launch_block(self.backend, host))
-        simd.launch_tables(
-            self._tables,
-            self.recipe,
-            self.flags | (0 if scalars.scales is None else SCALED.value),
-            states=sum(1 << k for k, slot in enumerate(slots) if slot is not None),
-            dtypes=self._dtypes,
-            rows=scalars.rows,
-            steps=scalars.steps.expand(models).contiguous(),
-            powers=self._powers.values,
-            grad_scale=scalars.scales,
-            found_inf=None,
-            lines=self.params.dtype,
-        )
