@@ -11,23 +11,20 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .. import backends
 from ..algorithm import Algorithm, Recipe
-from ..launch.apart import check_apart
-from ..launch.buckets import Assembly, assemble
-from ..launch.checks import check_grad, check_param, one_number
-from .constructors import choose_recipe, plain, switches
-from .counters import Chunk, Counters
+from ..launch.checks import one_number
+from .constructors import plain, switches
+from .counters import Chunk
 from .graphs import Graphs
 from .hooks import hooked
 from .known import Known
+from .planning import check_group, make_plans
 from .plans import Plan
-from .shards import grad_shard, is_dtensor, shard_of
+from .shards import grad_shard, is_dtensor
 from .state import States
 
 _PLAIN = frozenset({float, int, bool})
@@ -86,7 +83,7 @@ class StepOptimizer(Optimizer):
         self._known = None
         group = self.param_groups[-1]
         try:
-            self._check_group(group)
+            check_group(self, group)
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
@@ -204,7 +201,7 @@ class StepOptimizer(Optimizer):
         try:
             if known is None:
                 self._known = None
-                self._known = known = self._make_plans(states)
+                self._known = known = make_plans(self, states, self._chunks)
             self._local_grads = None
             plans = known.plans
             for plan in plans:
@@ -244,7 +241,7 @@ class StepOptimizer(Optimizer):
             return True
         return known is not None and not known.first_steps and not self.algorithm.stateful_step
 
-    # -- from groups to buckets --------------------------------------------------------------------------------------
+    # -- what plans are made of ----------------------------------------------------------------------------------------
 
     def hyper_of(self, group: dict[str, Any]) -> Any:
         """The record of a group's hyperparameters."""
@@ -262,53 +259,6 @@ class StepOptimizer(Optimizer):
             self._hypers[key] = record
         return self._hypers[key]
 
-    def _torch_class(self) -> str:
-        return f"torch.optim.{self.algorithm.title}" if hasattr(torch.optim, self.algorithm.title) else ""
-
-    def _check_group(self, group: dict[str, Any]) -> None:
-        self.hyper_of(group)
-        own = switches(self.recipe, self.defaults)
-        different = [name for name, value in own.items() if group[name] != value]
-        asked = choose_recipe(self.algorithm, None, group) if different else self.recipe.name
-        # No switch of torch's tells its fused kernels on the CPU from those on a GPU.
-        if asked not in (self.recipe.name, self.recipe.name.removeprefix("cpu-")):
-            raise ValueError(
-                f"param group: it asks for recipe {asked!r} where the optimizer has {self.recipe.name!r}; all groups "
-                "of an optimizer have one recipe: make another optimizer, or leave "
-                f"{' and '.join(different)} out of the group"
-            )
-        # The same recipe by other switches: they say what runs here.
-        group.update(own)
-        for p in group["params"]:
-            check_param(shard_of(p), instead=self._torch_class(), stepped=False)
-            if p.device.type in ("cpu", "cuda"):
-                backends.resolve_backend(self._backend, p.device)
-
-    def _make_plans(self, states: States) -> Known:
-        """Buckets of the parameters that have gradients. Everything is checked before any state is created."""
-        hypers = [self.hyper_of(group) for group in self.param_groups]
-        everything: list[Tensor] = []
-        chosen: list[tuple[int, int, Tensor]] = []
-        for number, group in enumerate(self.param_groups):
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._check_for_step(p)
-                    states.check(p, hypers[number])
-                    chosen.append((len(everything), number, p))
-                everything.append(p)
-        check_apart([shard_of(p) for _, _, p in chosen])
-        first = np.array([states.prepare(p, hypers[number]) for _, number, p in chosen], bool)
-        states.make_counters(self._chunks)
-        members = [states.member(p, hypers[number]) for _, number, p in chosen]
-        plans = []
-        for assembly in assemble(members):
-            groups = np.array([chosen[k][1] for k in assembly.positions])
-            places = [chosen[k][0] for k in assembly.positions]
-            positions = None if len(places) == len(everything) else places
-            params = [chosen[k][2] for k in assembly.positions]
-            plans.append(self._make_plan(assembly, params, positions, groups, first[assembly.positions]))
-        return Known(self, everything, plans, hypers)
-
     def local_grads(self, params: Sequence[Tensor]) -> list[Any]:
         """This step's gradients of these parameters as they are stepped: those of DTensors are this process's shards.
 
@@ -319,34 +269,3 @@ class StepOptimizer(Optimizer):
             sharded = [p for p in everything if p.grad is not None and is_dtensor(p)]
             self._local_grads = {id(p): grad_shard(p.grad, p) for p in sharded}
         return [self._local_grads.get(id(p), p.grad) for p in params]
-
-    def _check_for_step(self, p: Tensor) -> None:
-        shard = shard_of(p)
-        check_param(shard, instead=self._torch_class())
-        backends.resolve_backend(self._backend, p.device)
-        (grad,) = self.local_grads([p])
-        check_grad(shard, grad, self.algorithm.title)
-
-    def _make_plan(
-        self,
-        assembly: Assembly,
-        params: list[Tensor],
-        positions: list[int] | None,
-        groups: np.ndarray,
-        first: np.ndarray,
-    ) -> Plan:
-        counters = None
-        if self.algorithm.stateful_step:
-            counters = Counters([self.state[p]["step"] for p in params], self._chunks)
-        return Plan(
-            algorithm=self.algorithm,
-            recipe=self.recipe,
-            backend=backends.resolve_backend(self._backend, params[0].device),
-            assembly=assembly,
-            owners=params,
-            positions=positions,
-            groups=groups,
-            counters=counters,
-            first=first,
-            any_first=bool(first.any()),
-        )

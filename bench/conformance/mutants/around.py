@@ -15,7 +15,7 @@ AROUND: tuple[Mutant, ...] = (
         "empty-tail-skips-group",
         "a group whose last tensor is empty is not stepped",
         (
-            "StepOptimizer._make_plans",
+            "make_plans",
             "if p.grad is not None:",
             'if p.grad is not None and group["params"][-1].numel():',
         ),
@@ -25,11 +25,11 @@ AROUND: tuple[Mutant, ...] = (
         "group-of-empties-ends-step",
         "groups behind one without elements are not stepped",
         (
-            "StepOptimizer._make_plans",
-            "for number, group in enumerate(self.param_groups):",
-            "for number, group in enumerate(self.param_groups):\n"
-            '            if not any(p.numel() for p in group["params"]):\n'
-            "                break",
+            "make_plans",
+            "for number, group in enumerate(optimizer.param_groups):",
+            "for number, group in enumerate(optimizer.param_groups):\n"
+            '        if not any(p.numel() for p in group["params"]):\n'
+            "            break",
         ),
         optimizer="SGD",
     ),
@@ -58,10 +58,15 @@ AROUND: tuple[Mutant, ...] = (
     _around(
         "paused-stepped-again",
         "a parameter without a gradient is stepped with its last one",
-        ("Known.__init__", "grads = self._grads_of(optimizer)", "self._last = grads = self._grads_of(optimizer)"),
+        (
+            "Known.__init__",
+            "self._absent = list(map(operator.is_, self._grads_of(optimizer), repeat(None)))",
+            "self._last = self._grads_of(optimizer)\n"
+            "        self._absent = list(map(operator.is_, self._last, repeat(None)))",
+        ),
         (
             "Known._grads_hold",
-            "grads = self._grads_of(optimizer)",
+            "grads = self._present_grads(optimizer)",
             "pairs = zip(self._grads_of(optimizer), self._last)\n"
             "        self._last = grads = [old if new is None else new for new, old in pairs]",
         ),
