@@ -13,13 +13,19 @@ require_neighbour("kernels")
 if TYPE_CHECKING:
     from .clipping import clip_grad_norm_
     from .conventions import convert_eps
+    from .engines.given import given_run
     from .probe import Probe
 
-__all__ = ["Probe", "__version__", "clip_grad_norm_", "convert_eps", "support"]
+__all__ = ["Probe", "__version__", "clip_grad_norm_", "convert_eps", "given_run", "support"]
 
 __version__ = "0.1.0"
 
-_PLACES: Final = {"Probe": ".probe", "clip_grad_norm_": ".clipping", "convert_eps": ".conventions"}
+_PLACES: Final = {
+    "Probe": ".probe",
+    "clip_grad_norm_": ".clipping",
+    "convert_eps": ".conventions",
+    "given_run": ".engines.given",
+}
 """Public names that are imported when they are asked for, and where they are."""
 
 

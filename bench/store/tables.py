@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cause_table, prediction_table, window_table
+from . import cause_table, growth_table, prediction_table, window_table
 from .kept import RESULTS, read_json
 
 ROOT = RESULTS.parents[1]
 WINDOW = ROOT / "docs" / "window.csv"
 CAUSES = ROOT / "docs" / "causes.csv"
 PREDICTIONS = ROOT / "docs" / "predictions.csv"
+GROWTH = ROOT / "docs" / "population-growth.csv"
 H100 = RESULTS / "nvidia-h100-80gb-hbm3"
 _MARKED = re.compile(r"(<!-- table: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _BIG = tuple((optimizer, "fp32") for optimizer in ("AdamW", "SGD", "RMSprop", "Adagrad"))
@@ -144,10 +145,19 @@ def _predictions() -> str:
     return _markdown(head, prediction_table.rows(PREDICTIONS))
 
 
+def _growth(sweep: str) -> str:
+    """How the time of a model-step grows, on a CPU."""
+    return _markdown(*growth_table.table(growth_table.read(GROWTH), sweep))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "h100-one-tensor": _one_big_tensor,
     "h100-whole-steps": _whole_steps,
     "h100-populations": _populations,
+    "population-growth-origin": lambda: growth_table.origin(growth_table.read(GROWTH)),
+    "population-growth-models": lambda: _growth("models"),
+    "population-growth-steps": lambda: _growth("steps"),
+    "population-growth-width": lambda: _growth("width"),
     "answers": _answers,
     "window-all": _window_all,
     "causes": _causes,

@@ -1,25 +1,23 @@
-"""The same training by JAX and by torch.func, each in the forms that people would write, and ours."""
+"""Ways to train a population: what one is, how it is timed, and whether it computes what ours does."""
 
 from __future__ import annotations
 
-import importlib.util
-import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
 import torch
 
 import kernels
 
-from .problem import NETWORK, Problem
+from .problem import Problem
 
-LR, EPS = 1e-3, 1e-8
-SCALES = tuple(2.0 ** (k - 4) for k in range(8))
-"""Loss scales of the arms in timings."""
-REPEATS = 3
+REPEATS: Final = 3
+TOLERANCE: Final = 1e-3
+"""How far final losses may lie apart, relative: a peer that computes something else is refused."""
+PER_MODEL: Final = ("s", "eps", "lr")
+"""What every model may have of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,209 +27,146 @@ class Peer:
     Attributes:
         provider, engine: for the table.
         make: of a problem, a function that trains from the start and gives the parameters [models, n].
+        own: what it can have per model; the rest is one number for all.
+        most: models of the largest population that it is asked to train; None for any.
+        missing: why it cannot take part; empty where it can.
     """
 
     provider: str
     engine: str
     make: Callable[[Problem], Callable[[], Any]]
+    own: tuple[str, ...] = PER_MODEL
+    most: int | None = None
+    missing: str = ""
+
+    @property
+    def name(self) -> str:
+        """For lists."""
+        return f"{self.provider}, {self.engine}"
+
+    def given(self, whole: Problem) -> Problem:
+        """What it trains of a problem: as many models as it is asked to, with what it can have of their own."""
+        part = whole if self.most is None else whole.first(self.most)
+        return part if self.own == PER_MODEL else part.alike()
 
 
-def ours(backend: str) -> Iterator[Peer]:
-    """Scales, learning rates and eps per arm; and of every model's own."""
+def time_peer(peer: Peer, whole: Problem, *, repeats: int = REPEATS, first_s: float = 0.0) -> dict[str, Any]:
+    """A row: the fastest of some runs, and the final loss.
 
-    def make(given: Problem, own: bool = False) -> Callable[[], Any]:
-        # Records that differ, as the peers' vectors may: the results agree to far below the tolerance.
-        count = given.models if own else given.arms
-        make_record = kernels.get_algorithm("adam").hyperparameters
-        hypers = [make_record(lr=LR, eps=EPS * (1 + k / count / 1000)) for k in range(count)]
-
-        params = given.params.clone()
-        trainer = kernels.Trainer("adam", hypers, params, loss_scale=SCALES, backend=backend)
-
-        def train() -> Any:
-            trainer.restart(given.params)
-            trainer.run(given.data)
-            return params
-
-        return train
-
-    yield Peer(provider="ours", engine=f"trainer, {backend}", make=make)
-    yield Peer(provider="ours", engine=f"trainer, {backend}, hyperparameters per model", make=lambda p: make(p, True))
-
-
-def torch_func() -> Iterator[Peer]:
-    """torch.func.grad under vmap, and torch.optim on the stacked parameters: one learning rate and eps for all."""
-
-    def make(given: Problem, keywords: dict[str, Any]) -> Callable[[], Any]:
-        shapes = ((6, 6), (6,), (1, 6), (1,))
-        scale = torch.tensor(SCALES, device=given.params.device).repeat(given.families)
-
-        def loss(params: Any, sample: Any, scale: Any) -> Any:
-            w1, b1, w2, b2 = params
-            hidden = torch.relu(w1 @ sample[:6].square() + b1)
-            return (scale * (sample[6:] - torch.sigmoid(w2 @ hidden + b2).exp())).squeeze()
-
-        gradient: Any = torch.func.vmap(torch.func.grad(loss))
-
-        def train() -> Any:
-            ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
-            pieces = [given.params[:, a:b] for a, b in itertools.pairwise(ends)]
-            params = [
-                piece.reshape(-1, *shape).clone().requires_grad_() for piece, shape in zip(pieces, shapes, strict=True)
-            ]
-            optimizer = torch.optim.Adam(params, lr=LR, eps=EPS, **keywords)
-            for sample in given.data:
-                each = sample.repeat_interleave(given.arms, 0)
-                found = gradient([p.detach() for p in params], each, scale)
-                for p, grad in zip(params, found, strict=True):
-                    p.grad = grad
-                optimizer.step()
-            return torch.cat([p.detach().flatten(1) for p in params], 1)
-
-        return train
-
-    for name in ("foreach", "fused"):
-        yield Peer(
-            provider="torch",
-            engine=f"torch.func.vmap + {name}",
-            make=lambda given, name=name: make(given, {name: True}),  # type: ignore[misc]
-        )
-
-
-def jax_missing() -> str:
-    """Why JAX cannot take part; empty where it can."""
-    lacking = [name for name in ("jax", "optax") if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(lacking)} not installed" if lacking else ""
-
-
-def jax_forms() -> Iterator[Peer]:
-    """jit(vmap(scan)) over families and arms, and the same written by hand with the models last; none without JAX."""
-    if jax_missing():
-        return
-    yield Peer(provider="jax", engine="jit(vmap(vmap(scan))) + optax", make=_jax_vmap)
-    yield Peer(provider="jax", engine="jit(scan), models last by hand, + optax", make=_jax_by_hand)
-
-
-def _jax_step(loss: Any, lr: Any, eps: Any) -> Any:
-    import jax
-    import optax
-
-    optimizer = optax.adam(lr, eps=eps)
-
-    def step(carry: Any, sample: Any) -> Any:
-        params, state, scale = carry
-        grads = jax.grad(loss)(params, sample, scale)
-        updates, state = optimizer.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state, scale), None
-
-    return optimizer, step
-
-
-def _jax_vmap(given: Problem) -> Callable[[], Any]:
-    import jax
-    import jax.numpy as jnp
-
-    families, arms = given.families, given.arms
-
-    def loss(params: Any, sample: Any, scale: Any) -> Any:
-        w1, b1, w2, b2 = params
-        hidden = jax.nn.relu(w1 @ (sample[:6] * sample[:6]) + b1)
-        return scale * (sample[6:] - jnp.exp(jax.nn.sigmoid(w2 @ hidden + b2)))[0]
-
-    def train(params: Any, data: Any, scale: Any, lr: Any, eps: Any) -> Any:
-        optimizer, step = _jax_step(loss, lr, eps)
-        return jax.lax.scan(step, (params, optimizer.init(params), scale), data)[0][0]
-
-    both = jax.jit(jax.vmap(jax.vmap(train, in_axes=(0, None, 0, 0, 0))))
-    flat = jnp.asarray(given.params.cpu().numpy()).reshape(families, arms, -1)
-    params = (
-        flat[..., :36].reshape(families, arms, 6, 6),
-        flat[..., 36:42],
-        flat[..., 42:48].reshape(families, arms, 1, 6),
-        flat[..., 48:],
-    )
-    data = jnp.asarray(given.data.cpu().numpy().transpose(1, 0, 2))
-    scale = jnp.tile(jnp.asarray(SCALES, jnp.float32), (families, 1))
-    lr, eps = (jnp.full((families, arms), x, jnp.float32) for x in (LR, EPS))
-
-    def run() -> Any:
-        w1, b1, w2, b2 = jax.block_until_ready(both(params, data, scale, lr, eps))
-        parts = [x.reshape(families * arms, -1) for x in (w1, b1, w2, b2)]
-        return lambda: torch.from_numpy(np.concatenate([np.asarray(x) for x in parts], 1))
-
-    return run
-
-
-def _jax_by_hand(given: Problem) -> Callable[[], Any]:
-    import jax
-    import jax.numpy as jnp
-
-    models, arms = given.models, given.arms
-
-    def loss(params: Any, sample: Any, scale: Any) -> Any:
-        a = jnp.repeat(sample * sample, arms, 1)
-        labels = jnp.repeat(sample[6], arms)
-        hidden = [jax.nn.relu(sum(params[j * 6 + i] * a[i] for i in range(6)) + params[36 + j]) for j in range(6)]
-        z = sum(params[42 + j] * hidden[j] for j in range(6)) + params[48]
-        return jnp.sum(scale * (labels - jnp.exp(jax.nn.sigmoid(z))))
-
-    def train(params: Any, data: Any, scale: Any, lr: Any, eps: Any) -> Any:
-        optimizer, step = _jax_step(loss, lr, eps)
-        return jax.lax.scan(step, (params, optimizer.init(params), scale), data)[0][0]
-
-    compiled = jax.jit(train)
-    params = jnp.asarray(given.params.cpu().numpy().T)
-    data = jnp.asarray(given.data.cpu().numpy().transpose(0, 2, 1))
-    scale = jnp.tile(jnp.asarray(SCALES, jnp.float32), models // arms)
-    lr, eps = (jnp.full(models, x, jnp.float32) for x in (LR, EPS))
-
-    def run() -> Any:
-        found = jax.block_until_ready(compiled(params, data, scale, lr, eps))
-        return lambda: torch.from_numpy(np.asarray(found).T.copy())
-
-    return run
-
-
-def time_peer(peer: Peer, given: Problem, *, repeats: int = REPEATS) -> dict[str, Any]:
-    """A row: the first run's time (compilation and all), then the fastest of some; and the final loss."""
+    Args:
+        peer: who.
+        whole: on what.
+        repeats: runs after the first.
+        first_s: what an earlier first run took. Compilation is in the longer of the two, which the row has.
+    """
+    given = peer.given(whole)
     device = given.params.device
-    began = time.perf_counter()
-    run = peer.make(given)
-    result = run()
-    _wait(device)
-    first_s = time.perf_counter() - began
-    samples = []
-    for _ in range(repeats):
-        _wait(device)
-        began = time.perf_counter()
-        result = run()
-        _wait(device)
-        samples.append(time.perf_counter() - began)
-    params = (result() if callable(result) else result).to(device)
-    per = 1e6 / given.models / given.steps
-    return {
+    row = {
         "provider": peer.provider,
         "engine": peer.engine,
         "device": _device_name(peer, device),
-        "network": NETWORK.name,
+        "network": given.network.name,
         "optimizer": "Adam",
         "policy": "fp32",
         "models": given.models,
         "steps": given.steps,
-        "us_per_model_step": min(samples) * per,
-        "samples_us": [sample * per for sample in samples],
+        "per_model": ", ".join(peer.own),
+    }
+    if peer.missing:
+        return {
+            **row,
+            "us_per_model_step": None,
+            "final_loss": None,
+            "outcome": "not installed",
+            "reason": peer.missing,
+        }
+    began = time.perf_counter()
+    run = peer.make(given)
+    result = run()
+    _wait(device)
+    first_s = max(first_s, time.perf_counter() - began)
+    wall, cpu = [], []
+    for _ in range(repeats):
+        _wait(device)
+        began, worked = time.perf_counter(), time.process_time()
+        result = run()
+        _wait(device)
+        wall.append(time.perf_counter() - began)
+        cpu.append(time.process_time() - worked)
+    params = (result() if callable(result) else result).to(device)
+    per = 1e6 / given.models / given.steps
+    return {
+        **row,
+        "us_per_model_step": min(wall) * per,
+        "cpu_us_per_model_step": min(cpu) * per,
+        "samples_us": [sample * per for sample in wall],
         "first_s": first_s,
-        "final_loss": final_loss(params, given),
+        "final_loss": float(final_losses(params, given).mean()),
     }
 
 
-def final_loss(params: Any, given: Problem) -> float:
-    """Mean loss of all models on the last sample, in double."""
+def agree(peer: Peer, whole: Problem) -> dict[str, Any]:
+    """A row: a peer's final losses beside those of ours on the same models, and whether it may be timed.
+
+    Losses of this network lie on both sides of 0, so a model's difference is taken relative to the mean size of a loss.
+    The mean must agree, and so must all but one model in a hundred: where a hidden unit's input is next to 0, rounding
+    alone decides whether it passes.
+    """
+    given = peer.given(whole)
+    row = {"provider": peer.provider, "engine": peer.engine, "models": given.models, "steps": given.steps}
+    if peer.missing:
+        return {**row, "outcome": "not installed", "reason": peer.missing}
+    began = time.perf_counter()
+    result = peer.make(given)()
+    _wait(given.params.device)
+    first_s = time.perf_counter() - began
+    theirs = final_losses((result() if callable(result) else result).to(given.params.device), given)
+    ours = final_losses(_reference(given), given)
+    size = float(ours.abs().mean())
+    apart = (theirs - ours).abs() / size
+    mean = abs(float(theirs.mean() - ours.mean())) / size
+    most = float(apart.quantile(0.99))
+    agrees = mean <= TOLERANCE and most <= TOLERANCE  # not where either is NaN
+    return {
+        **row,
+        "first_s": first_s,
+        "final_loss": float(theirs.mean()),
+        "reference_loss": float(ours.mean()),
+        "relative_difference": mean,
+        "relative_difference_of_99_percent": most,
+        "outcome": "agrees" if agrees else "refused",
+    }
+
+
+def _reference(given: Problem) -> Any:
+    """Parameters after training: a Population's steps on the gradients of `kernels`' tensor operations."""
+    params = given.params.clone()
+    trainer = kernels.Trainer(
+        "adam",
+        records(given),
+        params,
+        network=given.network,
+        loss_scale=given.loss_scale,
+        backend="reference",
+    )
+    trainer.run(given.data)
+    return params
+
+
+def records(given: Problem) -> list[Any]:
+    """Adam's hyperparameters of every model."""
+    make = kernels.get_algorithm("adam").hyperparameters
+    return [make(lr=lr, eps=eps) for lr, eps in zip(given.lr, given.eps, strict=True)]
+
+
+def final_losses(params: Any, given: Problem) -> torch.Tensor:
+    """[models] float64: every model's loss on the last sample."""
     sample = given.data[-1].repeat_interleave(given.arms, 0).double()
-    p = params.double()
-    hidden = torch.relu((p[:, :36].view(-1, 6, 6) @ sample[:, :6, None].square()).squeeze(2) + p[:, 36:42])
-    z = (p[:, 42:48] * hidden).sum(1) + p[:, 48]
-    return float((sample[:, 6] - torch.sigmoid(z).exp()).mean())
+    p, inputs, width = params.double(), given.network.widths[0], given.hidden
+    weights, rest = p[:, : width * inputs].view(-1, width, inputs), p[:, width * inputs :]
+    hidden = torch.relu((weights @ sample[:, :inputs, None].square()).squeeze(2) + rest[:, :width])
+    z = (rest[:, width:-1] * hidden).sum(1) + rest[:, -1]
+    return sample[:, inputs] - torch.sigmoid(z).exp()
 
 
 def _wait(device: torch.device) -> None:
@@ -240,7 +175,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _device_name(peer: Peer, device: torch.device) -> str:
-    if peer.provider == "jax":
+    if peer.provider == "jax" and not peer.missing:
         import jax
 
         return str(jax.default_backend())

@@ -7,22 +7,27 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import torch
 
+import kernels
+
 from ...tracebacks import kept_traceback
-from . import bits, chain, peers
+from . import bits, chain
 from .bandwidth import population_steps
-from .problem import Problem, problem
+from .jax_peers import jax_peers, prepare
+from .ours import ours
+from .peers import Peer, agree, time_peer
+from .problem import NETWORK, problem
+from .torch_peers import torch_peers
 
 Write = Callable[[dict[str, Any]], None]
-TIMED_STEPS = 200
-COMPARED_STEPS = 20
-TOLERANCE = 1e-3
-"""How far final losses may lie apart, relative: a peer that computes something else is refused."""
+TIMED_STEPS: Final = 200
+COMPARED_MODELS: Final = 1024
+COMPARED_STEPS: Final = 20
 
 
 class Report:
@@ -73,24 +78,104 @@ def run_all(device: str, write: Write, *, minutes: float, dry: bool = False) -> 
         minutes: limit of all.
         dry: small sizes, to see that every stage works.
     """
-    # JAX would take most of the memory for itself.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    report = Report(write, 60 * minutes, device=_device(device), dry=dry, versions=_versions())
-    report.document["not_offered"] = [f"jax: {reason}"] if (reason := peers.jax_missing()) else []
+    report = begun(device, write, minutes, dry=dry)
     if device == "cuda":
         report.stage("compile", [("all kernels", partial(warm, report))])
     report.stage("bits", _bits(device, dry))
     links = list(chain.links(device))
     sizes = {"models": 512, "steps": 50} if dry else {}
     report.stage("chain", ((link.name, partial(chain.replay, link, device, **sizes)) for link in links))
-    report.stage("agreement", _peers(device, [(512 if dry else 1024, COMPARED_STEPS)], repeats=1))
     timed = ((512, TIMED_STEPS),) if dry else ((8192, TIMED_STEPS), (65536, TIMED_STEPS))
-    report.stage("rows", _peers(device, timed, without=refused(report.document["agreement"])))
+    _time(report, device, timed, NETWORK, compared=512 if dry else COMPARED_MODELS)
     if not dry:
         report.stage("rows", _ours_alone(device, 1 << 20))
     elements = 1 << 18 if dry else (1 << 26 if device == "cuda" else 1 << 22)
     report.stage("step", [("[models, n]", lambda: list(population_steps(device, elements=elements)))])
     return report.document
+
+
+def run_sizes(
+    device: str, write: Write, sizes: Sequence[tuple[int, int]], *, network: kernels.Network, minutes: float
+) -> dict[str, Any]:
+    """Who computes the same, and how long they take for these numbers of models and steps; nothing else.
+
+    Args:
+        device: ``cuda`` or ``cpu``.
+        write: keeps the document, as it grows.
+        sizes: (models, steps), one after the other.
+        network: of every model.
+        minutes: limit of all.
+    """
+    report = begun(device, write, minutes)
+    _time(report, device, sizes, network)
+    return report.document
+
+
+def everybody(device: str) -> tuple[Peer, ...]:
+    """All who train populations on this device."""
+    return (*ours(_backend(device)), *torch_peers(), *jax_peers())
+
+
+def _backend(device: str) -> str:
+    """The trainer's own on this device, by its name."""
+    return "triton" if device == "cuda" else kernels.resolve_backend("auto", torch.device(device))
+
+
+def begun(device: str, write: Write, minutes: float, **head: Any) -> Report:
+    """An empty document that says who cannot take part."""
+    prepare(device)
+    report = Report(write, 60 * minutes, device=_device(device), **head, versions=_versions())
+    report.document["not_offered"] = list(
+        dict.fromkeys(f"{peer.provider}: {peer.missing}" for peer in everybody(device) if peer.missing)
+    )
+    return report
+
+
+def _time(
+    report: Report,
+    device: str,
+    sizes: Sequence[tuple[int, int]],
+    network: kernels.Network,
+    *,
+    compared: int = COMPARED_MODELS,
+) -> None:
+    """Stage ``agreement``, then stage ``rows`` without those that were refused there."""
+    everyone = everybody(device)
+    agreed = compare(report, device, everyone, network, models=compared)
+    for models, steps in sizes:
+        report.stage("rows", timed(everyone, agreed, models, steps, device, network))
+
+
+def compare(
+    report: Report, device: str, everyone: Iterable[Peer], network: kernels.Network, *, models: int
+) -> dict[str, float]:
+    """Stage ``agreement``: who may be timed, and how long each one's first run took, compilation and all."""
+    given = problem(models=models, steps=COMPARED_STEPS, device=device, network=network)
+    before = len(report.document.get("agreement", []))
+    report.stage("agreement", ((peer.name, partial(agree, peer, given)) for peer in everyone))
+    return agreeing(report.document["agreement"][before:])
+
+
+def agreeing(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Those who may be timed, with the seconds of their first run: who computed the same, and who is not installed."""
+    return {
+        f"{row['provider']}, {row['engine']}": row.get("first_s", 0.0) for row in rows if row["outcome"] != "refused"
+    }
+
+
+def timed(
+    everyone: Iterable[Peer],
+    agreed: Mapping[str, float],
+    models: int,
+    steps: int,
+    device: str,
+    network: kernels.Network,
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """A stage's items: who agreed, each timed for so many models and steps."""
+    given = problem(models=models, steps=steps, device=device, network=network)
+    for peer in everyone:
+        if peer.name in agreed:
+            yield f"{peer.engine}, {models}", partial(time_peer, peer, given, first_s=agreed[peer.name])
 
 
 def _bits(device: str, dry: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -100,40 +185,11 @@ def _bits(device: str, dry: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
             yield case.name, partial(bits.compare_case, case, device, expected)
 
 
-def _peers(
-    device: str,
-    sizes: Iterable[tuple[int, int]],
-    *,
-    repeats: int = peers.REPEATS,
-    without: frozenset[str] = frozenset(),
-) -> Iterator[tuple[str, Callable[[], Any]]]:
-    backend = "triton" if device == "cuda" else "auto"
-    for models, steps in sizes:
-        given = problem(models=models, steps=steps, device=device)
-        for peer in (*peers.ours(backend), *peers.torch_func(), *peers.jax_forms()):
-            if f"{peer.provider}, {peer.engine}" not in without:
-                yield f"{peer.engine}, {models}", partial(peers.time_peer, peer, given, repeats=repeats)
-
-
-def refused(rows: list[dict[str, Any]]) -> frozenset[str]:
-    """Those whose losses are not ours after some steps; each row is told its verdict."""
-    reference = next((row["final_loss"] for row in rows if row["provider"] == "ours"), None)
-    found = set()
-    for row in rows:
-        if reference is not None:
-            row["relative_difference"] = abs(row["final_loss"] / reference - 1)
-            row["outcome"] = "agrees" if row["relative_difference"] <= TOLERANCE else "refused"
-            if row["outcome"] == "refused":
-                found.add(f"{row['provider']}, {row['engine']}")
-    return frozenset(found)
-
-
 def _ours_alone(device: str, models: int) -> Iterator[tuple[str, Callable[[], Any]]]:
-    peer = next(peers.ours("triton" if device == "cuda" else "auto"))
+    peer = next(ours(_backend(device)))
 
     def make() -> dict[str, Any]:
-        given: Problem = problem(models=models, steps=TIMED_STEPS if device == "cuda" else 20, device=device)
-        return peers.time_peer(peer, given)
+        return time_peer(peer, problem(models=models, steps=TIMED_STEPS if device == "cuda" else 20, device=device))
 
     yield f"{peer.engine}, {models}", make
 
@@ -171,7 +227,10 @@ def _warm(kind: str, number: int) -> float:
 
 
 def _device(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' * (threads != 1)}"
 
 
 def _versions() -> dict[str, str]:
