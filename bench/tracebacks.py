@@ -18,5 +18,10 @@ def kept_traceback(*, limit: int | None = None, most: int | None = None) -> str:
         limit: as `traceback.format_exc`.
         most: characters; the last are kept.
     """
-    text = _PLACES.sub("", traceback.format_exc(limit=limit))
+    text = without_places(traceback.format_exc(limit=limit))
     return text if most is None else text[-most:]
+
+
+def without_places(text: str) -> str:
+    """What a process printed, its tracebacks without where checkout and packages lie on this machine."""
+    return _PLACES.sub("", text)

@@ -7,13 +7,16 @@ import multiprocessing
 import os
 import signal
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
+
+from lossscale.support.processes import environment
+
+from .tracebacks import kept_traceback
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -273,24 +276,9 @@ def _serve(
             try:
                 result = batch.work(item)
             except Exception:
-                connection.send((traceback.format_exc(), None, False))
+                connection.send((kept_traceback(), None, False))
                 continue
             ends = worn is not None and worn(result)
             connection.send(("", result, ends))
             if ends:
                 return
-
-
-@contextmanager
-def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """A spawned process takes this one's environment over as it is at its start."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -11,7 +11,6 @@ import os
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import typer
 from lossscale.support import cli, errors, files
 
 from ..choices import choose_all
+from ..tracebacks import kept_traceback, without_places
 from ..workers import Batch, Loss, Pool
 
 _MAX_LINES = 100
@@ -127,7 +127,7 @@ def _lost(batch: Batch[Call, str], call: Call, loss: Loss) -> str:
 
 
 def _said(call: Call) -> str:
-    return call.said.read_text(errors="replace") if call.said.exists() else ""
+    return without_places(call.said.read_text(errors="replace")) if call.said.exists() else ""
 
 
 def _tail(output: str) -> str:
@@ -140,7 +140,7 @@ def _summarise(out: Path, lines: list[str], minutes: float, dry_run: bool) -> No
     try:
         body = summary.lines(out)
     except Exception:
-        body = ["", "The summary could not be made:", "", *traceback.format_exc().splitlines()[-12:]]
+        body = ["", "The summary could not be made:", "", *kept_traceback().splitlines()[-12:]]
     title = "# GPU campaign" + (" (dry run on the CPU)" if dry_run else "")
     text = [title, "", f"Limit {minutes:g} minutes.", "", *lines, "", *body]
     if len(text) > _MAX_LINES:
@@ -160,7 +160,7 @@ def run_part(call: Call) -> str:
     try:
         run(call.out, time.monotonic() + call.budget_s, call.dry_run)
     except Exception:
-        traceback.print_exc()
+        print(kept_traceback(), file=sys.stderr)
         raise
     finally:
         sys.stdout.flush()

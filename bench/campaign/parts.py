@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -25,6 +24,7 @@ from ..providers import Ours, reference_for
 from ..store.kept import read_json
 from ..timing.clock import Clock, make_clock
 from ..timing.run import time_all
+from ..tracebacks import kept_traceback
 from ..workers import run_here
 
 _WRITE_EVERY_S = 10.0
@@ -82,7 +82,7 @@ def _machine(dry_run: bool) -> dict[str, Any]:
     try:
         return provenance.collect(_device(dry_run).type).as_dict()
     except Exception:
-        return {"error": traceback.format_exc()[-800:]}
+        return {"error": kept_traceback(most=800)}
 
 
 def _short(row: Row) -> list[Any]:
@@ -109,7 +109,7 @@ def replay_golden(out: Path, deadline: float, dry_run: bool) -> None:
         try:
             sections[name] = work()
         except Exception:
-            sections[name] = {"error": traceback.format_exc()[-1500:]}
+            sections[name] = {"error": kept_traceback(most=1500)}
         _update(out / "conform.json", golden=sections)
         return sections[name]
 

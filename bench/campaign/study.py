@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 
 from lossscale.support import files
 
+from ..tracebacks import without_places
+
 _ROOT = Path(__file__).resolve().parents[2]
 STUDY = ("loss-vs-lr", "--network", "mlp-6-6-1", "--engine", "trainer", "--quick")
 POLICIES = ("fp32", "bf16-mixed", "fp16-mixed")
@@ -83,7 +85,7 @@ def _run(command: Sequence[str], shares: int, limit_s: float, side: str) -> None
                 raise RuntimeError(f"the study's side {side} did not end in {limit_s:.0f} s") from late
             if process.returncode:
                 said.seek(0)
-                last = " | ".join(said.read().strip().splitlines()[-3:])
+                last = " | ".join(without_places(said.read()).strip().splitlines()[-3:])
                 raise RuntimeError(f"the study's side {side} ended with {process.returncode}: {last}")
 
 

@@ -6,7 +6,6 @@ CPU; the row says how many elements differ under each candidate, so that the rig
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from kernels import DTYPES
 
 from ..conformance import bitwise
+from ..tracebacks import kept_traceback
 
 Tensor = torch.Tensor
 _COUNT = 65_536
@@ -148,4 +148,4 @@ def run(device: torch.device) -> Iterator[dict[str, Any]]:
         try:
             yield check()
         except Exception:
-            yield {"check": label, "dtype": name, "outcome": "error", "detail": traceback.format_exc()[-1200:]}
+            yield {"check": label, "dtype": name, "outcome": "error", "detail": kept_traceback(most=1200)}

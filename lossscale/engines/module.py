@@ -18,6 +18,7 @@ from ..models.modules import MODULES, get_module
 from ..support.errors import InputError
 from ..support.memory import free_bytes
 from .arithmetic import ORDERED
+from .formats import population_refusal
 from .observer import Snapshot
 from .scaler import GROWTHS, Scalers
 from .start import starting_points
@@ -39,11 +40,7 @@ class Module:
 
     def refusal(self, policy: Policy) -> str:
         """Gradients have the parameters' format, as every optimizer wants them."""
-        try:
-            kernels.Policy(**vars(policy))
-        except ValueError as error:
-            return f"the {self.name} engine does not run this policy ({error})"
-        return ""
+        return population_refusal(self.name, policy)
 
     def networks(self) -> tuple[str, ...]:
         """All."""

@@ -17,6 +17,7 @@ from ..design.spec import Cohort, RunSpec
 from ..models.data import Stream
 from ..models.networks import get_network
 from .arithmetic import ORDERED
+from .formats import population_refusal
 from .observer import Snapshot
 from .start import starting_points
 from .threads import one_thread
@@ -41,11 +42,7 @@ class Trainer:
 
     def refusal(self, policy: Policy) -> str:
         """Gradients have the parameters' format, as every optimizer wants them."""
-        try:
-            kernels.Policy(**vars(policy))
-        except ValueError as error:
-            return f"the {self.name} engine does not run this policy ({error})"
-        return ""
+        return population_refusal(self.name, policy)
 
     def networks(self) -> tuple[str, ...]:
         """Those that are written for it."""

@@ -16,6 +16,7 @@ from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Final, TypeVar
 
+from ..support import processes
 from ..support.errors import WorkerLost
 
 Task = TypeVar("Task")
@@ -63,7 +64,7 @@ def in_processes(
     try:
         # The first task starts all workers. An interrupt inside a start would leave a process that nobody knows; and a
         # terminal sends Ctrl-C to workers too: born with it blocked, they leave the answer to this process.
-        with _blocked(signal.SIGINT), _environment(environment or {}):
+        with _blocked(signal.SIGINT), processes.environment(environment or {}):
             running |= {executor.submit(work, task): task for task in first}
         workers += set(multiprocessing.active_children()) - others
         while True:
@@ -123,21 +124,6 @@ def _blocked(number: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """A worker takes this process's environment over as it is when it is started."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _end_with_parent() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.store import cause_table, tables, window_table
-from bench.tracebacks import kept_traceback
+from bench.tracebacks import kept_traceback, without_places
 
 
 def test_tables_are_those_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,9 +107,16 @@ def test_kept_results_name_no_place_of_a_machine(path: Path) -> None:
     assert re.findall(r"/(?:work|root|home|tmp|usr|opt)/[\w./-]+", path.read_text(encoding="utf-8")) == []
 
 
+def test_tracebacks_are_written_in_one_place() -> None:
+    sources = (tables.ROOT / "bench").rglob("*.py")
+    writing = [path.name for path in sources if re.search(r"\bimport traceback\b", path.read_text(encoding="utf-8"))]
+    assert writing == ["tracebacks.py"]
+
+
 def test_a_kept_traceback_has_the_lines_without_the_places() -> None:
     try:
         main(("tables", 3))  # type: ignore[arg-type]
     except Exception:
         text = kept_traceback()
+    assert without_places(f"before\n{text}") == f"before\n{text}"
     assert 'File "bench/__main__.py"' in text and str(tables.ROOT) not in text and "site-packages" not in text
