@@ -1,21 +1,11 @@
 """The scripts in examples/ run, and show what they say."""
 
-import importlib.util
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.example_files import EXAMPLES, load
 
 
 @pytest.mark.parametrize("options", [[], ["--schedule"], ["--amp"], ["--resume"]], ids=" ".join)

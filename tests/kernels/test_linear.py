@@ -2,15 +2,12 @@
 
 import itertools
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from avx2 import output_on_avx2
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -18,7 +15,6 @@ from kernels import MinibatchLinear, bits
 from kernels.backends import simd
 from kernels.launch.checks import check_tensor
 
-ROOT = Path(__file__).parents[2]
 runs_code = pytest.mark.skipif(bool(simd.unavailable()), reason=f"no simd backend: {simd.unavailable()}")
 
 SIZES = [(64, 32, 32), (32, 10, 32), (16, 1, 16), (48, 7, 48), (16, 13, 80)]
@@ -75,20 +71,7 @@ def test_avx2_has_the_same_bits() -> None:
         "for sizes in SIZES: test_vector_code_has_the_bits_of_the_reference(sizes, True)\n"
         "print(simd.vector_registers(16))"
     )
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        env={
-            **os.environ,
-            "NUMBA_CPU_NAME": "haswell",
-            "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "kernels")]),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0 and process.stdout == "8\n", process.stderr
+    assert output_on_avx2(code) == "8\n"
 
 
 @runs_code

@@ -1,22 +1,12 @@
 """The examples of the probe run, and show what they say."""
 
 import csv
-import importlib.util
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.example_files import load
 
 
 def test_the_csv_file_has_every_look(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

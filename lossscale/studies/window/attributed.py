@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from ...analysis.attribution import SUBSETS
 from . import steps
-from .cells import STEPS, Cell, repaired
+from .cells import Cell, repaired
 from .compare import Floats, bases, distances
 from .extremes import Extremes
+from .powers import OverPowers
 from .scan import FLOOR_SCALE
 from .training import Arm, Families, Runs, Setting, families
 
@@ -21,15 +21,10 @@ _EPS: Final = "E"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attribution:
-    """A cell's part; attributes as those of `Scan`."""
+class Attribution(OverPowers):
+    """The part of a cell."""
 
     cell: Cell
-    seed: int
-    inits: int
-    largest: int
-    backend: str = "auto"
-    trained: int = STEPS
 
     @property
     def name(self) -> str:
@@ -39,13 +34,7 @@ class Attribution:
     @property
     def work(self) -> float:
         """In model-steps."""
-        return 4.0 * self.inits * self.largest * self.trained
-
-    @property
-    def powers(self) -> npt.NDArray[np.int64]:
-        """k, but 0."""
-        every = np.arange(-self.largest, self.largest + 1)
-        return np.asarray(every[every != 0], np.int64)
+        return 4.0 * super().work
 
     def compute(self, run: Path) -> dict[str, np.ndarray]:
         """Distances [8, inits, powers] in the order of `SUBSETS`, of whole runs and of one step from shared state.

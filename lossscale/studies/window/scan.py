@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 import kernels
@@ -22,6 +21,7 @@ from . import steps
 from .cells import FREE, STEPS, Cell
 from .compare import Floats, bases, differing, distances, watch
 from .extremes import Extremes
+from .powers import OverPowers
 from .training import Arm, Runs, Setting, families, with_eps
 
 MAPPED_POWERS: Final = (-20, -10, -4, 4, 10, 20)
@@ -34,40 +34,15 @@ EVENT_STEPS: Final = (1, 2, STEPS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scan:
-    """A cell's part.
-
-    Attributes:
-        cell: which.
-        seed: of the run.
-        inits: initialisations.
-        largest: the grid is s = 2^-largest … 2^largest.
-        backend: what trains.
-        trained: steps.
-    """
+class Scan(OverPowers):
+    """The part of a cell."""
 
     cell: Cell
-    seed: int
-    inits: int
-    largest: int
-    backend: str = "auto"
-    trained: int = STEPS
 
     @property
     def name(self) -> str:
         """Of its file."""
         return f"scan-{self.cell.name}"
-
-    @property
-    def work(self) -> float:
-        """In model-steps."""
-        return float(self.inits * self.largest * self.trained)
-
-    @property
-    def powers(self) -> npt.NDArray[np.int64]:
-        """k, but 0."""
-        every = np.arange(-self.largest, self.largest + 1)
-        return np.asarray(every[every != 0], np.int64)
 
     def compute(self, run: Path) -> dict[str, np.ndarray]:
         """Everything that is measured of the cell; `_scaled` and the others say what."""
@@ -221,32 +196,23 @@ class Scan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpsFree:
+class EpsFree(OverPowers):
     """The control without eps: Adam-atan2 at every power of two, nothing mapped."""
 
     policy: str
-    seed: int
-    inits: int
     largest: int = 20
-    backend: str = "auto"
-    trained: int = STEPS
 
     @property
     def name(self) -> str:
         """Of its file."""
         return f"free-{self.policy}"
 
-    @property
-    def work(self) -> float:
-        """In model-steps."""
-        return float(self.inits * self.largest * self.trained)
-
     def compute(self, run: Path) -> dict[str, np.ndarray]:
         """``differs`` [inits, powers] at any step, ``powers``, ``moved`` [inits]."""
         del run
         cell = Cell(optimizer=FREE, policy=self.policy, recipe="native")
         setting = Setting(optimizer=FREE, recipe="native", policy=cell.formats, backend=self.backend)
-        powers = np.array([k for k in range(-self.largest, self.largest + 1) if k])
+        powers = self.powers
         given = families(self.seed, self.inits, self.trained)
         arms = [Arm(hyper=cell.base), *(Arm(hyper=cell.base, scale=2.0**k) for k in powers.tolist())]
         same = watch(setting, given, arms, range(1, len(arms)), ranges=False).exact
