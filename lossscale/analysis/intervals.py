@@ -7,6 +7,7 @@ interval is Clopper and Pearson's. An extreme has none: what was not seen may li
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Final
 
@@ -67,6 +68,22 @@ def share_interval(shares: Floats, size: int) -> tuple[Floats, Floats, Floats]:
         low = np.where(counts > 0, beta.ppf(TAIL, counts, size - counts + 1), 0.0)
         high = np.where(counts < size, beta.isf(TAIL, counts + 1, size - counts), 1.0)
     return shares, low, high
+
+
+UPPER: Final = 0.99
+"""The level of `upper_quantile`."""
+
+
+def upper_quantile(values: Floats) -> tuple[Floats, Floats, Floats]:
+    """The smallest value with 99 % of its row at or below it; its interval between order statistics, NaN where none.
+
+    Arguments and results as in `median_interval`.
+    """
+    size = values.shape[1]
+    low, high = quantile_ranks(size, UPPER)
+    nothing = np.full(len(values), np.nan)
+    measured = values[:, math.ceil(UPPER * size) - 1]
+    return measured, values[:, low] if low >= 0 else nothing, values[:, high] if high < size else nothing
 
 
 def holm(p: Floats) -> Floats:

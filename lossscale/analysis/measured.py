@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom, norm
 
-from .intervals import NORMAL_95, TAIL, median_interval, quantile_ranks, share_interval
+from .intervals import NORMAL_95, TAIL, UPPER, median_interval, quantile_ranks, share_interval, upper_quantile
 from .thresholds import quantile
 
 Tails = Callable[[float], tuple[float, float]]
@@ -53,6 +53,16 @@ class Measured:
         hi = float(sample[high]) if high < len(sample) else math.nan
         value = float(np.quantile(sample, level))
         return cls(value=value, lo=lo, hi=hi, count=len(sample), tails=_order_tails(sample, level))
+
+    @classmethod
+    def floor(cls, values: Sequence[float] | np.typing.NDArray[Any]) -> Measured:
+        """`intervals.upper_quantile` of values that are not NaN: the floor of a cell, of distances of mapped pairs."""
+        sample = np.sort(np.asarray(values, dtype=np.float64).ravel())
+        sample = sample[~np.isnan(sample)]
+        if not len(sample):
+            return cls(value=math.nan, count=0)
+        value, lo, hi = (float(end[0]) for end in upper_quantile(sample[None]))
+        return cls(value=value, lo=lo, hi=hi, count=len(sample), tails=_order_tails(sample, UPPER))
 
     @classmethod
     def border(cls, values: Sequence[float] | np.typing.NDArray[Any], level: float) -> Measured:

@@ -17,7 +17,7 @@ import pandas as pd
 from ..design.measures import IDENTICAL, MOVED, NONFINITE, REL_DISTANCE, Measure, Statistic, summarized
 from ..design.study import Cell, Prediction
 from ..design.verdicts import COLUMNS, FAILS, HOLDS, NO_PREDICTION, NOT_JUDGED, SERIES
-from .intervals import extreme, median_interval, share_interval
+from .intervals import extreme, median_interval, share_interval, upper_quantile
 
 Floats = npt.NDArray[np.float64]
 
@@ -164,6 +164,7 @@ def _share(values: Floats) -> tuple[Floats, Floats, Floats]:
 _STATISTICS: Final[Mapping[Statistic, Callable[[Floats], tuple[Floats, Floats, Floats]]]] = {
     Statistic.SHARE: _share,
     Statistic.MEDIAN: median_interval,
+    Statistic.UPPER: upper_quantile,
     Statistic.LARGEST: lambda values: extreme(values, largest=True),
     Statistic.SMALLEST: lambda values: extreme(values, largest=False),
 }

@@ -62,11 +62,12 @@ class Arm:
 
     Attributes:
         name: as in the pairs files.
-        scaled: whether a family has one such model per scale of the grid; otherwise one, at scale 1.
+        scaled: whether a family has one such model per scale of the grid; otherwise one, at ``at``.
         loss_power: the loss is multiplied by scale to this power.
         hyperparameters: ``hyperparameters(algorithm, base record, scale)``: the arm's own record.
         start: where its models begin.
         policy: preset of its own in place of the cell's; empty for the cell's.
+        at: its scale where it is not ``scaled``.
         control: how it stands among the controls; None if it is none.
         beside_base: whether it is compared with the base arm; one that is not needs a pairing of its own.
     """
@@ -77,6 +78,7 @@ class Arm:
     hyperparameters: Callable[[Algorithm, Any, float], Any] = unchanged
     start: Start = Start.DRAWN
     policy: str = ""
+    at: float = 1.0
     control: Control | None = None
     beside_base: bool = True
 
@@ -100,6 +102,20 @@ ULP: Final = Arm(
     ),
 )
 """What a difference of rounding grows to."""
+
+FLOOR: Final = Arm(
+    name="floor",
+    at=3.0,
+    loss_power=1,
+    hyperparameters=mapped,
+    control=Control(
+        title="floor: mapped, s = 3",
+        says="floor: loss × 3 with mapped hyperparameters. 3 is no power of two, so scaling rounds and nothing else "
+        "changes; the 99 % quantile of this distance over the way that training went is the floor φ (S5.controls.4), "
+        "up to which a distance counts as rounding only.",
+    ),
+)
+"""What rounding alone makes of a scaled loss in the numbers that the optimizer and the network use."""
 
 ARMS: Final[dict[str, Arm]] = {
     arm.name: arm
@@ -126,6 +142,7 @@ ARMS: Final[dict[str, Arm]] = {
             ),
         ),
         ULP,
+        FLOOR,
         Arm(
             name="lr-ulp",
             scaled=True,
@@ -158,7 +175,7 @@ def get_arm(name: str) -> Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One model of every family: an arm at a scale (1 where the arm has none)."""
+    """One model of every family: an arm at a scale (the arm's own where it is not scaled)."""
 
     arm: Arm
     scale: float = 1.0

@@ -61,4 +61,13 @@ EPS_FREE: Final = Claim(
     says="Adam-atan2, which has no eps, has the same bits for every 2^k with nothing mapped.",
     predicted=1.0,
 )
-"""Controls that several studies judge; the fourth, the one-ulp pair, is measured and predicts nothing."""
+USELESS: Final = 0.5
+"""A floor above half of the way that training went judges nothing."""
+FLOOR: Final = Claim(
+    id="S5.controls.4",
+    says="Rounding alone stays small: the floor φ, the 99 % quantile over pairs mapped at s = 3 of their distance over "
+    "the way that training went, is at most a half.",
+    predicted=0.0,
+    tolerance=USELESS,
+)
+"""Controls that several studies judge; the one-ulp pair is measured beside them and predicts nothing."""

@@ -17,12 +17,13 @@ SCALERS: Final = ("static", "dynamic")
 class OptimizerSpec:
     """An algorithm with the hyperparameters that differ from its defaults (the learning rate is the grid's).
 
-    ``recipe`` is empty where it is the grid's.
+    ``recipe`` is empty where it is the grid's, ``networks`` where it trains all of them.
     """
 
     algorithm: str
     options: tuple[tuple[str, Value], ...] = ()
     recipe: str = ""
+    networks: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -33,6 +34,10 @@ class OptimizerSpec:
     def typed(self) -> str:
         """As it is typed: ``adam:eps=0.001``, or ``adam`` for the defaults."""
         return f"{self.algorithm}:{self.text}" if self.options else self.algorithm
+
+    def trains(self, network: str) -> bool:
+        """Whether it trains the network of that name."""
+        return not self.networks or network in self.networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +92,11 @@ class Grid:
             twice = [value for value in values if list(values).count(value) > 1]
             if twice:
                 raise InputError(f"grid: {name}", twice[0], "is given twice; pairs would count twice, give it once")
+        networks = [plan.network for plan in self.networks]
+        for optimizer in self.optimizers:
+            if not any(map(optimizer.trains, networks)):
+                elsewhere = f"trains {', '.join(optimizer.networks)} only, which are not among the networks"
+                raise InputError("grid: optimizers", optimizer.typed, f"{elsewhere}; leave it out")
         for arm in (*self.arms, *(arm for pair in self.against for arm in pair)):
             check_choice("grid: arm", arm, ARMS)
         for arm, other in self.against:

@@ -25,6 +25,7 @@ class Statistic(Enum):
 
     SHARE = "share"
     MEDIAN = "median"
+    UPPER = "99 % quantile"
     LARGEST = "largest"
     SMALLEST = "smallest"
 
@@ -200,6 +201,19 @@ SYMMETRIC_DISTANCE: Final = Measure(
 )
 """|arm − against| over the mean of their sizes: the same whichever of the two is named first, at most 2."""
 
+DISTANCE_OVER_MOVED: Final = Measure(
+    name="distance_over_moved",
+    observe=lambda now: now.distance_over_moved,
+    statistic=Statistic.UPPER,
+    quantity="q99_distance_over_moved",
+    line=2,
+    shown=True,
+)
+"""d: |arm − against| over the way that what it is compared with has gone from its initialisation.
+
+Its quantile in the arm ``floor`` is the floor φ of the cell.
+"""
+
 _FURTHER: Final[tuple[Measure, ...]] = (
     Measure(name="size_ratio", observe=lambda now: now.size_ratio, shown=True),
     SYMMETRIC_DISTANCE,
@@ -218,6 +232,7 @@ _FURTHER: Final[tuple[Measure, ...]] = (
         statistic=Statistic.MEDIAN,
         line=7,
     ),
+    DISTANCE_OVER_MOVED,
     Measure(
         name="differing_elements",
         observe=lambda now: now.differing_elements,

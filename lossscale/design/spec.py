@@ -100,7 +100,13 @@ class RunSpec:
         values = dict(document)
         values["networks"] = tuple(NetworkInits(**item) for item in values["networks"])
         values["optimizers"] = tuple(
-            OptimizerSpec(**{**item, "options": tuple((name, value) for name, value in item["options"])})
+            OptimizerSpec(
+                **{
+                    **item,
+                    "options": tuple((name, value) for name, value in item["options"]),
+                    "networks": tuple(item.get("networks", ())),
+                }
+            )
             for item in values["optimizers"]
         )
         values["against"] = tuple((arm, other) for arm, other in values["against"])
@@ -118,8 +124,9 @@ class RunSpec:
             if not network["last_step"]:
                 del network["last_step"]
         for optimizer in document["optimizers"]:
-            if not optimizer["recipe"]:
-                del optimizer["recipe"]
+            for name in ("recipe", "networks"):
+                if not optimizer[name]:
+                    del optimizer[name]
         for name in ("measures", "scaler"):
             if not getattr(self, name):
                 del document[name]
@@ -145,7 +152,7 @@ class RunSpec:
             if arm.scaled:
                 members += [Member(arm=arm, scale=scale) for scale in self.scales]
             elif arm.name != BASE.name:
-                members.append(Member(arm=arm))
+                members.append(Member(arm=arm, scale=arm.at))
         return tuple(members)
 
     @property
@@ -167,6 +174,8 @@ class RunSpec:
         for policy in self.policies:
             for network in self.networks:
                 for optimizer in self.optimizers:
+                    if not optimizer.trains(network.network):
+                        continue
                     key = CellKey(
                         network=network.network,
                         optimizer=optimizer.algorithm,
@@ -181,8 +190,7 @@ class RunSpec:
     @property
     def pairs(self) -> int:
         """How many pairs the whole run has."""
-        inits = sum(network.inits for network in self.networks)
-        return inits * len(self.optimizers) * len(self.policies) * len(self.pairings)
+        return sum(cohort.kept for cohort in self.cohorts()) * len(self.pairings)
 
 
 def _as_lists(value: Any) -> Any:

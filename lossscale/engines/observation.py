@@ -133,6 +133,13 @@ class Observation:
         return torch.where(distance == 0, distance, distance / self._norm(against.double()))
 
     @cached_property
+    def distance_over_moved(self) -> Tensor:
+        """Of pairs: d = |arm − against| / |against − its initialisation|; 0 for pairs that agree, wherever they are."""
+        arm, against = self._both
+        distance = self._norm(arm.double() - against.double())
+        return torch.where(distance == 0, distance, distance / self.of_against(self.moved))
+
+    @cached_property
     def size_ratio(self) -> Tensor:
         """Of pairs: |arm| / |against|."""
         arm, against = self._both

@@ -93,11 +93,13 @@ def planned_manifest(study: Study, choices: Choices) -> Manifest:
             raise InputError(name, shown, f"the study {study.name} is a script and has no such choice; leave it out")
         options = {"steps": choices.steps, "quick": choices.quick, "device": device, "backend": backend}
     else:
+        smaller = _smaller(study.grid, choices)
+        _check_networks(optimizers, smaller)
         grid = dataclasses.replace(
-            _smaller(study.grid, choices),
+            smaller,
             scales=tuple(sorted(scales)) or study.grid.scales,
             policies=policies or study.grid.policies,
-            optimizers=tuple(_with_recipe(item, study.grid) for item in optimizers or study.grid.optimizers),
+            optimizers=tuple(_with_recipe(item, study.grid) for item in optimizers or smaller.optimizers),
         )
         whole = RunSpec.of(study.name, grid, seed=choices.seed, device=device, backend=backend, engine=choices.engine)
         _check(whole)
@@ -127,6 +129,13 @@ def _optimizers(grid: Grid | None, texts: tuple[str, ...]) -> tuple[OptimizerSpe
     return tuple(dict.fromkeys(chosen))
 
 
+def _check_networks(optimizers: tuple[OptimizerSpec, ...], grid: Grid) -> None:
+    for item in optimizers:
+        if not any(item.trains(network.network) for network in grid.networks):
+            only = ", ".join(item.networks)
+            raise InputError("--optimizer", item.typed, f"trains {only} only in this study; leave --network out")
+
+
 def _with_recipe(optimizer: OptimizerSpec, grid: Grid) -> OptimizerSpec:
     """The optimizer with a recipe of its own where it lacks the grid's."""
     from kernels import ALGORITHMS, get_algorithm
@@ -150,7 +159,9 @@ def _smaller(grid: Grid, choices: Choices) -> Grid:
         checkpoints = tuple(sorted(kept | {choices.steps}))
     elif choices.quick:
         checkpoints = tuple(step for step in checkpoints if step <= QUICK_STEPS) or checkpoints[:1]
-    return dataclasses.replace(grid, networks=networks, checkpoints=checkpoints)
+    names = [network.network for network in networks]
+    trained = tuple(item for item in grid.optimizers if any(map(item.trains, names)))
+    return dataclasses.replace(grid, networks=networks, optimizers=trained, checkpoints=checkpoints)
 
 
 def _networks(grid: Grid, names: tuple[str, ...]) -> tuple[NetworkInits, ...]:

@@ -30,6 +30,7 @@ LEGEND: Final[Mapping[str, str]] = {
     "smallest_grad": "the arm's smallest gradient that is not 0",
     "nonfinite": "how many of the arm's parameters are infinite or NaN",
     "state_identical": "whether the optimizers' states agree in every bit, brought to one loss scale",
+    "distance_over_moved": "|arm − against| / |against − its initialisation|",
     "size_ratio": "|arm| / |against| over all parameters",
 }
 """What the columns of a trajectory say."""
@@ -129,9 +130,10 @@ def example(spec: RunSpec) -> str:
     """The ID of some pair of the run."""
     optimizer = spec.optimizers[-1]
     family, pairing = spec.family, spec.pairings[-1]
+    network = next(item.network for item in spec.networks if optimizer.trains(item.network))
     return "/".join(
         (
-            spec.networks[0].network,
+            network,
             f"{optimizer.algorithm}:{optimizer.text}" if optimizer.options else optimizer.algorithm,
             spec.policies[0],
             f"{family[pairing.arm].name}:{family[pairing.against].name}",

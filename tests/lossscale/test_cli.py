@@ -61,6 +61,10 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Failing:
     ("arguments", "words"),
     [
         (("nothing",), ("STUDY nothing", "loss-vs-lr", "all")),
+        (
+            ("real-gradients", "--network", "char-transformer", "--optimizer", "adam_atan2"),
+            ("--optimizer adam_atan2", "trains mlp-64-32-10 only", "leave --network out"),
+        ),
         (("loss-vs-lr", "--optimizer", "adm"), ("--optimizer adm", "did you mean adam?")),
         (("loss-vs-lr", "--optimizer", "ADM"), ("--optimizer ADM", "did you mean adam?")),
         (("loss-vs-lr", "--optimizer", "Adam-Atan3"), ("did you mean adam_atan2?",)),
@@ -368,7 +372,7 @@ def test_scales_may_be_powers_and_optimizers_may_have_options(tmp_path: Path) ->
     run_study(studies.get("loss-vs-lr"), choices, tmp_path, Output())
     keys = [key for key, _ in records.iter_cells(tmp_path)]
     assert {key.options for key in keys} == {"eps=1e-06,lr_decay=0.5", "nesterov=True,momentum=0.9"}
-    assert {scale for _, frame in records.iter_cells(tmp_path) for scale in frame["scale"]} == {0.125, 1.0, 100.0}
+    assert {scale for _, frame in records.iter_cells(tmp_path) for scale in frame["scale"]} == {0.125, 1.0, 3.0, 100.0}
 
 
 def contents(directory: Path) -> dict[str, bytes]:

@@ -78,12 +78,12 @@ def test_rows_and_columns_of_a_cohort() -> None:
     spec = spec_of("mlp-6-6-1", OptimizerSpec(algorithm="adagrad"))
     pairs = run(spec)
     scales = len(spec.scales)
-    assert len(spec.family) == 1 + 2 + 4 * scales and len(spec.pairings) == 2 + 5 * scales
+    assert len(spec.family) == 1 + 3 + 4 * scales and len(spec.pairings) == 3 + 5 * scales
     assert len(pairs) == 3 * 2 * len(spec.pairings)
     assert not pairs.duplicated(["init", "arm", "against", "scale", "step"]).any()
     assert set(pairs["step"]) == {1, 5, 30} and set(pairs["init"]) == {0, 1}
     assert set(zip(pairs["arm"], pairs["against"], strict=True)) == {
-        *((arm, "base") for arm in ("loss", "lr", "mapped", "null", "ulp")),
+        *((arm, "base") for arm in ("loss", "lr", "mapped", "null", "ulp", "floor")),
         ("loss", "lr"),
         ("lr-ulp", "lr"),
     }
@@ -131,7 +131,7 @@ def test_arms_change_what_they_say() -> None:
     assert members["mapped"].hyperparameters(adam, base).eps == 4e-3
     assert members["loss"].hyperparameters(adam, base) == base
     factors = {name: member.loss_factor for name, member in members.items()}
-    assert factors == {"base": 1, "loss": 4, "lr": 1, "mapped": 4, "null": 1, "ulp": 1, "lr-ulp": 1}
+    assert factors == {"base": 1, "loss": 4, "lr": 1, "mapped": 4, "null": 1, "ulp": 1, "lr-ulp": 1, "floor": 4}
 
 
 def test_the_ulp_arm_moves_every_parameter_by_one_ulp() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lossscale.design.grid import Grid, NetworkInits, OptimizerSpec
+from lossscale.design.spec import RunSpec
 from lossscale.support.errors import InputError
 
 GRID = Grid(
@@ -13,6 +14,27 @@ GRID = Grid(
     optimizers=(OptimizerSpec(algorithm="adam"),),
     scales=(0.5, 2.0),
 )
+
+
+def test_an_optimizer_may_train_some_networks_only() -> None:
+    other = NetworkInits(network="mlp-64-32-10", inits=4, cohort_inits=4, quick_inits=4)
+    only = OptimizerSpec(algorithm="sgd", networks=("mlp-64-32-10",))
+    grid = dataclasses.replace(GRID, networks=(*GRID.networks, other), optimizers=(*GRID.optimizers, only))
+    spec = RunSpec.of("toy", grid, seed=0, device="cpu", backend="auto")
+    trained = [(cohort.key.network, cohort.key.optimizer) for cohort in spec.cohorts()]
+    assert trained == [("mlp-6-6-1", "adam"), ("mlp-64-32-10", "adam"), ("mlp-64-32-10", "sgd")]
+    assert spec.pairs == (8 + 4 + 4) * len(spec.pairings)
+    assert RunSpec.from_dict(spec.as_dict()).optimizers == spec.optimizers
+    assert "networks" not in spec.as_dict()["optimizers"][0]
+    with pytest.raises(InputError, match="optimizers sgd: trains mlp-64-32-10 only"):
+        dataclasses.replace(grid, networks=GRID.networks)
+
+
+def test_an_arm_may_have_a_scale_of_its_own() -> None:
+    grid = dataclasses.replace(GRID, arms=("floor", "mapped"), against=())
+    family = RunSpec.of("toy", grid, seed=0, device="cpu", backend="auto").family
+    assert [(member.name, member.scale) for member in family[1:]] == [("floor", 3.0), ("mapped", 0.5), ("mapped", 2.0)]
+    assert family[1].loss_factor == 3.0
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Intervals against scipy's exact ones, and how often they cover what is known."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from lossscale.analysis.intervals import extreme, holm, median_interval, median_rank, share_interval
+from lossscale.analysis.intervals import extreme, holm, median_interval, median_rank, share_interval, upper_quantile
+from lossscale.analysis.measured import Measured
 
 
 @pytest.mark.parametrize("size", [*range(1, 41), 64, 127, 128, 1000, 1001])
@@ -48,6 +51,18 @@ def test_medians_cover_in_95_of_100_samples_or_more(size: int) -> None:
     values = np.sort(np.random.default_rng(5).exponential(size=(4000, size)), axis=1)
     _, low, high = median_interval(values)
     assert ((low <= np.log(2)) & (np.log(2) <= high)).mean() > 0.94
+
+
+def test_the_upper_quantile_has_99_of_100_at_or_below_it() -> None:
+    values = np.stack([np.arange(1024.0), 2 * np.arange(1024.0)])
+    measured, lo, hi = upper_quantile(values)
+    assert ((values <= measured[:, None]).mean(1) >= 0.99).all() and ((values < measured[:, None]).mean(1) < 0.99).all()
+    assert (lo < measured).all() and (measured < hi).all() and hi[0] < 1023
+    few, low, high = upper_quantile(np.arange(16.0)[None])
+    assert few[0] == 15 and not np.isnan(low[0]) and np.isnan(high[0]), "of few it is the largest, with no upper end"
+    floor = Measured.floor([math.nan, *values[1]])
+    assert (floor.value, floor.lo, floor.hi, floor.count) == (measured[1], lo[1], hi[1], 1024)
+    assert math.isnan(Measured.floor([]).value)
 
 
 def test_holm_multiplies_the_smallest_by_all_the_next_by_one_less_and_never_goes_back() -> None:

@@ -9,6 +9,7 @@ import torch
 
 import kernels
 from lossscale.design.arms import Member, get_arm
+from lossscale.design.measures import STANDARD
 from lossscale.design.policies import Policy
 from lossscale.design.spec import Pairing
 from lossscale.engines.observer import Columns, Observer, Snapshot
@@ -41,7 +42,13 @@ def observe(now: Snapshot, algorithm: str, families: int = FAMILIES, **options: 
     base = record.hyperparameters(lr=0.01, **options)
     hyper = [base, base, record.hyperparameters(lr=0.04, **options), record.rescale(base, 4.0)]
     observer = Observer(
-        algorithm=record, hyperparameters=hyper, family=FAMILY, pairings=PAIRINGS, kept=families, policy=Policy()
+        algorithm=record,
+        hyperparameters=hyper,
+        family=FAMILY,
+        pairings=PAIRINGS,
+        kept=families,
+        policy=Policy(),
+        measures=(*STANDARD, "distance_over_moved"),
     )
     return observer.observe(now)
 
@@ -66,6 +73,9 @@ def test_distances() -> None:
         wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
         distance = np.linalg.norm(wide_a - wide_b) / np.linalg.norm(wide_b)
         assert columns["rel_distance"][row] == pytest.approx(distance, rel=1e-12)
+        way = np.linalg.norm(wide_b - of_pair(now.initial, family, pairing)[1])
+        d = np.linalg.norm(wide_a - wide_b) / way
+        assert columns["distance_over_moved"][row] == pytest.approx(d, rel=1e-12)
         updates = [
             np.subtract(*pair) for pair in zip((wide_a, wide_b), of_pair(now.before, family, pairing), strict=True)
         ]

@@ -58,7 +58,7 @@ def test_cells_come_back_as_they_were_written(run: Path, spec: RunSpec) -> None:
     cells = list(records.iter_cells(run))
     assert [key for key, _ in cells] == list(dict.fromkeys(cohort.key for cohort in spec.cohorts()))
     for key, frame in cells:
-        assert tuple(frame.columns) == (*records.COLUMNS, "size_ratio")
+        assert tuple(frame.columns) == (*records.COLUMNS, "size_ratio", "distance_over_moved")
         assert set(frame["optimizer"]) == {key.optimizer} and set(frame["study"]) == {"loss-vs-lr"}
         cohorts = [cohort for cohort in spec.cohorts() if cohort.key == key]
         columns = run_cohort(spec, cohorts[0])

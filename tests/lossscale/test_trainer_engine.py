@@ -233,6 +233,7 @@ def test_what_is_not_predicted_says_why(tmp_path: Path, capsys: pytest.CaptureFi
     judged = lines[lines["verdict"].isin(("holds", "fails"))].groupby(["policy", "quantity"])["arm"].agg(set).to_dict()
     exact, first = {"mapped", "null"}, {"loss"}
     assert judged == {
+        **{(policy, "q99_distance_over_moved"): {"floor"} for policy in ("bf16-true", "bf16-mixed")},
         ("bf16-true", "identical_share"): exact,
         ("bf16-mixed", "identical_share"): exact,
         ("bf16-mixed", "update_norm_ratio"): first,
@@ -240,4 +241,7 @@ def test_what_is_not_predicted_says_why(tmp_path: Path, capsys: pytest.CaptureFi
     }
     assert not (lines["verdict"] == "fails").any()
     not_judged = lines[lines["verdict"] == "not judged"]
-    assert set(not_judged["prediction"]) == {"S2.map.1", "S3.ratio.1"} and (not_judged["reason"] != "").all()
+    assert (
+        set(not_judged["prediction"]) == {"S2.map.1", "S3.ratio.1", "S5.controls.4"}
+        and (not_judged["reason"] != "").all()
+    )

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...design.claims import EPS_FREE, NULL, Claim, Relation
-from ...design.controls import CONTROLS, EPS_FREE_OPTIMIZER, out_of_range
+from ...design.claims import Claim, Relation
+from ...design.controls import EPS_FREE_OPTIMIZER, EPS_FREE_PAIRS, FLOOR_PAIRS, NULL_PAIRS, is_eps_free, out_of_range
 from ...design.grid import Grid, NetworkInits, OptimizerSpec
+from ...design.measures import DISTANCE_OVER_MOVED
 from ...design.study import Cell, Prediction, Presentation, Study
 
 if TYPE_CHECKING:
@@ -48,11 +49,11 @@ GRID = Grid(
     networks=(NetworkInits(network="mlp-6-6-1", inits=1024, cohort_inits=64, quick_inits=64),),
     optimizers=OPTIMIZERS,
     scales=tuple(sorted((*NEAR, FAR, TOO_FAR))),
-    arms=("null", "mapped", "loss", "ulp"),
+    arms=("null", "mapped", "loss", "ulp", "floor"),
     against=(),
     policies=("fp32", "bf16-state", "fp16-state"),
     checkpoints=(20, 1000),
-    measures=("moved_elements", "differing_elements"),
+    measures=("moved_elements", "differing_elements", DISTANCE_OVER_MOVED.name),
     engine="trainer",
 )
 
@@ -190,10 +191,6 @@ CENTERED_SHARE = Claim(
 )
 
 
-_NULL = next(item for item in CONTROLS if item.id == NULL.id)
-_FREE = next(item for item in CONTROLS if item.id == EPS_FREE.id)
-
-
 def _further(study: Study, run: Path) -> pd.DataFrame:
     from .further import further
 
@@ -216,8 +213,9 @@ STUDY = Study(
         EXACT,
         FAR_EXACT,
         STATES,
-        _NULL,
-        dataclasses.replace(_FREE, applies=lambda cell: _FREE.applies(cell) and _near(cell)),
+        NULL_PAIRS,
+        dataclasses.replace(EPS_FREE_PAIRS, applies=lambda cell: is_eps_free(cell) and _near(cell)),
+        FLOOR_PAIRS,
     ),
     claims=(
         *(UNMAPPED, HALF_DIFFER, BREAKS, SWEEP, SWEEP_STATE, SWEEP_BREAK, SWEEP_CAUSE, SWEEP_HALF),

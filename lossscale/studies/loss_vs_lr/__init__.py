@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ...design.claims import NULL
+from ...design.controls import EPS_FREE_PAIRS, EPS_FREE_SPEC, FLOOR_PAIRS, NULL_PAIRS, is_mapped, out_of_range
 from ...design.grid import Grid, NetworkInits, OptimizerSpec
+from ...design.measures import DISTANCE_OVER_MOVED
 from ...design.policies import POLICIES
 from ...design.scales import is_power_of_two
 from ...design.study import Cell, Prediction, Presentation, Study
@@ -20,20 +21,13 @@ GRID = Grid(
         OptimizerSpec(algorithm="sgd"),
         OptimizerSpec(algorithm="sgd", options=(("momentum", 0.9),)),
         *(OptimizerSpec(algorithm=name, options=options) for name in ADAPTIVE for options in ((), (("eps", 1e-3),))),
+        EPS_FREE_SPEC,
     ),
-    arms=("base", "loss", "lr", "mapped", "null", "ulp", "lr-ulp"),
+    arms=("base", "loss", "lr", "mapped", "null", "ulp", "lr-ulp", "floor"),
     against=(("loss", "lr"), ("lr-ulp", "lr")),
-    measures=("size_ratio",),
+    measures=("size_ratio", DISTANCE_OVER_MOVED.name),
     scales=tuple(sorted({1.0, *(10.0**k for k in (-4, -2, -1, 1, 2, 4)), *(2.0**k for k in (-12, -4, -1, 1, 4, 12))})),
 )
-
-
-def _mapped(cell: Cell) -> bool:
-    return (cell.arm, cell.against) == ("mapped", "base") and is_power_of_two(cell.scale)
-
-
-def _null(cell: Cell) -> bool:
-    return (cell.arm, cell.against) == ("null", "base")
 
 
 def _sgd_loss_is_lr(cell: Cell) -> bool:
@@ -48,12 +42,6 @@ def _sgd_loss_is_lr(cell: Cell) -> bool:
 
 def _first_adaptive_step(cell: Cell) -> bool:
     return cell.optimizer in ADAPTIVE and (cell.arm, cell.against) == ("loss", "base") and cell.step == 1
-
-
-def _inexact(policy: str) -> str:
-    if POLICIES[policy].shifts_exactly:
-        return ""
-    return "equal bits at s = 2^k, for numbers × 2^k leave the range of float16 and its five exponent bits"
 
 
 def _unbounded(policy: str) -> str:
@@ -81,27 +69,21 @@ STUDY = Study(
             quantity="identical_share",
             predicted=1.0,
             tolerance=0.0,
-            applies=_mapped,
-            unjudged=_inexact,
+            applies=is_mapped,
+            unjudged=out_of_range,
             moved=True,
             why="Scaling by a power of two moves exponents only: with all hyperparameters mapped, no bit differs.",
         ),
-        Prediction(
-            id=NULL.id,
-            quantity="identical_share",
-            predicted=1.0,
-            tolerance=0.0,
-            applies=_null,
-            moved=True,
-            why="A loss multiplied by 1 is the same computation; a difference would be a fault of the engine.",
-        ),
+        NULL_PAIRS,
+        EPS_FREE_PAIRS,
+        FLOOR_PAIRS,
         Prediction(
             id="S1.sgd.1",
             quantity="identical_share",
             predicted=1.0,
             tolerance=0.0,
             applies=_sgd_loss_is_lr,
-            unjudged=_inexact,
+            unjudged=out_of_range,
             moved=True,
             why="SGD without decay is linear in the gradient: loss × s and lr × s are one update, exact for s = 2^k.",
         ),

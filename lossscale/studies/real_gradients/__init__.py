@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...design.claims import NULL, Claim, Relation
+from ...design.claims import Claim, Relation
+from ...design.controls import (
+    EPS_FREE_OPTIMIZER,
+    EPS_FREE_PAIRS,
+    FLOOR_PAIRS,
+    NULL_PAIRS,
+    is_mapped,
+    out_of_range,
+)
 from ...design.grid import Grid, NetworkInits, OptimizerSpec
+from ...design.measures import DISTANCE_OVER_MOVED
 from ...design.policies import POLICIES
-from ...design.scales import is_power_of_two
-from ...design.study import Cell, Prediction, Presentation, Study
+from ...design.study import Prediction, Presentation, Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,12 +30,16 @@ GRID = Grid(
         NetworkInits(network=TRANSFORMER, inits=16, cohort_inits=8, quick_inits=1),
         NetworkInits(network=DIGITS, inits=1024, cohort_inits=32, quick_inits=32, last_step=100),
     ),
-    optimizers=(OptimizerSpec(algorithm="adamw"),),
-    scales=(2.0**-10, 3.0, 2.0**10),
-    arms=("base", "loss", "mapped", "null", "ulp"),
+    optimizers=(
+        OptimizerSpec(algorithm="adamw"),
+        OptimizerSpec(algorithm=EPS_FREE_OPTIMIZER, recipe="native", networks=(DIGITS,)),
+    ),
+    scales=(2.0**-10, 2.0**10),
+    arms=("base", "loss", "mapped", "null", "ulp", "floor"),
     against=(),
     policies=tuple(POLICIES),
     checkpoints=(1, 10, 100, 500),
+    measures=(DISTANCE_OVER_MOVED.name,),
     lr=1e-3,
 )
 
@@ -39,20 +51,6 @@ SPAN = Claim(
     predicted=15.5,
     relation=Relation.AT_LEAST,
 )
-
-
-def _mapped(cell: Cell) -> bool:
-    return (cell.arm, cell.against) == ("mapped", "base") and is_power_of_two(cell.scale)
-
-
-def _null(cell: Cell) -> bool:
-    return (cell.arm, cell.against) == ("null", "base")
-
-
-def _inexact(policy: str) -> str:
-    if POLICIES[policy].shifts_exactly:
-        return ""
-    return "equal bits at s = 2^k, for numbers × 2^k leave the range of float16 and its five exponent bits"
 
 
 def _further(study: Study, run: Path) -> pd.DataFrame:
@@ -81,21 +79,15 @@ STUDY = Study(
             quantity="identical_share",
             predicted=1.0,
             tolerance=0.0,
-            applies=_mapped,
-            unjudged=_inexact,
+            applies=is_mapped,
+            unjudged=out_of_range,
             moved=True,
             why="Loss × 2^k with mapped eps changes no bit of a real network either, where formats have float32’s "
             "exponents.",
         ),
-        Prediction(
-            id=NULL.id,
-            quantity="identical_share",
-            predicted=1.0,
-            tolerance=0.0,
-            applies=_null,
-            moved=True,
-            why=NULL.says,
-        ),
+        NULL_PAIRS,
+        EPS_FREE_PAIRS,
+        FLOOR_PAIRS,
     ),
     claims=(SPAN,),
     further=_further,

@@ -86,6 +86,7 @@ def _look(lines: Lines, spec: RunSpec, network: NetworkInits, policy: str) -> It
         scales=(1.0,),
         against=(),
         policies=(policy,),
+        optimizers=spec.optimizers[:1],
         networks=(dataclasses.replace(network, inits=inits, cohort_inits=inits),),
     ).of_network(network.network)
     engine, optimizer = choose_engine(alone, policy, network.network), spec.optimizers[0]

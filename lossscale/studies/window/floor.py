@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-LEVEL: Final = 0.99
-
-USELESS: Final = 0.5
-"""A floor above half of what the unscaled run has moved judges nothing."""
+from ...analysis.measured import Measured
+from ...design.claims import USELESS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +30,7 @@ class Floor:
 
 def upper_quantile(values: np.ndarray) -> float:
     """The smallest value with 99 % of the sample at or below it; NaN (no reference) is left out, NaN of none."""
-    known = np.sort(values[~np.isnan(values)])
-    return float(known[int(np.ceil(LEVEL * len(known))) - 1]) if len(known) else float("nan")
+    return Measured.floor(values).value
 
 
 def floor_of(part: Mapping[str, Any]) -> Floor:

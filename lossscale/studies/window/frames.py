@@ -30,8 +30,9 @@ from ...analysis.thresholds import (
     quantile,
     window_binades,
 )
+from ...design.claims import USELESS
 from .cells import Cell
-from .floor import USELESS, Floor, floor_of, upper_quantile
+from .floor import Floor, floor_of, upper_quantile
 
 LOSS_OFFSET: Final = 2.75
 """Losses are label − output, and no format rounds an output, at most e, up to this; with it added they are positive."""

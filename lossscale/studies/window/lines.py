@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from ...analysis.intervals import UPPER
 from ...analysis.judging import Lines
 from ...analysis.measured import Measured
 from ...analysis.thresholds import SIDES
@@ -35,7 +36,6 @@ from . import (
 )
 from .cells import FREE, NETWORK, PLAIN, PLAIN_TRUE, SMALL_LR, STEPS, Cell
 from .diagram import Diagram
-from .floor import LEVEL
 from .frames import IDENTITY, RUN, identity
 from .numbers import EPS_GONE
 from .scan import EpsFree, half_border
@@ -81,8 +81,8 @@ def scan_lines(lines: Lines, cell: Cell, part: Mapping[str, Any], steps: int) ->
 def _number_lines(lines: Lines, cell: Cell, part: Mapping[str, Any], at: Mapping[str, Any]) -> None:
     """Floors, what moved, and from which eps / RMS g on half of the pairs differ."""
     reference = part["finite"]
-    lines.add("ulp_q99", Measured.border(part["ulp"], LEVEL), arm="ulp", against="base", **at)
-    mapped = Measured.border(part["floor"], LEVEL)
+    lines.add("ulp_q99", Measured.border(part["ulp"], UPPER), arm="ulp", against="base", **at)
+    mapped = Measured.border(part["floor"], UPPER)
     lines.add("floor_q99", mapped, arm="mapped", against="base", **{**at, "scale": 3.0})
     moved = Measured.share(int(part["moved"].sum()), int(part["alive"].sum()))
     models = Measured.share(int((part["moved"] > 0).sum()), len(part["moved"]))
@@ -109,10 +109,10 @@ def number_lines(lines: Lines, parts: Mapping[Cell, Mapping[str, Any]], steps: i
     lines.add("median_distance", Measured.median(plain["ulp"]), ULP_LAST, **ulp, **at)
 
     true, at = parts[PLAIN_TRUE], {**PLAIN_TRUE.columns, "step": steps}
-    lines.add("ulp_q99", Measured.border(true["ulp"], LEVEL), ULP_FLOOR, **ulp, **at)
+    lines.add("ulp_q99", Measured.border(true["ulp"], UPPER), ULP_FLOOR, **ulp, **at)
     far: dict[str, Any] = {"arm": "loss", "against": "base", "scale": EPS_GONE}
     lines.add("median_distance_at_2^-6", Measured.median(true["biased"]), **far, **at)
-    less = Measured.difference(true["ulp"], LEVEL, true["biased"], 0.5)
+    less = Measured.difference(true["ulp"], UPPER, true["biased"], 0.5)
     lines.add("ulp_q99_less_median_distance_at_2^-6", less, BIAS_BELOW, reason=other, **far, **at)
 
     small, at = parts[SMALL_LR], {**SMALL_LR.columns, "step": steps}
