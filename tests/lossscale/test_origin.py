@@ -91,7 +91,7 @@ def test_the_study_writes_its_files_and_says_what_happened(tmp_path: Path) -> No
     assert failed_predictions(tmp_path) == []
     judged = summary[summary["verdict"] == "holds"]
     # Judged: SGD against torch (4 networks), the pairs that must be exact, and the loss that cancels.
-    assert set(judged["quantity"]) == {"identical_share", "moved"}
+    assert set(judged["quantity"]) == {"identical_share", "moved", "q99_distance_over_moved"}
     against_torch = judged[judged["against"].str.startswith("torch-")]
     assert set(against_torch["optimizer"]) == {"sgd"} and len(against_torch) == 4
     rows = {row["experiment"]: row for row in PRESENTED.table(tmp_path)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...design.claims import EPS_FREE, NULL, Claim, Relation
+from ...design.claims import EPS_FREE, FLOOR, NULL, Claim, Relation
 from ...design.study import Presentation, Study, StudyContext
 
 ERROR = Claim(
@@ -46,6 +46,12 @@ TRAINED = Claim(
     "clipping’s 1e-6 are mapped.",
     predicted=1.0,
 )
+BY_VALUE = Claim(
+    id="S2.clip.2",
+    says="Clipping by value has one constant, of degree 1: with s · its limit the clipped gradients of L and 2^k · L "
+    "have the same bits, 2^k apart.",
+    predicted=1.0,
+)
 
 
 def _execute(context: StudyContext) -> None:
@@ -66,7 +72,7 @@ STUDY = Study(
     shows="what torch’s clip_grad_norm_ does to a scaled loss: the error of its fixed 1e-6, and how clipping hides "
     "the scale",
     cost="8 s of processor time, 5 MB",
-    claims=(ERROR, EXACT, MAPPED_EPS, LARGE, HIDDEN, TRAINED, NULL, EPS_FREE),
+    claims=(ERROR, EXACT, MAPPED_EPS, LARGE, HIDDEN, TRAINED, BY_VALUE, NULL, EPS_FREE, FLOOR),
     execute=_execute,
     presentation=_presentation,
 )

@@ -23,7 +23,7 @@ class Clip(Told):
         "float32 only: the first gradients of the 6-6-1 network, brought to five norms, and its training under "
         "SGD, Adam and Adam-atan2 at lr 0.01 for 200 steps with s = 1/16 and 16.",
         "max_norm is 2⁻⁸, which nearly every step exceeds at first: where clipping is rare, its constant matters "
-        "as rarely. Clipping by value and per layer are not looked at.",
+        "as rarely. Clipping per layer is not looked at.",
     )
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:

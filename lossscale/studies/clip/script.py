@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,13 +12,15 @@ from kernels import bits, get_algorithm
 
 from ...analysis.judging import Lines
 from ...analysis.measured import Measured
+from ...design.arms import FLOOR as FLOOR_ARM
 from ...design.claims import EPS_FREE, NULL
 from ...design.study import StudyContext
 from ...engines.stepwise import Arms
 from ...engines.threads import one_thread
 from ...models.networks import Network, get_network
+from ...runs.controls import pair_lines
 from ...runs.summary import write_lines
-from . import ERROR, EXACT, HIDDEN, LARGE, MAPPED_EPS, TRAINED
+from . import BY_VALUE, ERROR, EXACT, HIDDEN, LARGE, MAPPED_EPS, TRAINED
 
 TORCH_EPS: Final = 1e-6
 """What torch's clip_grad_norm_ adds to the norm."""
@@ -87,6 +88,14 @@ def clipped(grads: Tensor, parts: Sequence[slice], max_norm: Tensor, eps: Tensor
     return grads * torch.clamp((total + eps).reciprocal() * max_norm, max=1.0).unsqueeze(1)
 
 
+def _clipped_by_value(grads: Tensor, limit: float) -> Tensor:
+    """[models, n]: clipped by torch.nn.utils.clip_grad_value_, element by element."""
+    tensor = torch.nn.Parameter(torch.empty_like(grads))
+    tensor.grad = grads.clone()
+    torch.nn.utils.clip_grad_value_([tensor], limit)
+    return tensor.grad
+
+
 def _gradient_lines(lines: Lines, network: Network, grads: Tensor) -> None:
     parts, models = parts_of(network), len(grads)
     norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
@@ -110,6 +119,8 @@ def _gradient_lines(lines: Lines, network: Network, grads: Tensor) -> None:
                 alone = torch_clipped(base * scale, parts, limit)
                 largest = Measured(value=float(_apart(alone, plain).max()), count=models)
                 lines.add("largest_rel_error_unmapped_max_norm", largest, HIDDEN, **here)
+            same = _share_same(_clipped_by_value(base * scale, limit * scale) / scale, _clipped_by_value(base, limit))
+            lines.add("identical_share", same, BY_VALUE, **{**here, "arm": "clip-value"})
             ones = torch.ones(models)
             own = clipped(base * scale, parts, limit * scale * ones, TORCH_EPS * scale * ones) / scale
             mine = clipped(base, parts, limit * ones, TORCH_EPS * ones)
@@ -129,7 +140,7 @@ def _apart(a: Tensor, b: Tensor) -> Any:
     return (difference / torch.linalg.vector_norm(b.double(), dim=1)).numpy()
 
 
-_ARMS: Final = ("base", "null", "mapped but clipping’s 1e-6", "all mapped", "max_norm left alone", "one ulp")
+_ARMS: Final = ("base", "null", "mapped but clipping’s 1e-6", "mapped", "max_norm left alone", "ulp", "floor")
 
 
 def _trained_lines(lines: Lines, network: Network, name: str, context: StudyContext, inits: Sequence[int]) -> None:
@@ -138,38 +149,34 @@ def _trained_lines(lines: Lines, network: Network, name: str, context: StudyCont
     base = algorithm.hyperparameters(lr=0.01)
     parts = parts_of(network)
     for scale in (1 / 16, 16.0):
-        mapped = algorithm.rescale(base, scale)
-        eps_only = base if name == "sgd" else mapped
+        factors = [1.0, 1.0, scale, scale, scale, 1.0, FLOOR_ARM.at]
+        records = [algorithm.rescale(base, factor) for factor in factors]
+        if name == "sgd":  # clipped to one norm, the gradient has lost its scale, and lr has none to follow
+            records[4] = base
         arms = Arms(
             network,
             name,
-            [base, base, mapped, mapped, eps_only, base],
+            records,
             stream=network.stream(seed=context.seed, inits=inits, device=device),
             seed=context.seed,
             inits=inits,
             device=device,
             backend=context.backend,
-            moved_by_one_ulp=[5],
+            moved_by_one_ulp=[_ARMS.index("ulp")],
         )
-        factors = [1.0, 1.0, scale, scale, scale, 1.0]
-        limits = torch.tensor([_MAX_NORM * factor for factor in (1.0, 1.0, scale, scale, 1.0, 1.0)], device=device)
-        eps = torch.tensor([TORCH_EPS * factor for factor in (1.0, 1.0, 1.0, scale, 1.0, 1.0)], device=device)
+        limits = torch.tensor([_MAX_NORM * factor for factor in (*factors[:4], 1.0, *factors[5:])], device=device)
+        eps = torch.tensor([TORCH_EPS * factor for factor in (1.0, 1.0, 1.0, scale, 1.0, *factors[5:])], device=device)
         limits, eps = limits.repeat(len(inits)), eps.repeat(len(inits))
         active = 0
         for step in range(1, _STEPS + 1):
             grads = arms.gradients(step, factors)
             active += int((torch.linalg.vector_norm(arms.of(0, grads), dim=1) > _MAX_NORM).sum())
             arms.population.step(clipped(grads, parts, limits, eps))
-        cell: dict[str, Any] = {"network": network.name, "optimizer": name, "step": _STEPS, "against": "base"}
+        cell: dict[str, Any] = {"network": network.name, "optimizer": name, "step": _STEPS}
         cell["recipe"] = algorithm.default_recipe
         share = Measured.share(active, _STEPS * len(inits))
-        lines.add("clipped_share", share, **{**cell, "arm": "base", "against": "", "scale": 1.0})
-        claims = (None, NULL, None, EPS_FREE if name == "adam_atan2" else TRAINED, None, None)
-        for arm, claim in enumerate(claims):
-            if not arm:
-                continue
-            here = {**cell, "arm": _ARMS[arm], "scale": factors[arm]}
-            same = Measured.share(int(arms.identical(arm, 0).sum()), len(inits))
-            still = "" if float(arms.moved(0).median()) > 0 else "the median model never moved"
-            lines.add("identical_share", same, claim, reason=still if claim else "", **here)
-            lines.add("median_rel_distance", Measured.median(np.asarray(arms.distance(arm, 0).cpu())), **here)
+        lines.add("clipped_share", share, **cell, arm="base")
+        claims = {"null": NULL, "mapped": EPS_FREE if name == "adam_atan2" else TRAINED}
+        for place, arm in enumerate(_ARMS):
+            if place:
+                pair_lines(lines, arms, place, claims.get(arm), arm=arm, scale=factors[place], **cell)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...design.claims import NULL, Claim
+from ...design.claims import EPS_FREE, FLOOR, MAPPED, NULL, Claim, Relation
 from ...design.study import Presentation, Study, StudyContext
 
 TORCH_RATE = Claim(
@@ -40,6 +40,19 @@ EXACT = Claim(
     "in which nothing overflows.",
     predicted=1.0,
 )
+BACKED_OFF = Claim(
+    id="S2.grad-scaler.1",
+    says="A scale that begins too high and backs off by powers of two leaves the bits of training that skips the same "
+    "steps and has no scale.",
+    predicted=1.0,
+)
+OTHER_FACTORS = Claim(
+    id="S2.grad-scaler.2",
+    says="Only by powers of two: with a first scale of 3 · 2^6, a growth of 3 or a backoff of 1/3 at most half of the "
+    "networks keep those bits.",
+    predicted=0.5,
+    relation=Relation.AT_MOST,
+)
 
 
 def _execute(context: StudyContext) -> None:
@@ -60,7 +73,10 @@ STUDY = Study(
     shows="how many steps torch’s and DeepSpeed’s dynamic loss scales skip, that per-model scales skip alone, and that "
     "they change no bit of float32 training",
     cost="11 s of processor time",
-    claims=(TORCH_RATE, DEEPSPEED_RATE, STILL, ALONE, EXACT, NULL),
+    claims=(
+        *(TORCH_RATE, DEEPSPEED_RATE, STILL, ALONE, EXACT, BACKED_OFF, OTHER_FACTORS),
+        *(NULL, MAPPED, EPS_FREE, FLOOR),
+    ),
     execute=_execute,
     presentation=_presentation,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...design.claims import EPS_FREE, NULL, Claim
+from ...design.claims import EPS_FREE, FLOOR, NULL, Claim
 from ...design.study import Presentation, Study, StudyContext
 
 PEAK = Claim(
@@ -65,7 +65,7 @@ STUDY = Study(
     shows="how Adam's step reacts when the loss is rescaled during training, for how long, and what carries it over "
     "without a trace",
     cost="6 s of processor time, 6 MB",
-    claims=(PEAK, PEAK_STEP, LOW, HALVED, FORM, CARRIED, FELT, NULL, EPS_FREE),
+    claims=(PEAK, PEAK_STEP, LOW, HALVED, FORM, CARRIED, FELT, NULL, EPS_FREE, FLOOR),
     execute=_execute,
     presentation=_presentation,
 )

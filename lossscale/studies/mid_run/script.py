@@ -14,11 +14,13 @@ from kernels import Population, get_algorithm
 
 from ...analysis.judging import Lines
 from ...analysis.measured import Measured
+from ...design.arms import FLOOR as FLOOR_ARM
 from ...design.claims import EPS_FREE, NULL
 from ...design.study import StudyContext
 from ...engines.stepwise import Arms
 from ...engines.threads import one_thread
 from ...models.networks import get_network
+from ...runs.controls import pair_lines
 from ...runs.summary import write_lines
 from ...support.files import write_json
 from . import CARRIED, FELT, FORM, HALVED, LOW, PEAK, PEAK_STEP
@@ -34,7 +36,8 @@ _WARM: Final = 100_000
 _STEPS: Final = 3600
 _ELEMENTS: Final = 1024
 _BEFORE, _AFTER = 100, 100
-_ARMS: Final = ("goes on", "null", "rescaled with its moments", "rescaled without them", "one ulp away")
+_ARMS: Final = ("base", "null", "mapped", "mapped-without-moments", "ulp", "floor")
+"""What becomes of a warm network: it goes on; is rescaled, with or without its moments; or began an ulp away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,14 +181,15 @@ def _networks(lines: Lines, context: StudyContext, device: torch.device) -> None
         warm = _arms(context, device, inits, name, [base] * len(_ARMS))
         warm.advance(range(1, _BEFORE + 1), [1.0] * len(_ARMS))
         for scale in (1 / 8, 8.0, 2.0**12):
-            mapped = algorithm.rescale(base, scale)
-            arms = _arms(context, device, inits, name, [base, base, mapped, mapped, base])
+            factors = [1.0, 1.0, scale, scale, 1.0, FLOOR_ARM.at]
+            arms = _arms(context, device, inits, name, [algorithm.rescale(base, factor) for factor in factors])
             arms.go_on_from(warm)
             for state in algorithm.states:
                 if state.name in arms.population.state:
-                    arms.of(2, arms.population.state[state.name]).mul_(scale**state.degree)
-            arms.advance(range(_BEFORE + 1, _BEFORE + _AFTER + 1), [1.0, 1.0, scale, scale, 1.0])
-            _compare(lines, arms, name, scale, len(inits))
+                    for place in (_ARMS.index("mapped"), _ARMS.index("floor")):
+                        arms.of(place, arms.population.state[state.name]).mul_(factors[place] ** state.degree)
+            arms.advance(range(_BEFORE + 1, _BEFORE + _AFTER + 1), factors)
+            _compare(lines, arms, name, factors)
 
 
 def _arms(context: StudyContext, device: torch.device, inits: range, name: str, hyper: Sequence[Any]) -> Arms:
@@ -199,11 +203,11 @@ def _arms(context: StudyContext, device: torch.device, inits: range, name: str, 
         inits=inits,
         device=device,
         backend=context.backend,
-        moved_by_one_ulp=[4],
+        moved_by_one_ulp=[_ARMS.index("ulp")],
     )
 
 
-def _compare(lines: Lines, arms: Arms, name: str, scale: float, pairs: int) -> None:
+def _compare(lines: Lines, arms: Arms, name: str, factors: Sequence[float]) -> None:
     eps_free = name == "adam_atan2"
     cell: dict[str, Any] = {
         "network": "mlp-6-6-1",
@@ -211,15 +215,9 @@ def _compare(lines: Lines, arms: Arms, name: str, scale: float, pairs: int) -> N
         "recipe": "native" if eps_free else "foreach",
         "step": _BEFORE + _AFTER,
     }
-    still = "" if float(arms.moved(0).median()) > 0 else "the median model never moved"
-    for arm, place, own, claim in (
-        ("null", 1, 1.0, NULL),
-        ("mapped-with-moments", 2, scale, EPS_FREE if eps_free else CARRIED),
-        ("mapped-without-moments", 3, scale, None if eps_free else FELT),
-        ("ulp", 4, 1.0, None),
-    ):
-        same = Measured.share(int(arms.identical(place, 0).sum()), pairs)
-        place_in = {**cell, "arm": arm, "against": "base", "scale": own}
-        lines.add("identical_share", same, claim, reason=still if claim else "", **place_in)
-        distance = arms.distance(place, 0).cpu().numpy()
-        lines.add("median_rel_distance", Measured.median(distance), **place_in)
+    claims = {"null": NULL, "mapped": EPS_FREE if eps_free else CARRIED}
+    if not eps_free:
+        claims["mapped-without-moments"] = FELT
+    for place, arm in enumerate(_ARMS):
+        if place:
+            pair_lines(lines, arms, place, claims.get(arm), arm=arm, scale=factors[place], **cell)

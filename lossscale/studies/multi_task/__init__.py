@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...design.claims import EPS_FREE, NULL, Claim, Relation
+from ...design.claims import EPS_FREE, FLOOR, NULL, Claim, Relation
 from ...design.study import Presentation, Study, StudyContext
 
 OWN = Claim(
@@ -52,7 +52,7 @@ STUDY = Study(
     title="Weights of several losses",
     shows="which part of the weights of two losses Adam cancels (a common factor, a head’s own) and which it cannot",
     cost="5 s of processor time, 5 MB",
-    claims=(OWN, COMMON, UNEVEN, WORKS, CANCELS, NULL, EPS_FREE),
+    claims=(OWN, COMMON, UNEVEN, WORKS, CANCELS, NULL, EPS_FREE, FLOOR),
     execute=_execute,
     presentation=_presentation,
 )

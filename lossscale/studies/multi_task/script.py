@@ -13,11 +13,13 @@ from kernels import get_algorithm
 
 from ...analysis.judging import Lines
 from ...analysis.measured import Measured
+from ...design.arms import FLOOR as FLOOR_ARM
 from ...design.claims import EPS_FREE, NULL, Claim
 from ...design.study import StudyContext
 from ...engines.stepwise import Arms
 from ...engines.threads import one_thread
 from ...models.data import UniformStream
+from ...runs.controls import STILL, pair_lines
 from ...runs.summary import write_lines
 from . import CANCELS, COMMON, OWN, UNEVEN, WORKS
 from .network import FIRST, SECOND, TwoLosses
@@ -49,7 +51,11 @@ class Weighted:
 
 
 BASE: Final = Weighted(name="base", weights=(1.0, 1.0))
-_CONTROLS: Final = (replace(BASE, name="null", claim=NULL), replace(BASE, name="ulp"))
+_CONTROLS: Final = (
+    replace(BASE, name="null", claim=NULL),
+    replace(BASE, name="ulp"),
+    replace(BASE, name="floor", weights=(FLOOR_ARM.at, FLOOR_ARM.at), eps=FLOOR_ARM.at, scale=FLOOR_ARM.at),
+)
 
 
 def frozen_arms(eps_free: bool) -> tuple[Weighted, ...]:
@@ -132,17 +138,15 @@ def train(
 
 def _add_lines(lines: Lines, title: str, name: str, trained: Arms, arms: Sequence[Weighted]) -> None:
     recipe = get_algorithm(name).default_recipe
-    still = "" if float(trained.moved(0).median()) > 0 else "the median model never moved"
+    still = "" if float(trained.moved(0).median()) > 0 else STILL
     for place, arm in enumerate(arms):
         if not place:
             continue
         cell: dict[str, Any] = {
             **{"network": title, "optimizer": name, "recipe": recipe, "step": _STEPS},
-            **{"arm": arm.name, "against": "base", "scale": arm.scale},
+            **{"arm": arm.name, "scale": arm.scale},
         }
-        same = trained.identical(place, 0, trained.params[:, arm.columns])
-        share = Measured.share(int(same.sum()), len(same))
-        lines.add("identical_share", share, arm.claim, reason=still if arm.claim else "", **cell)
-        distance = Measured.median(np.asarray(trained.distance(place, 0).cpu()))
-        works = WORKS if arm.name == "uneven" and arm.eps == 1.0 and name == "adam" else None
-        lines.add("median_distance_over_moved", distance, works, reason=still if works else "", **cell)
+        pair_lines(lines, trained, place, arm.claim, beside=trained.params[:, arm.columns], **cell)
+        if arm.name == "uneven" and arm.eps == 1.0 and name == "adam":
+            way = Measured.median(np.asarray(trained.distance(place, 0).cpu()))
+            lines.add("median_distance_over_moved", way, WORKS, reason=still, against="base", **cell)

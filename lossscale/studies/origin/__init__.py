@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...design.claims import Claim
+from ...design.controls import CONTROLS
 from ...design.study import Presentation, Study, StudyContext
 
 
@@ -42,6 +43,7 @@ STUDY = Study(
     title="The article's two scripts, run again",
     shows="what the article's two scripts do, as published and with our optimizers, and the controls they lack",
     cost="4 s of processor time, 5 MB",
+    predictions=CONTROLS,
     claims=(EXACT, CANCELS, AS_TORCH),
     execute=_execute,
     presentation=_presentation,

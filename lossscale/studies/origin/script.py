@@ -6,10 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import pandas as pd
+
 from ...analysis.judging import Lines
 from ...analysis.measured import Measured
 from ...design.claims import Claim
+from ...design.controls import control_grid
 from ...design.study import StudyContext
+from ...runs.controls import control_lines
 from ...runs.summary import write_lines
 from ...support.files import write_json
 from . import AS_TORCH, CANCELS, EXACT, article
@@ -42,7 +46,9 @@ def execute(context: StudyContext) -> None:
     for result in results:
         _add_lines(lines, result, context.device)
     write_json(context.run / RESULTS, results)
-    write_lines(context.run, lines.frame().drop_duplicates())
+    # The scripts have one pair each; the controls are the same network, optimizers and steps on 1,024 of them.
+    controls = control_lines(context, control_grid(("fp32",), ("sgd", "adam"), steps=steps))
+    write_lines(context.run, pd.concat([lines.frame().drop_duplicates(), controls], ignore_index=True))
 
 
 def _result(

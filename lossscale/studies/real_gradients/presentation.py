@@ -35,12 +35,12 @@ class RealGradients(Told):
     question = "Do the gradients of real networks fit the formats?"
     limits = (
         "Two small networks under AdamW at lr 1e-3: a character-level transformer (about 300,000 parameters, 500 "
-        "steps, 16 pairs a policy: nothing is said of its outcome, and its floor is the largest of 16) and a classifier "
-        "of digits (1,024 pairs, 100 steps). Larger models’ gradients span more, and shrink with width.",
+        "steps, 16 pairs a policy: nothing is said of its outcome, and its floor is the largest of 16) and a "
+        "classifier of digits (1,024 pairs, 100 steps). Larger models’ gradients span more, and shrink with width.",
         "The spectra are of the unscaled float32 run at steps 1, 10, 100 and 500; between these nothing is kept. "
         "Scales are 2⁻¹⁰ and 2¹⁰, and 3 where the hyperparameters are mapped (the floor).",
-        "Adam-atan2, the control without eps, trains the classifier only: a second transformer would double the study’s "
-        "cost.",
+        "Adam-atan2, the control without eps, trains the classifier only: a second transformer would double the "
+        "study’s cost.",
     )
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
