@@ -189,6 +189,22 @@ CENTERED_SHARE = Claim(
     says="In float32 4.6 % of the steps are NaN.",
     tolerance=None,
 )
+DECAY_LEFT = Claim(
+    id="S2.sgd.1",
+    says="Without its decay mapped, loss × s is not lr × s under SGD: with an L2 decay of .01 left alone no pair of "
+    "the two agrees at s = 2^±4.",
+    predicted=0.0,
+)
+DECAY_MAPPED = Claim(
+    id="S2.sgd.2",
+    says="With the decay × s every pair does, bit for bit.",
+    predicted=1.0,
+)
+INSIDE = Claim(
+    id="S2.inside.1",
+    says="An eps inside the root has degree 2: with eps × s² no step of Adam’s differs at k = ±4, ±10, ±20.",
+    predicted=0.0,
+)
 
 
 def _further(study: Study, run: Path) -> pd.DataFrame:
@@ -220,6 +236,7 @@ STUDY = Study(
     claims=(
         *(UNMAPPED, HALF_DIFFER, BREAKS, SWEEP, SWEEP_STATE, SWEEP_BREAK, SWEEP_CAUSE, SWEEP_HALF),
         *(SMALLEST, MOMENTS, NO_PARAMETER, MARGIN, ACCUMULATOR, CENTERED, CENTERED_SHARE),
+        *(DECAY_LEFT, DECAY_MAPPED, INSIDE),
     ),
     further=_further,
     presentation=_presentation,

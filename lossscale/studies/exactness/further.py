@@ -44,6 +44,7 @@ from . import (
     TOO_FAR,
     UNMAPPED,
 )
+from .degrees import judge_degrees
 
 _LAST: Final = 1000
 _MANY: Final = 1024
@@ -82,6 +83,7 @@ def further(study: Study, run: Path) -> pd.DataFrame:
         _moments(lines, context)
         _accumulator(lines, context)
         _centered(lines, context)
+        judge_degrees(lines, context)
     lines.unjudged((UNMAPPED, HALF_DIFFER, BREAKS, SMALLEST, MARGIN), "this run has no such pairs")
     lines.unjudged((MOMENTS, NO_PARAMETER), f"this run ends before step {_LAST:,}")
     return lines.frame()
