@@ -142,9 +142,41 @@ COARSE = Claim(
 )
 MIXED = Claim(
     id="S8.rounding.1",
-    says="Within 3e-7 is float32 compute's alone: bf16-mixed with eps mapped ends 7e-4 apart at s = 3 (T = 100, "
-    "6-6-1).",
+    says="Within 3e-7 is float32 compute's alone: bf16-mixed without eps ends 7e-4 apart at s = 3 (T = 100, 6-6-1), "
+    "and with eps mapped likewise.",
     tolerance=None,
+)
+COPIES = Claim(
+    id="S8.width.1",
+    says="A network whose output is a mean over units, every unit c times over, has 1/c of the gradients: with eps / c "
+    "every copy trains with the bits of the unit that it copies (c = 4, 16; Adam, 100 steps).",
+    predicted=1.0,
+)
+COPIES_LEFT = Claim(
+    id="S8.width.2",
+    says="With eps left alone none does.",
+    predicted=0.0,
+)
+SHRINK = Claim(
+    id="S8.width.3",
+    says="The gradients of such networks, drawn anew at every width, shrink with it: their RMS is of the power −1 of "
+    "the width, from 16 to 256.",
+    predicted=-1.0,
+    tolerance=0.05,
+)
+WIDTH_MAPPED = Claim(
+    id="S8.width.4",
+    says="With eps × 16/width the share ρ of the update that eps decides is that of width 16 within 10 %, at steps 1 "
+    "and 100.",
+    predicted=1.0,
+    tolerance=0.1,
+)
+WIDTH_LEFT = Claim(
+    id="S8.width.5",
+    says="With eps left alone, a quarter of the gradients' RMS at width 16, eps decides at least half of the update at "
+    "width 256: Adam has become SGD by width alone.",
+    predicted=0.5,
+    relation=Relation.AT_LEAST,
 )
 
 
@@ -170,7 +202,7 @@ STUDY = Study(
     claims=(
         *(FORM, SATURATES, MOMENTUM, EXAMPLES, HALF, HALF_RATIO, NORM, ZERO_GRADIENTS, ZERO_MOMENTS, FLAT, MAPPED_S),
         *(NEVER, ALWAYS, STAIRCASE, FUSED, QUARTER, SAME, SEEN, EXEMPT, FLIPS, EVENT, LAW_ENDS, STAIRS, COARSE),
-        MIXED,
+        *(MIXED, COPIES, COPIES_LEFT, SHRINK, WIDTH_MAPPED, WIDTH_LEFT),
     ),
     execute=_execute,
     presentation=_presentation,

@@ -22,6 +22,8 @@ from .steps import EPS, SCALES, closed_form, updates
 
 NAME: Final = "mlp-6-6-1"
 STEPS: Final = 100
+UNSEEN: Final = 2.0**-100
+"""An eps under half a unit in the last place of every r of these networks."""
 
 
 class Family:
@@ -120,22 +122,30 @@ def _judge_zeros(lines: Lines, context: StudyContext) -> None:
 
 
 def _judge_rounding(lines: Lines, context: StudyContext) -> None:
-    """What rounding alone does in bf16-mixed: eps mapped at s = 3, which is no power of two."""
-    family = Family(context, "bf16-mixed", [({"eps": 1e-8}, 1.0), ({"eps": 3e-8}, 3.0)])
-    family.advance(STEPS)
-    distance = Measured.median(family.distance(1, 0).numpy())
-    lines.rounded(
-        "median_distance",
-        distance,
-        MIXED,
-        7e-4,
-        5e-5,
-        network=NAME,
-        optimizer="adam",
-        options="lr=0.01",
-        policy="bf16-mixed",
-        arm="mapped",
-        against="base",
-        scale=3.0,
-        step=STEPS,
-    )
+    """What rounding alone does in bf16-mixed at s = 3, which is no power of two: without eps, and with it mapped.
+
+    Where an element has no gradient an eps of 0 divides 0 by 0. One that no r sees stands for it: it changes nothing
+    else.
+    """
+    for eps in (0.0, UNSEEN, EPS[0]):
+        family = Family(context, "bf16-mixed", [({"eps": eps}, 1.0), ({"eps": 3.0 * eps}, 3.0)])
+        family.advance(STEPS)
+        finite = family.params.isfinite().flatten(1).all(1)
+        left = f"eps = 0 is 0/0 where there is no gradient: {int(finite.sum())} of {len(finite):,} pairs stay finite"
+        lines.rounded(
+            "median_distance",
+            Measured.median(family.distance(1, 0)[finite].numpy()),
+            MIXED,
+            7e-4,
+            5e-5,
+            reason="" if eps else left,
+            nonfinite=int((~finite).sum()),
+            network=NAME,
+            optimizer="adam",
+            options=f"lr=0.01; eps={eps:g}",
+            policy="bf16-mixed",
+            arm="mapped",
+            against="base",
+            scale=3.0,
+            step=STEPS,
+        )

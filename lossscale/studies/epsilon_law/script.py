@@ -19,6 +19,7 @@ from .absorption import judge_absorption
 from .flips import judge_flips
 from .networks import judge_networks
 from .steps import judge_closed_form, judge_points, updates
+from .widths import judge_widths
 
 CURVES: Final = "epsilon-law.json"
 """What the page draws: the change of a step against the scale, by arithmetic and eps / r."""
@@ -35,6 +36,7 @@ def execute(context: StudyContext) -> None:
         judge_absorption(lines, context)
         judge_flips(lines, context)
         judge_networks(lines, context)
+        judge_widths(lines, context)
         controls = control_lines(context, control_grid(("fp32",), ("adam", "adamw", "rmsprop", "adagrad")))
         curves = [_curve(context, arithmetic, delta) for arithmetic in (FP32, FP16, BF16) for delta in DELTAS]
     write_json(context.run / CURVES, curves)
