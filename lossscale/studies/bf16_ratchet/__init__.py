@@ -168,8 +168,35 @@ SCALAR = Claim(
     tolerance=5e-6,
 )
 
+BATCH = Claim(
+    id="S8.batch.1",
+    says="A batch cut into k parts, with β₂^(1/k) for as many samples in v, ends in the ratchet: of gradients that "
+    "fall to a tenth a bfloat16 v keeps over 4 × float32's from the first k = 2^j on at which β₂^(1/k) exceeds 1 − "
+    "2^−8, 16 from β₂ = .95 and 4 from .99.",
+    tolerance=0.0,
+)
+BATCH_RESETS = Claim(
+    id="S8.batch.2",
+    says="Averages that start anew every 1,000 steps bring v back within a factor of 4 at those cuts too.",
+    predicted=0.0,
+    tolerance=2.0,
+)
+
 STEADY = (CONSTANT, CONSTANT_STEP, CONSTANT_MEAN)
-LONG = (RANDOM, RANDOM_STEP, SPREAD, POSITION, SHORT_MEMORY, SAFE, HEAVY, DECAYING, RESETS, *STEADY)
+LONG = (
+    RANDOM,
+    RANDOM_STEP,
+    SPREAD,
+    POSITION,
+    SHORT_MEMORY,
+    SAFE,
+    HEAVY,
+    DECAYING,
+    RESETS,
+    BATCH,
+    BATCH_RESETS,
+    *STEADY,
+)
 """What a run that is cut short may not reach."""
 
 
@@ -195,6 +222,7 @@ STUDY = Study(
     claims=(
         *(*STEADY, FALLS, NEVER_FALLS, STICKS, STICKS_AT, KEPT, FORGOTTEN, FLOAT32),
         *(RANDOM, RANDOM_STEP, SPREAD, POSITION, SHORT_MEMORY, SAFE, HEAVY, DECAYING, RESETS),
+        *(BATCH, BATCH_RESETS),
         *(STALL_FORM, STALL_RANGE, HALF_STEP, HALF_SUBNORMAL, MOVES, MOVES_RULE, INERT, INERT_BORDER, SCALAR),
     ),
     execute=_execute,

@@ -35,6 +35,7 @@ from . import (
     SPREAD,
 )
 from .averages import Gradients, Reading, Storage, places, simulate
+from .batches import judge_batches
 from .single_steps import judge_one_step, judge_parameters, judge_without_gradients
 
 CURVES: Final = "bf16-ratchet.json"
@@ -72,6 +73,7 @@ def execute(context: StudyContext) -> None:
         judge_parameters(lines, context)
         steps = context.steps or (_QUICK_STEPS if context.quick else _STEPS)
         curves = [*_bfloat16(lines, context, steps), *_float16(lines, context, min(steps, _HALF_STEPS))]
+        judge_batches(lines, context, steps)
         lines.unjudged((*LONG, HALF_STEP, HALF_SUBNORMAL), f"this run ends at step {steps:,}")
         controls = control_lines(context, control_grid(("bf16-state", "bf16-true")))
     write_json(context.run / CURVES, curves)
