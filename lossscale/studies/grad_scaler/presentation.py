@@ -23,8 +23,8 @@ class GradScaler(Told):
     limits = (
         "The gradient maximum is a drawn process (log₂ of it wanders about 0 and forgets in 20,000 steps), at five "
         "paces: how often a training skips depends on its own. Rates are means over all chains, without an interval.",
-        "Both policies are written anew from their sources, in powers of two. The networks (6-6-1, SGD, Adam and Adam-atan2, "
-        "300 steps) have float32 numbers with float16’s range: rounding to float16 is not part of it.",
+        "Both policies are written anew from their sources, in powers of two. The networks (6-6-1, SGD, Adam and "
+        "Adam-atan2, 300 steps) have float32 numbers with float16’s range: rounding to float16 is not part of it.",
     )
 
     def answers(self, summary: pd.DataFrame) -> Sequence[str]:
