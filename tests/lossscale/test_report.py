@@ -329,4 +329,4 @@ def test_the_list_at_the_top_has_every_run_of_several_once() -> None:
 def test_the_page_of_a_script_has_its_limits_too(clip_run: Path) -> None:
     page = (clip_run / "report.html").read_text(encoding="utf-8")
     assert 'id="clip-limits"' in page and "Intervals are exact 95 % intervals" in page
-    assert "Clipping by value and per layer are not looked at" in page
+    assert "Clipping per layer is not looked at" in page

@@ -70,7 +70,8 @@ def execute(context: StudyContext) -> None:
         _absorbed(lines, context)
         _fused(lines, context)
         _in_range(lines, context)
-        controls = control_lines(context, control_grid(("fp16-state", "fp16-mixed")))
+        # float32 beside them: where float16's range takes the floor, float32's is the judge.
+        controls = control_lines(context, control_grid(("fp32", "fp16-state", "fp16-mixed")))
     write_lines(context.run, pd.concat([lines.frame(), controls], ignore_index=True))
 
 
