@@ -120,7 +120,11 @@ def weighted_quantiles(values: Array, weights: Tensor | None, levels: Sequence[f
         levels: from 0 to 1.
     """
     there = ~np.isnan(values)
-    kept = values[there]
+    return _quantiles_of(values[there], None if weights is None else weights.numpy()[there], levels)
+
+
+def _quantiles_of(kept: Array, weights: Array | None, levels: Sequence[float]) -> list[float]:
+    """As `weighted_quantiles`, of numbers."""
     if not len(kept):
         return [math.nan] * len(levels)
     found: list[float]
@@ -128,11 +132,25 @@ def weighted_quantiles(values: Array, weights: Tensor | None, levels: Sequence[f
         places = [max(math.ceil(level * len(kept)) - 1, 0) for level in levels]
         found = np.partition(kept, places)[places].tolist()
         return found
-    order = np.argsort(kept)
-    reached = weights.numpy()[there][order].cumsum()
-    places = [min(int(reached.searchsorted(level * reached[-1])), len(kept) - 1) for level in levels]
-    found = kept[order[places]].tolist()
+    order = _order(kept)
+    reached = weights[order].cumsum()
+    places = reached.searchsorted([level * reached[-1] for level in levels]).tolist()
+    found = kept[order[[min(place, len(kept) - 1) for place in places]]].tolist()
     return found
+
+
+def _order(values: Array) -> Array:
+    """[n] int64: the places of normal numbers and 0 from the smallest on; those equal to 2^-30 stand in any order.
+
+    Numbers that are not below 0 are ordered as their bits are: with their places for the last bits they are sorted in
+    one go, in half of the time.
+    """
+    low = (1 << len(values).bit_length()) - 1
+    if low >> 22 or not values.min() >= 0.0:
+        return values.argsort()
+    packed = (values.view(np.int64) & ~low) | np.arange(len(values))
+    packed.sort()
+    return packed & low
 
 
 def _shares(e: Elements) -> _Shares:
@@ -246,7 +264,11 @@ def _absorbing(e: Elements, eps: float) -> float | Array:
 def _quantiles(e: Elements) -> dict[str, float]:
     if e.r is None or e.eps is None or not settled(e):
         return {}
-    found = weighted_quantiles(steps.eps_over_r(e.r, e.eps).numpy(), e.layers.weights, QUANTILES)
+    r, weights = e.r.numpy(), None if e.layers.weights is None else e.layers.weights.numpy()
+    alive = r > 0
+    if not alive.all():
+        r, weights = r[alive], None if weights is None else weights[alive]
+    found = _quantiles_of(e.eps / r, weights, QUANTILES)
     return {name: value for name, value in zip(_QUANTILES, found, strict=True) if not math.isnan(value)}
 
 

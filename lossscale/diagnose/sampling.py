@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,11 +16,20 @@ _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 def local(tensor: Tensor) -> Tensor:
     """A tensor without its history; of a distributed one this process's part."""
-    tensor = tensor.detach()
+    if type(tensor) is not Tensor or tensor.requires_grad:
+        tensor = tensor.detach()
     if type(tensor) is Tensor:
         return tensor
     part = getattr(tensor, "to_local", None)
     return part() if part is not None else tensor
+
+
+def size_of(tensor: Tensor) -> int:
+    """How many elements `local` has."""
+    return tensor.numel() if type(tensor) in _PLAIN else local(tensor).numel()
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def counts(sizes: Sequence[int], limit: int) -> list[int]:
@@ -54,6 +64,13 @@ def copied(parts: Sequence[Tensor]) -> Tensor:
     if len({part.device for part in parts}) > 1:
         parts = [part.cpu() for part in parts]
     return torch.cat(list(parts))
+
+
+def doubled(parts: Sequence[Tensor]) -> Tensor | None:
+    """[n] float64: float32 parts on the CPU one after another, by numpy, which wakes no threads; None for others."""
+    if not all(part.dtype == torch.float32 and part.device.type == "cpu" for part in parts):
+        return None
+    return torch.from_numpy(np.concatenate([part.numpy() for part in parts], dtype=np.float64))
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from kernels import Algorithm
 
 from ..diagnose.elements import Elements, Layers, format_of, layer_of, second_moment, steps_seen
 from ..diagnose.recognise import MASTER, hyper_of, needed_states, sums_exactly
-from ..diagnose.sampling import copied, counts, local, places, take
+from ..diagnose.sampling import copied, counts, doubled, local, places, size_of, take
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class _Before:
         watched: the parameters it is kept of, one after another.
         had_v: whether one of them had a second moment.
         had_grads: whether gradients are there, behind parameters and second moments; else the step is to make them.
-        values: what was copied, on its device.
+        values: what was copied: of float32 on the CPU in float64, else as it was, on its device.
     """
 
     watched: list[Watched]
@@ -70,7 +70,7 @@ class Group:
         self._params = [(p, _kind(p)) for p in params]
         self.left_out: dict[str, int] = {}
         known = [p for p in params if format_of(p) is not None and p.numel()]
-        sizes = [local(p).numel() for p in known]
+        sizes = [size_of(p) for p in known]
         self._watched = [
             Watched(
                 param=p,
@@ -111,7 +111,7 @@ class Group:
             ]
         if with_grads:
             parts += [take(_there(it.param.grad), it.where) for it in watched]
-        self._before = _Before(watched=watched, had_v=had_v, had_grads=with_grads, values=copied(parts))
+        self._before = _Before(watched=watched, had_v=had_v, had_grads=with_grads, values=_kept(parts))
 
     def after(
         self,
@@ -150,10 +150,9 @@ class Group:
         if not before.had_grads:
             after.append([take(_there(it.param.grad), it.where) for it in stepped])
         steps = [entry.get("step") for entry in entries]
-        found, counters = _fetched(before.values, [part for row in after for part in row], steps)
-        count = sum(it.count for it in stepped)
-        rows = list(found[before.values.numel() :].view(-1, count)) if after else []
-        kept = found[: before.values.numel()].view(-1, sum(it.count for it in watched))
+        kept, found, counters = _fetched(before.values, [part for row in after for part in row], steps)
+        rows = list(found.view(-1, sum(it.count for it in stepped))) if after else []
+        kept = kept.view(-1, sum(it.count for it in watched))
         if len(stepped) != len(watched):
             kept = torch.cat([kept[:, place] for place in _places_of(watched, stepped)], 1)
         grads = rows.pop() if not before.had_grads else kept[-1]
@@ -205,20 +204,30 @@ class Group:
             key += [it, param.dtype, None if v is None else v.dtype]
         if self._layers is None or self._layers[0] != key:
             made = Layers(
-                layer_of(it.name, it.count, local(it.param).numel(), param, v, fused=fused)
+                layer_of(it.name, it.count, size_of(it.param), param, v, fused=fused)
                 for it, (param, v) in zip(stepped, tensors, strict=True)
             )
             self._layers = (key, made)
         return self._layers[1]
 
 
-def _fetched(before: Tensor, after: Sequence[Tensor], steps: Sequence[Any]) -> tuple[Tensor, list[Any]]:
-    """Float64 on the CPU of all that was copied and is there now, and the counters: the device is waited for once."""
+def _kept(parts: Sequence[Tensor]) -> Tensor:
+    """Copies of the parts, one after another."""
+    found = doubled(parts)
+    return copied(parts) if found is None else found
+
+
+def _fetched(before: Tensor, after: Sequence[Tensor], steps: Sequence[Any]) -> tuple[Tensor, Tensor, list[Any]]:
+    """Float64 on the CPU of what was copied and of what is there now, and the counters: a device is waited for once."""
     on_device = [step for step in steps if isinstance(step, Tensor) and step.device.type != "cpu"]
     if len(on_device) < len(steps):
-        return _doubles(copied([before, *after]).cpu()), list(steps)
+        now = doubled(after) if after and before.dtype == torch.float64 else None
+        if now is not None:
+            return before, now, list(steps)
+        whole = _doubles(copied([before, *after]).cpu())
+        return whole[: before.numel()], whole[before.numel() :], list(steps)
     whole = _doubles(copied([before, *after, *(step.detach().reshape(1) for step in on_device)]).cpu())
-    return whole[: -len(steps)], whole[-len(steps) :].tolist()
+    return whole[: before.numel()], whole[before.numel() : -len(steps)], whole[-len(steps) :].tolist()
 
 
 def _doubles(values: Tensor) -> Tensor:
@@ -228,7 +237,7 @@ def _doubles(values: Tensor) -> Tensor:
 
 def _kind(param: Tensor) -> tuple[Any, ...]:
     """What the choice of elements depends on."""
-    return param.device, param.dtype, local(param).numel()
+    return param.device, param.dtype, size_of(param)
 
 
 def _places_of(watched: Sequence[Watched], stepped: Sequence[Watched]) -> list[slice]:

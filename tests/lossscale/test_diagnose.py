@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,3 +109,27 @@ def test_quantiles_with_equal_weights_are_those_with_weights() -> None:
         weights = torch.ones(count, dtype=torch.float64)
         found, expected = (numbers.weighted_quantiles(values.numpy(), w, levels) for w in (None, weights))
         assert found == expected or (count == 1 and all(map(math.isnan, found)))
+
+
+def test_numbers_are_ordered_by_their_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.exp2(torch.randint(-1022, 1020, (3000,), generator=generator).double()).numpy()
+    drawn = torch.rand(3000, generator=generator, dtype=torch.float64).numpy()
+    for values in (spread, drawn, np.array([math.inf, 0.0, 2.0**-1022, 1.0]), -drawn, np.zeros(3), np.array([2.0])):
+        order = numbers._order(values)
+        assert sorted(order.tolist()) == list(range(len(values)))
+        ordered = values[order]
+        assert np.all(ordered[1:] >= ordered[:-1] * (1 - np.copysign(2.0**-30, ordered[:-1])))
+
+
+def test_half_an_ulp_is_the_same_for_one_format_and_for_one_per_value() -> None:
+    special = torch.tensor([0.0, -0.0, 5e-324, 2.0**-1022, 1.0, -1.0, 3.0, 65504.0, math.inf, -math.inf, math.nan])
+    values = torch.cat(
+        [special.double(), torch.randn(500, dtype=torch.float64, generator=torch.Generator().manual_seed(0))]
+    )
+    for dtype in kernels.DTYPES.values():
+        bits, smallest = dtype.significant_bits, dtype.smallest
+        one = rounding.half_ulp(values, bits, smallest)
+        several = rounding.half_ulp(values, torch.full_like(values, bits).long(), torch.full_like(values, smallest))
+        assert torch.equal(one.isnan(), ~values.isfinite()) and torch.equal(several.isnan(), one.isnan())
+        assert torch.equal(one[values.isfinite()], several[values.isfinite()])
