@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from itertools import chain, repeat
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from ..launch.apart import runs_apart
-from .native import looks_for
 from .plans import Plan
 from .shards import Shards
 
@@ -34,7 +34,14 @@ class Known:
         quiet: whether a step of these plans can only compute: launches alone, nothing that could be taken back.
     """
 
-    def __init__(self, optimizer: StepOptimizer, params: list[Tensor], plans: list[Plan], hypers: list[Any]) -> None:
+    def __init__(
+        self,
+        optimizer: StepOptimizer,
+        params: list[Tensor],
+        plans: list[Plan],
+        hypers: list[Any],
+        native: ModuleType | None,
+    ) -> None:
         self.plans = plans
         self.hypers = hypers
         self._params = tuple(params)
@@ -42,7 +49,7 @@ class Known:
         self._take_values(optimizer)
         self._entries = tuple(optimizer.state.values())
         self._values = _values(self._entries)
-        self._native = looks_for(len(params))
+        self._native = native
         self._shards = Shards([*params, *self._values])
         self._absent = list(map(operator.is_, self._grads_of(optimizer), repeat(None)))
         self._absent_bytes = bytes(self._absent)

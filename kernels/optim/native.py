@@ -22,8 +22,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-FEWEST = 64
-"""Parameters from which on an optimizer asks for it."""
+FEWEST = 16
+"""Parameters from which on an optimizer asks for it that steps none by Triton: its loading is repaid in 400 steps."""
 
 _FUNCTIONS = (
     "aoti_torch_get_data_ptr",
@@ -42,9 +42,14 @@ _IMPLEMENTATION = 192
 """Bytes of a tensor's implementation that are searched: the least size that torch's headers know it to have."""
 
 
-def looks_for(count: int) -> ModuleType | None:
-    """The compiled module for so many parameters: None where it is not worth its build, or cannot be had."""
-    return _built() if count >= FEWEST else None
+def looks_for(count: int, backends: Iterable[str] = ()) -> ModuleType | None:
+    """The compiled module for so many parameters: None where it is not worth its build, or cannot be had.
+
+    Args:
+        count: of parameters.
+        backends: what steps them. With Triton's kernels it is always worth it: Triton compiles for each of them anyway.
+    """
+    return _built() if count >= FEWEST or "triton" in backends else None
 
 
 @functools.cache

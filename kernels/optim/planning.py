@@ -15,6 +15,7 @@ from ..launch.checks import check_grad, check_param
 from .constructors import choose_recipe, switches
 from .counters import Chunk, Counters
 from .known import Known
+from .native import looks_for
 from .plans import Plan
 from .shards import shard_of
 from .state import States
@@ -71,6 +72,8 @@ def make_plans(optimizer: StepOptimizer, states: States, chunks: list[Chunk]) ->
     check_apart([shard_of(p) for _, _, p in chosen])
     first = np.array([states.prepare(p, hypers[number]) for _, number, p in chosen], bool)
     states.make_counters(chunks)
+    executing = {backends.resolve_backend(optimizer.backend, device) for device in {p.device for _, _, p in chosen}}
+    native = looks_for(len(everything), executing)
     members = [states.member(p, hypers[number]) for _, number, p in chosen]
     plans = []
     for assembly in assemble(members):
@@ -94,9 +97,10 @@ def make_plans(optimizer: StepOptimizer, states: States, chunks: list[Chunk]) ->
                 counters=counters,
                 first=starting,
                 any_first=bool(starting.any()),
+                native=native,
             )
         )
-    return Known(optimizer, everything, plans, hypers)
+    return Known(optimizer, everything, plans, hypers, native)
 
 
 def _check_for_step(optimizer: StepOptimizer, p: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from itertools import chain
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from ..launch.tables import GRAD, Mirror, Tables, address_table, table_of
 from ..rounding.powers import power_table
 from .counters import Counters
 from .looks import looks_at
-from .native import looks_for
 from .shards import is_dtensor, shard_of
 
 
@@ -38,6 +38,7 @@ class Plan:
         groups: number of each tensor's parameter group.
         counters: the tensors' steps, each a ``state["step"]``; None for an algorithm without them.
         first: which tensors are before their first update; ``any_first`` says whether there is one.
+        native: what looks at many tensors at once, see `native`; None for torch's methods.
         rows, tables: what the device reads.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     counters: Counters | None
     first: np.ndarray
     any_first: bool
+    native: ModuleType | None = None
     tables: Tables = field(default_factory=Tables)
     rows: Mirror = field(default_factory=Mirror)
 
@@ -93,9 +95,8 @@ class Plan:
         begin = 0 if bucket.copies is None else len(fixed) - len(self.owners)
         self._own = slice(begin, begin + len(self.owners))
         self.params_moved = False
-        native = looks_for(len(self.owners))
-        self._looks = looks_at(looked_at, written=True, native=native)
-        self._grad_looks = looks_at(assembly.sources, native=native)
+        self._looks = looks_at(looked_at, written=True, native=self.native)
+        self._grad_looks = looks_at(assembly.sources, native=self.native)
         self._looked_at = self._looks.arrange(looked_at)
         self._addresses = self._looks.addresses()
 
