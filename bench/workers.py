@@ -14,7 +14,7 @@ from enum import StrEnum
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from lossscale.support.processes import environment
+from lossscale.support.processes import end_with_parent, environment
 
 from .tracebacks import kept_traceback
 
@@ -264,6 +264,7 @@ def _serve(
     """A worker: receive a batch, send (traceback or "", result, worn) per item, until the other end closes."""
     if leads:
         os.setsid()
+    end_with_parent(group=leads)
     if setup is not None:
         setup()
     connection.send(None)

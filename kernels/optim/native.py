@@ -52,6 +52,11 @@ def looks_for(count: int, backends: Iterable[str] = ()) -> ModuleType | None:
     return _built() if count >= FEWEST or "triton" in backends else None
 
 
+def answers_in_python(tensor: Tensor) -> bool:
+    """Whether a tensor's class is asked for its layout in Python, which may not run in the middle of a look."""
+    return bool(torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python))
+
+
 @functools.cache
 def _built() -> ModuleType | None:
     if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
@@ -69,7 +74,7 @@ def _built() -> ModuleType | None:
         functions = [_address(getattr(library, name)) for name in _FUNCTIONS]
         samples = _samples()
         offsets = (_handle_offset(samples), _keys_offset(samples), _storage_offset(samples))
-        if None in offsets or not all(map(_has_handle, samples)):
+        if None in offsets or not all(map(_has_handle, samples)) or any(map(answers_in_python, samples)):
             return None
         source = resources.files(__package__).joinpath("looks.c").read_text()
         module: ModuleType = compile_module_from_src(src=source, name="kernels_looks")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -58,7 +56,9 @@ def in_processes(
     # Here, since starting it unblocks signals.
     resource_tracker.ensure_running()
     others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(len(first), multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    executor = ProcessPoolExecutor(
+        len(first), multiprocessing.get_context("spawn"), initializer=processes.end_with_parent
+    )
     running: dict[Future[Result], Task] = {}
     workers: list[BaseProcess] = []
     try:
@@ -124,15 +124,3 @@ def _blocked(number: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """In a worker: it does not outlive its parent."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            connection.wait([parent.sentinel])
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

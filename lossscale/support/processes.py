@@ -1,10 +1,14 @@
-"""What is to be done around the start of a process."""
+"""What is to be done around the start and the end of a process."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing import connection
 
 
 @contextmanager
@@ -20,3 +24,22 @@ def environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def end_with_parent(*, group: bool = False) -> None:
+    """In a worker: it does not outlive the process that started it, however that one ends.
+
+    Args:
+        group: it leads a process group, which ends with it.
+    """
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is None:
+            return
+        connection.wait([parent.sentinel])
+        if group:
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

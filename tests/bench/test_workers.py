@@ -1,7 +1,13 @@
 import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from bench.conformance.cases import Case
 from bench.conformance.execution import by_variant, case_pool
@@ -12,6 +18,7 @@ from bench.workers import Batch, Done, Ending, Loss, Pool, run_here
 from tests.bench import planted
 from tests.bench.planted import Planted
 
+ROOT = Path(__file__).resolve().parents[2]
 FOREACH = TorchOptim(implementation="foreach")
 GOOD = Case(optimizer="SGD", options={"lr": 0.1}, layout="one", steps=1)
 BAD = Case(optimizer="SGD", options={"lr": 0.1, "momentum": 0.9}, layout="one", steps=1)
@@ -42,8 +49,6 @@ def test_what_does_not_fit_is_counted() -> None:
 
 def pid_and_child(number: int) -> tuple[int, int, int]:
     """For a worker that leads a group: starts a process of its own, which would outlive it."""
-    import subprocess
-
     child = subprocess.Popen(["sleep", "60"])
     if number == 1:
         raise ValueError("planted")
@@ -84,6 +89,52 @@ def not_lost(batch: Batch[Case, list[str]], case: Case, loss: Loss) -> list[str]
 def test_a_worker_that_leads_may_have_workers() -> None:
     pool: Pool[Case, list[str]] = Pool(count=1, limit_s=60, lost=not_lost, setup=None, leads=True)
     assert pool.run([Batch(work=run_inside, items=(GOOD,))]).results == [["identical"]]
+
+
+def note_and_wait(path: Path) -> None:
+    """For a worker: starts a process of its own, notes both, and does not end."""
+    child = subprocess.Popen(["sleep", "60"])
+    path.with_suffix(".part").write_text(f"{os.getpid()} {child.pid}")
+    path.with_suffix(".part").rename(path)
+    time.sleep(60)
+
+
+def never(batch: Batch[Path, None], path: Path, loss: Loss) -> None:
+    raise AssertionError(loss.text)
+
+
+@pytest.mark.parametrize("leads", [False, True])
+def test_workers_end_with_a_command_that_is_killed(leads: bool, tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from bench.workers import Batch, Pool\n"
+        "from tests.bench.test_workers import never, note_and_wait\n"
+        f"if __name__ == '__main__':\n    pool = Pool(count=1, limit_s=60, lost=never, setup=None, leads={leads})\n"
+        "    pool.run([Batch(work=note_and_wait, items=(pathlib.Path(sys.argv[1]),))])\n"
+    )
+    script, noted = tmp_path / "command.py", tmp_path / "noted"
+    script.write_text(code)
+    command = subprocess.Popen([sys.executable, str(script), str(noted)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        assert eventually(noted.exists)
+    finally:
+        command.kill()
+        command.wait()
+    worker, child = map(int, noted.read_text().split())
+    try:
+        assert eventually(lambda: not is_running(worker))
+        assert not leads or eventually(lambda: not is_running(child))
+    finally:
+        if is_running(child):
+            os.kill(child, signal.SIGKILL)
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether something comes true within half a minute."""
+    ends = time.monotonic() + 30
+    while not holds() and time.monotonic() < ends:
+        time.sleep(0.05)
+    return holds()
 
 
 def is_running(pid: int) -> bool:
