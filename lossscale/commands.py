@@ -12,6 +12,7 @@ from .design.study import Study
 from .support.cli import DeviceOption, JsonOption, OutOption, QuickOption
 from .support.errors import check_directory_name, choose
 from .support.output import Output
+from .support.usage import Stopwatch
 
 ALL = "all"
 
@@ -156,11 +157,12 @@ def run(
     N processes, on as many machines as share --out, each do one --shard i/N of a run. When they have ended, the same
     command with --resume in place of --shard checks their shards, does what is missing and finishes the run.
     """
+    watch = Stopwatch()
     check_directory_name("--out", out)
     chosen = _studies(study)
     from .runs.executor import open_executor
     from .runs.planning import Choices
-    from .runs.run import default_directory, run_share, run_study
+    from .runs.run import default_directory, is_large, run_share, run_study
     from .runs.share import Share
     from .runs.state import run_state
 
@@ -204,7 +206,10 @@ def run(
             return 0
         for item, own, directory in asked:
             run_study(item, own, directory, output, executor=ready, page=_page)
-        return _present([(item, directory) for item, _, directory in asked], output, strict=strict)
+        code = _present([(item, directory) for item, _, directory in asked], output, strict=strict)
+        if any(is_large(directory) for _, _, directory in asked):
+            output.note(watch.line())
+        return code
 
 
 def show(run: RunArgument, pair: PairOption = None, as_json: JsonOption = False) -> None:

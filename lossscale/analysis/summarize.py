@@ -1,7 +1,8 @@
 """From pairs to summary.csv: one line per cell, checkpoint and quantity, predicted beside measured.
 
-A run is read one (network, optimizer, options, recipe, policy) at a time, so memory does not grow with the size of
-the grid. Pairs with non-finite parameters are counted and left out of every number.
+A run is read one (network, optimizer, options, recipe, policy) at a time, and a large one of these checkpoint by
+checkpoint, so memory does not grow with the size of the grid. Pairs with non-finite parameters are counted and left
+out of every number.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..design.measures import IDENTICAL, MOVED, NONFINITE, REL_DISTANCE, Measure, Statistic, summarized
+from ..design.measures import IDENTICAL, MEASURES, MOVED, NONFINITE, REL_DISTANCE, Measure, Statistic, summarized
 from ..design.study import Cell, Prediction
 from ..design.verdicts import COLUMNS, FAILS, HOLDS, NO_PREDICTION, NOT_JUDGED, SERIES
 from .intervals import extreme, median_interval, share_interval, upper_quantile
@@ -24,7 +25,8 @@ Floats = npt.NDArray[np.float64]
 RESOLUTION: Final = 0.1
 """A pair whose own tolerance (relative) is wider than this resolves nothing and is not judged."""
 
-_COORDINATES: Final = ("arm", "against", "scale", "step")
+_OF_A_PAIR: Final = ("arm", "against", "scale")
+_COORDINATES: Final = (*_OF_A_PAIR, "step")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +67,32 @@ def summarize(
     """The summary in long form, columns `COLUMNS` of `design.verdicts`.
 
     Args:
-        cells: (key with network, optimizer, options, recipe and policy, all pairs of that key), one key at a time.
+        cells: (key with network, optimizer, options, recipe and policy, all pairs of that key), one key at a time; its
+            pairs may come in parts, each with all pairs of its checkpoints.
         study: name for the first column.
         predictions: what to judge; the first that applies to a cell and quantity counts.
     """
-    parts = [_summarize_key(key, pairs, study, predictions) for key, pairs in cells]
+    parts: dict[Any, list[pd.DataFrame]] = {}
+    for key, pairs in cells:
+        parts.setdefault(key, []).append(_summarize_key(key, pairs, study, predictions))
     if not parts:
         return pd.DataFrame(columns=list(COLUMNS))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([_joined(of_key) for of_key in parts.values()], ignore_index=True)
+
+
+def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """A key's lines in their order: quantity by quantity, and in each by coordinates."""
+    if len(parts) == 1:
+        return parts[0]
+    lines = pd.concat(parts, ignore_index=True)
+    quantities = [measure.quantity_name for measure in summarized(list(MEASURES))]
+    # Every checkpoint has the same pairs of arms, in an order of its own.
+    pairs = list(dict.fromkeys(parts[0][list(_OF_A_PAIR)].itertuples(index=False, name=None)))
+    order = [
+        (quantities.index(quantity), pairs.index(tuple(pair)), step)
+        for quantity, step, *pair in lines[["quantity", "step", *_OF_A_PAIR]].itertuples(index=False, name=None)
+    ]
+    return lines.iloc[sorted(range(len(lines)), key=order.__getitem__)]
 
 
 def _summarize_key(key: Any, pairs: pd.DataFrame, study: str, predictions: Sequence[Prediction]) -> pd.DataFrame:

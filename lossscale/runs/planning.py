@@ -19,6 +19,10 @@ from .share import Share
 from .sources import SOURCES, digest
 from .writers import Origin
 
+_MOST_COHORTS = 64
+_MOST_MODELS = 16_384
+"""Of a cell where bits do not depend on the cohort's size, and of such a cohort: a cohort has costs of its own."""
+
 LARGEST_INITS = 1_000_000
 """Per cell. The cohorts of a run are listed in memory."""
 
@@ -102,6 +106,7 @@ def planned_manifest(study: Study, choices: Choices) -> Manifest:
             optimizers=tuple(_with_recipe(item, study.grid) for item in optimizers or smaller.optimizers),
         )
         whole = RunSpec.of(study.name, grid, seed=choices.seed, device=device, backend=backend, engine=choices.engine)
+        whole = _larger_cohorts(whole)
         _check(whole)
         spec = _settled(whole)
     return _manifest(study, choices.seed, device, spec, options)
@@ -169,6 +174,20 @@ def _networks(grid: Grid, names: tuple[str, ...]) -> tuple[NetworkInits, ...]:
     known = [network.network for network in grid.networks]
     asked = {choose("--network", name, known) for name in names}
     return tuple(network for network in grid.networks if not asked or network.network in asked)
+
+
+def _larger_cohorts(spec: RunSpec) -> RunSpec:
+    """The spec with fewer cohorts of many initialisations, of networks whose bits do not depend on a cohort's size."""
+    from ..engines.engine import engine_of
+
+    networks = []
+    for network in spec.networks:
+        size = network.cohort_inits
+        # A network that the engine lacks is refused later.
+        if all(engine_of(spec, policy, network.network).portable for policy in spec.policies):
+            size = max(size, min(-(-network.inits // _MOST_COHORTS), _MOST_MODELS // len(spec.family)))
+        networks.append(dataclasses.replace(network, cohort_inits=size))
+    return dataclasses.replace(spec, networks=tuple(networks))
 
 
 def _settled(spec: RunSpec) -> RunSpec:

@@ -36,6 +36,12 @@ CHECKSUMS: Final = "checksums.json"
 SUMMARY: Final = "summary.csv"
 PAIRS: Final = "pairs"
 
+_ROW_GROUP: Final = 1 << 13
+"""Rows of a checkpoint from which on it is a row group of its own, so that it can be read without the others."""
+
+_AT_ONCE: Final = 1 << 19
+"""Rows of a cell that are read together; of more, one checkpoint at a time: about 0.5 KB a row while it is counted."""
+
 _COORDINATES: Final = {
     **dict.fromkeys(("study", "network", "optimizer", "options", "recipe", "policy"), "string"),
     **{"init": "int32", "arm": "string", "against": "string", "scale": "float64", "step": "int32", "params": "int32"},
@@ -129,7 +135,10 @@ def shard_bytes(study: str, cohort: Cohort, columns: Columns) -> bytes:
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(_table(study, cohort.key, columns), sink, compression="zstd", version="2.6")
+    # Checkpoints are outermost.
+    group = int((columns["step"] == columns["step"][0]).sum()) if len(columns["step"]) else 0
+    sized = {"row_group_size": group} if group >= _ROW_GROUP else {}
+    pq.write_table(_table(study, cohort.key, columns), sink, compression="zstd", version="2.6", **sized)
     data: bytes = sink.getvalue().to_pybytes()
     return data
 
@@ -217,15 +226,40 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def iter_cells(run: Path, argument: str = "RUN") -> Iterator[tuple[CellKey, pd.DataFrame]]:
-    """The pairs of a run, one (network, optimizer, options, recipe, policy) at a time, so that memory stays bounded.
+def iter_cells(
+    run: Path, argument: str = "RUN", columns: Sequence[str] | None = None
+) -> Iterator[tuple[CellKey, pd.DataFrame]]:
+    """The pairs of a run, one (network, optimizer, options, recipe, policy) at a time.
+
+    Args:
+        run: its directory.
+        argument: where its name came from.
+        columns: which of the pairs' columns; None for all, and those that a run lacks are left out.
 
     Yields:
-        The key, and its pairs text columns as categories.
+        The key, and its pairs, text columns as categories.
 
     Raises:
         InputError: for a missing or damaged shard, or a run without a grid.
     """
+    for key, cohorts, _ in _cells(run, argument):
+        yield key, read_cohorts(run, cohorts, argument, columns)
+
+
+def iter_parts(run: Path, argument: str = "RUN") -> Iterator[tuple[CellKey, pd.DataFrame]]:
+    """As `iter_cells`, but a cell of many pairs comes checkpoint by checkpoint, so that memory stays bounded."""
+    for key, cohorts, spec in _cells(run, argument):
+        rows = sum(cohort.kept for cohort in cohorts) * len(spec.pairings) * len(spec.checkpoints)
+        if rows <= _AT_ONCE:
+            yield key, read_cohorts(run, cohorts, argument)
+            continue
+        check_shards(run, cohorts, argument)
+        for step in sorted(spec.checkpoints):
+            yield key, _read(run, cohorts, step=step)
+
+
+def _cells(run: Path, argument: str) -> Iterator[tuple[CellKey, list[Cohort], RunSpec]]:
+    """Each key with its cohorts and what its network is run by."""
     spec = read_manifest(run, argument).run_spec
     if spec is None:
         return
@@ -233,19 +267,33 @@ def iter_cells(run: Path, argument: str = "RUN") -> Iterator[tuple[CellKey, pd.D
     for cohort in spec.cohorts():
         cells.setdefault(cohort.key, []).append(cohort)
     for key, cohorts in cells.items():
-        yield key, read_cohorts(run, cohorts, argument)
+        yield key, cohorts, spec.of_network(key.network)
 
 
-def read_cohorts(run: Path, cohorts: Sequence[Cohort], argument: str = "RUN") -> pd.DataFrame:
+def read_cohorts(
+    run: Path, cohorts: Sequence[Cohort], argument: str = "RUN", columns: Sequence[str] | None = None
+) -> pd.DataFrame:
     """The pairs of these cohorts, text columns as categories.
 
     Raises:
         InputError: for a missing or damaged shard.
     """
+    check_shards(run, cohorts, argument)
+    return _read(run, cohorts, columns)
+
+
+def _read(
+    run: Path, cohorts: Sequence[Cohort], columns: Sequence[str] | None = None, step: int | None = None
+) -> pd.DataFrame:
+    """The pairs of whole shards, of one checkpoint or of all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    check_shards(run, cohorts, argument)
-    tables = [pq.read_table(shard_path(run, cohort)) for cohort in cohorts]
+    chosen = None if step is None else [("step", "=", step)]
+    if columns is not None:
+        there = set(pq.read_schema(shard_path(run, cohorts[0])).names)
+        columns = [name for name in columns if name in there]
+    paths = (shard_path(run, cohort) for cohort in cohorts)
+    tables = [pq.read_table(path, columns=columns, filters=chosen) for path in paths]
     frame: pd.DataFrame = pa.concat_tables(tables).unify_dictionaries().to_pandas()
     return frame

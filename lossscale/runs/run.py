@@ -24,6 +24,8 @@ from .state import RunState, refuse_other_sources, run_state, same_sources
 from .writers import Writer, read_writers, remove_writers
 
 REPORT: Final = "report.html"
+LARGE_RUN: Final = 250_000
+"""Pairs from which on a command says what it cost."""
 
 PageWriter = Callable[[Path, Output], None]
 """Writes a finished run's page, or says why it cannot."""
@@ -32,6 +34,12 @@ PageWriter = Callable[[Path, Output], None]
 def default_directory(study: Study, choices: Choices) -> Path:
     """Where a run goes unless ``--out`` says otherwise; a quick one has a place of its own."""
     return Path("runs") / (f"{study.name}-quick" if choices.quick else study.name)
+
+
+def is_large(run: Path) -> bool:
+    """Whether a run has so many pairs; a script's has none."""
+    spec = records.read_manifest(run).run_spec
+    return spec is not None and spec.pairs >= LARGE_RUN
 
 
 def run_study(

@@ -26,9 +26,9 @@ def write_summary(run: Path, study: Study) -> None:
         InputError: for a damaged shard or an unwritable folder.
     """
     from ..analysis.summarize import summarize
-    from .records import iter_cells
+    from .records import iter_parts
 
-    summary = summarize(iter_cells(run), study.name, study.predictions)
+    summary = summarize(iter_parts(run), study.name, study.predictions)
     if study.further is not None:
         summary = pd.concat([summary, study.further(study, run)], ignore_index=True)
     write_lines(run, summary)

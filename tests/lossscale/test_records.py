@@ -1,21 +1,29 @@
 """Shards, checksums and manifests."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from lossscale import studies
 from lossscale.design.spec import Cohort, RunSpec
+from lossscale.design.study import Study
 from lossscale.engines.engine import run_cohort
 from lossscale.runs import records
 from lossscale.runs.planning import Choices, planned_manifest
 from lossscale.runs.records import Manifest
+from lossscale.runs.run import is_large
+from lossscale.runs.summary import write_summary
 from lossscale.support.errors import InputError
 
 CHOICES = Choices(optimizers=("sgd",), scales=("4",), inits=2, steps=2, device="cpu")
+CHECKPOINTS = (1, 2)
 
 
 @pytest.fixture
@@ -70,6 +78,53 @@ def test_cells_come_back_as_they_were_written(run: Path, spec: RunSpec) -> None:
         assert frame["identical"].dtype == np.bool_ and frame["scale"].dtype == np.float64
 
 
+def test_a_cell_in_parts_has_the_same_pairs_and_the_same_summary(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = studies.get("loss-vs-lr")
+    whole, at_once = list(records.iter_parts(run)), summary_of(run, study)
+    monkeypatch.setattr(records, "_AT_ONCE", 1)
+    parts: dict[Any, list[pd.DataFrame]] = {}
+    for key, frame in records.iter_parts(run):
+        assert frame["step"].nunique() == 1
+        parts.setdefault(key, []).append(frame)
+    for key, frame in whole:
+        assert len(parts[key]) == len(CHECKPOINTS)
+        together = pd.concat(parts[key]).sort_values(["step", "init"], kind="stable")
+        pd.testing.assert_frame_equal(
+            together.reset_index(drop=True), frame.sort_values(["step", "init"], kind="stable").reset_index(drop=True)
+        )
+    assert summary_of(run, study) == at_once
+
+
+def summary_of(run: Path, study: Study) -> str:
+    write_summary(run, study)
+    return (run / records.SUMMARY).read_text()
+
+
+def test_checkpoints_of_a_large_shard_are_row_groups(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_ROW_GROUP", 1)
+    file = pq.ParquetFile(io.BytesIO(shard(spec, first(spec))))
+    steps = [file.read_row_group(k, ["step"])["step"].unique().to_pylist() for k in range(file.num_row_groups)]
+    assert steps == [[step] for step in CHECKPOINTS]
+
+
+def test_cells_of_some_columns(run: Path) -> None:
+    (frame, *_) = (frame for _, frame in records.iter_cells(run, columns=("step", "identical", "no_such")))
+    assert list(frame.columns) == ["step", "identical"]
+
+
+def test_many_initialisations_make_large_cohorts_where_bits_do_not_depend_on_them() -> None:
+    def sizes(inits: int, engine: str) -> dict[str, int]:
+        choices = dataclasses.replace(CHOICES, inits=inits, engine=engine, networks=("mlp-6-6-1",))
+        planned = planned_manifest(studies.get("loss-vs-lr"), choices).run_spec
+        assert planned is not None
+        return {network.network: network.cohort_inits for network in planned.networks}
+
+    members = 7
+    assert sizes(2048, "trainer") == sizes(1_000_000, "batched") == {"mlp-6-6-1": 32}
+    assert sizes(100_000, "trainer") == {"mlp-6-6-1": 100_000 // 64 + 1}
+    assert sizes(1_000_000, "trainer") == {"mlp-6-6-1": 16_384 // members}
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "missing", "other"])
 def test_a_damaged_shard_is_found(run: Path, spec: RunSpec, damage: str) -> None:
     cohort = first(spec)
@@ -120,3 +175,9 @@ def test_a_directory_without_a_run(tmp_path: Path) -> None:
 def test_a_script_has_no_cells(tmp_path: Path, manifest: Manifest) -> None:
     records.write_manifest(tmp_path, dataclasses.replace(manifest, spec=None))
     assert list(records.iter_cells(tmp_path)) == []
+
+
+def test_a_large_run_is_told_by_its_pairs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_large(run)
+    monkeypatch.setattr("lossscale.runs.run.LARGE_RUN", 1)
+    assert is_large(run)

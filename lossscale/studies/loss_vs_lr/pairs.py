@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -14,6 +14,15 @@ from ...runs.records import iter_cells
 from ...support.errors import InputError
 from .answers import FromPairs
 
+_NEEDED: Final = tuple(
+    dict.fromkeys(
+        (
+            *("init", "arm", "against", "scale", "step", "identical", "rel_distance", "nonfinite"),
+            *SYMMETRIC_DISTANCE.derived_from,
+        )
+    )
+)
+
 
 def from_pairs(run: Path) -> dict[tuple[Any, ...], FromPairs]:
     """What `FromPairs` has, by (network, optimizer, options, recipe, policy).
@@ -22,7 +31,8 @@ def from_pairs(run: Path) -> dict[tuple[Any, ...], FromPairs]:
         Nothing for a run of which only the summary is left.
     """
     try:
-        return {tuple(getattr(key, name) for name in SERIES): of_pairs(pairs) for key, pairs in iter_cells(run)}
+        cells = iter_cells(run, columns=_NEEDED)
+        return {tuple(getattr(key, name) for name in SERIES): of_pairs(pairs) for key, pairs in cells}
     except InputError:
         return {}
 
@@ -32,7 +42,8 @@ def of_pairs(pairs: pd.DataFrame) -> FromPairs:
     final = pairs[(pairs["step"] == pairs["step"].max()) & (pairs["nonfinite"] == 0)]
     loss = final[final["arm"] == "loss"]
     base, lr = loss[loss["against"] == "base"], loss[loss["against"] == "lr"]
-    both = pairs[(pairs["arm"] == "loss") & (pairs["against"] == "lr") & ~pairs["scale"].map(is_power_of_two)]
+    uneven = [scale for scale in pairs["scale"].unique() if not is_power_of_two(scale)]
+    both = pairs[(pairs["arm"] == "loss") & (pairs["against"] == "lr") & pairs["scale"].isin(uneven)]
     return FromPairs(
         up=float(base.loc[base["scale"] > 1, "rel_distance"].max()),
         down=float(base.loc[base["scale"] < 1, "rel_distance"].max()),
