@@ -87,11 +87,22 @@ def _peaks(summary: pd.DataFrame) -> str:
     return f"largest step after a loss × 8, over the one before: × {found[0]} at β₂ = .999, × {found[1]} at .95"
 
 
+def _cuts(summary: pd.DataFrame) -> str:
+    """From which cut of a batch on a bfloat16 v sticks, by beta2 of the whole one."""
+    found = [
+        told(summary, prediction="S8.batch.1", options=f"beta2={beta2} of the whole batch", policy="bf16-state")
+        for beta2 in (0.95, 0.99)
+    ]
+    if "–" in found:
+        return ""
+    return f"first cut of a batch at which a bfloat16 v sticks: {found[0]} parts from β₂ = .95, {found[1]} from .99"
+
+
 def _end(quantity: str, what: str, **where: str) -> Callable[[pd.DataFrame], str]:
     """One number of the study, with its interval."""
 
     def ours(summary: pd.DataFrame) -> str:
-        said = told(summary, 5, quantity=quantity, **where)
+        said = told(summary, quantity=quantity, **where)
         return "" if said == "–" else f"{what}: {said}"
 
     return ours
@@ -182,9 +193,19 @@ ANCHORS: Final = (
         study="bf16-ratchet",
         published="Small batches want β₂’s half-life held fixed in tokens, which moves β₂ towards 1.",
         source="Marek et al. 2025, arXiv 2507.07101",
-        ours=_end("largest_beta2_at_which_v_falls", "largest β₂ at which a bfloat16 v can fall", policy="bf16-state"),
-        reading="Another question. Together they say that small batches need a float32 v: their β₂ lies where a "
-        "bfloat16 one only rises.",
+        ours=_cuts,
+        reading="The same rule, its other side: past the format’s border a bfloat16 v no longer follows gradients that "
+        "fall. Small batches need a float32 v, or resets.",
+    ),
+    Anchor(
+        study="epsilon-law",
+        published="CompleteP scales eps with width and depth.",
+        source="nanoGPT-mup, branch completep",
+        ours=_end(
+            "eps_share", "share of the update that eps decides at width 256, eps left alone", prediction="S8.width.5"
+        ),
+        reading="The same for width: gradients ∝ 1/width want eps ∝ 1/width, bit for bit where units are copied. Depth "
+        "was not run.",
     ),
     Anchor(
         study="mid-run",

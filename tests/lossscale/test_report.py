@@ -253,7 +253,8 @@ def test_a_published_number_is_beside_ours_of_the_same_thing() -> None:
     found = {row["source"]: row["ours"] for row in literature.rows("bf16-ratchet", summary)}
     assert found == {"Zamirai et al. 2020, arXiv 2010.06192": "parameters that move in a step, lr 6e-7 to 1e-3: 25 %"}
     cited = " ".join(anchor.source for anchor in literature.ANCHORS)
-    for paper in ("2601.21739", "2501.00656", "2603.16731", "2507.07101", "1910.05446", "2412.19437", "2309.14322"):
+    papers = ("2601.21739", "2501.00656", "2603.16731", "2507.07101", "1910.05446", "2412.19437", "2309.14322")
+    for paper in (*papers, "branch completep"):
         assert paper in cited, paper
     assert {anchor.study for anchor in literature.ANCHORS} <= set(studies.names())
 

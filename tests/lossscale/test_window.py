@@ -318,7 +318,10 @@ def test_the_answer_names_pairs_interval_and_cause() -> None:
     assert weights == {**head, "notices": "weights", "Adam": spaced}
     assert loss == {**head, "notices": "loss", "Adam": "≤\u00a02^-22\u00a0[2^-22, 2^-20] (2^-1)"}
     assert "1,024 pairs for each of 80 powers of two" in answers.glance_caption(frame)
-    assert shown["loss, s > 1"] == "none (equivalent up to 2^40)"
+    assert shown["equal loss"] == "2^-19 … 2^40" and shown["another loss"] == "≤ 2^-22 [2^-22, 2^-20] (2^-1)"
+    assert shown["run"] == "any s" and shown["one step"] == "≤ 2^-1 [2^-2, 2^-1], ≥ 2^2 [2^1, 2^2]"
+    (stalled,) = answers.rows_of(frame.assign(moved=0.075), answers.FORMATS["bfloat16"])
+    assert stalled["φ"] == "stalled: 7.5% of the elements move" and "window" not in stalled
 
 
 def test_every_recipe_and_policy_has_a_cell() -> None:

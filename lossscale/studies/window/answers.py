@@ -27,12 +27,12 @@ _CAUSES: Final = {"E": "eps", "V": "range of v", "G": "range of g"}
 LEGEND: Final = (
     "A cell's s* is the power of two from which on something happens to the median initialisation, going away from "
     "s = 1; its true place lies between it and the next power towards 1. In brackets the 95 % interval, by order "
-    "statistics.",
+    "statistics; in parentheses eps / (s · RMS g) at the border below 1.",
     "one step: the last step, from mapped shared state, changes a parameter bit. run: a bit differs after any step. "
     "beyond rounding: d = ‖θ_S − θ_U‖ / ‖θ_U − θ_0‖ ends above the floor φ, the 99 % quantile of the mapped arm at "
     "s = 3. loss: the mean paired difference of log(loss + 2.75) on a fresh sample is 0.1 standard deviations or more, "
-    "by its 95 % interval and Holm’s step-down over the cell’s powers of two; equivalent up to: both one-sided tests "
-    "hold there, likewise.",
+    "by its 95 % interval and Holm’s step-down over the cell’s powers of two; equal: both one-sided tests hold, "
+    "likewise.",
     "window: powers of two between the borders beyond rounding, 1 among them; ≥ where the grid of 2^-40 … 2^40 ends "
     "first. Its limits are the causes of a quarter or more of the deviation at the first power outside.",
 )
@@ -70,27 +70,23 @@ def rows_of(frame: pd.DataFrame, policies: Sequence[str]) -> list[dict[str, Any]
         first = own.iloc[0]
         head = {
             "optimizer": optimizer_label(str(optimizer), str(options)),
-            "policy": policy,
+            "policy": str(policy) if lr == frame["lr"].iloc[0] else f"{policy}, lr {lr:g}",
             "recipe": recipe,
             "denominator × storage": f"{first['denominator']} × {first['storage']}",
-            "lr": lr,
         }
-        if not first["inits"]:
-            rows.append({**head, "φ": "no unscaled run is finite"})
+        if _without_answer(own):
+            rows.append({**head, "φ": _without_answer(own)})
             continue
         floor = {side: side_row(own, MOVED_ON, side) for side in (BELOW, ABOVE)}
         rows.append(
             {
                 **head,
                 "φ": _floor(first),
-                "one step, s < 1": bracketed(side_row(own, STEP, BELOW)),
-                "one step, s > 1": bracketed(side_row(own, STEP, ABOVE)),
-                "run, s < 1": bracketed(side_row(own, RUN, BELOW)),
-                "run, s > 1": bracketed(side_row(own, RUN, ABOVE)),
-                "beyond rounding, s < 1": bracketed(floor[BELOW]),
-                "beyond rounding, s > 1": bracketed(floor[ABOVE]),
-                "loss, s < 1": _outcome(side_row(own, OUTCOME, BELOW)),
-                "loss, s > 1": _outcome(side_row(own, OUTCOME, ABOVE)),
+                "one step": _span(own, STEP),
+                "run": _span(own, RUN),
+                "beyond rounding": _span(own, MOVED_ON),
+                "another loss": _span(own, OUTCOME),
+                "equal loss": _equal(own),
                 "window": binades(floor[BELOW]),
                 "limits": f"{_cause(floor[BELOW])} | {_cause(floor[ABOVE])}",
             }
@@ -224,8 +220,10 @@ def _floor(row: pd.Series) -> str:
     return f"{row['floor']:.2g} (float32’s; its own is {row['mapped_floor']:.2g})"
 
 
-def _outcome(row: pd.Series) -> str:
-    return f"{power(row['q50'])} (equivalent up to {_last(row)})"
+def _equal(own: pd.DataFrame) -> str:
+    """The powers on either side of 1 up to which the loss is shown to be equal."""
+    lowest, highest = (_last(side_row(own, OUTCOME, side)) for side in (BELOW, ABOVE))
+    return f"{lowest} … {highest}"
 
 
 def _last(row: pd.Series) -> str:

@@ -74,7 +74,7 @@ class Window(Told):
             if frame["policy"].isin(policies).any()
         ]
         legend = "".join(paragraph(raised_powers(text)) for text in answers.LEGEND)
-        yield "Per number format: s*", "formats", titled(tables) + legend
+        yield "Per number format: s*", "formats", legend + titled(tables)
         yield "The phase diagram", "diagram", paragraph(CAPTION) + titled(self._diagrams(run))
         rows = _raised(_cause_rows(frame, read_frame(run / "causes.csv")))
         if rows:
