@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
@@ -98,7 +98,7 @@ def _cuts(summary: pd.DataFrame) -> str:
     return f"first cut of a batch at which a bfloat16 v sticks: {found[0]} parts from β₂ = .95, {found[1]} from .99"
 
 
-def _end(quantity: str, what: str, **where: str) -> Callable[[pd.DataFrame], str]:
+def _end(quantity: str, what: str, **where: Any) -> Callable[[pd.DataFrame], str]:
     """One number of the study, with its interval."""
 
     def ours(summary: pd.DataFrame) -> str:
