@@ -34,6 +34,8 @@ class Ratchet(Told):
         "them is nearest to those of a training run has to be looked at there.",
         "One element is like another: 16,384 of them, Adam with β₁ = .9, 20,000 steps in bfloat16 and 5,000 in "
         "float16. What the bias of a step makes of a trained network is not measured.",
+        "A cut batch is more noise and another β₂ (.95 and .99 of the whole batch, up to 32 parts), not a training "
+        "of its own.",
         "Rounding is to the nearest. Stochastic rounding, Kahan sums and states of 8 bits with a scale per block "
         "are not looked at.",
     )
