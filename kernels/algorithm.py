@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .names import check_name
 from .rounding.powers import PowerTable
 
 Row = tuple[float, ...]
@@ -165,11 +166,14 @@ class Algorithm:
         return tuple(f.name for f in dataclasses.fields(self.hyperparameters))
 
     def recipe(self, name: str | None) -> Recipe:
-        """The recipe of that name, or the default.
+        """The recipe of that name; of None and of an empty one, the default.
 
         Raises:
+            TypeError: for what is no name.
             ValueError: if this algorithm has no such recipe.
         """
+        if name is not None:
+            check_name("recipe", name, f"choose one of {', '.join(self.recipes)}, or None")
         key = name or self.default_recipe
         if key not in self.recipes:
             raise ValueError(
@@ -209,8 +213,7 @@ def get_algorithm(name: str) -> Algorithm:
         TypeError: for what is no name.
         ValueError: if there is none.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"algorithm: {name!r} is no name; choose one of {', '.join(sorted(ALGORITHMS))}")
+    check_name("algorithm", name, f"choose one of {', '.join(sorted(ALGORITHMS))}")
     if name not in ALGORITHMS:
         raise ValueError(f"optimizer {name!r}: no such algorithm; choose one of {', '.join(sorted(ALGORITHMS))}")
     return ALGORITHMS[name]

@@ -15,13 +15,14 @@ ALLOWED: dict[str, set[str]] = {"kernels": set(), "lossscale": {"kernels"}, "ben
 ROOMS: dict[str, dict[str, set[str]]] = {
     "kernels": {
         "bits": set(),
+        "names": set(),
         "rounding": set(),
-        "algorithm": {"rounding"},
+        "algorithm": {"names", "rounding"},
         "algorithms": {"algorithm", "rounding"},
         "launch": {"algorithm", "rounding"},
-        "backends": {"algorithm", "rounding", "launch"},
+        "backends": {"algorithm", "names", "rounding", "launch"},
         "optim": {"algorithm", "rounding", "launch", "backends"},
-        "population": {"algorithm", "rounding", "launch", "backends"},
+        "population": {"algorithm", "names", "rounding", "launch", "backends"},
         "functional": {"algorithm", "algorithms", "rounding", "launch", "backends", "optim"},
         "fingerprint": {"algorithm", "rounding", "launch"},
     },

@@ -12,6 +12,7 @@ from ..algorithm import Recipe
 from ..launch import step_kernel
 from ..launch.buckets import Bucket
 from ..launch.tables import NUMEL, Tables, address_table, fitting_block
+from ..names import check_name
 from ..rounding.flags import SCALED
 from . import interpreter, simd, triton
 from .tensor_ops import step_tensor
@@ -23,8 +24,10 @@ def resolve_backend(backend: str, device: torch.device) -> str:
     """The backend to use: ``auto`` is triton on CUDA, simd on a CPU that can, else the reference.
 
     Raises:
+        TypeError: for what is no name.
         ValueError: if there is no such backend, or it cannot run on ``device`` in this process.
     """
+    check_name("backend", backend, f"choose auto or one of {', '.join(BACKENDS)}")
     if backend == "auto":
         if device.type == "cuda" and not interpreter.ACTIVE:
             return "triton"

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
-from reprlib import repr as short
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..algorithm import get_algorithm
 from ..launch.checks import NUMBERS, check_tensor
-from ..rounding.dtypes import DTYPES
+from ..names import shown
+from ..rounding.dtypes import BY_TORCH, DTYPES
 from .policy import Policy
 
-_LARGEST = DTYPES["fp32"].largest
-_PLAIN = frozenset({float, int, bool})
-"""Types of values that need no closer look."""
+_LOOKED_AT = 1 << 28
+"""Bytes of new states from which on it is looked at whether they fit."""
 _MOST_STEPS = 2**24
 """Counts of steps enter the arithmetic as float32, which holds every whole number up to here."""
 
@@ -46,113 +43,62 @@ def check_restart(given: Tensor, params: Tensor) -> None:
         )
 
 
-def checked_records(algorithm: str, hyperparameters: Sequence[Any], models: int, *, finite: bool = True) -> list[Any]:
-    """The records, made of mappings where those were given; ``finite`` refuses numbers beyond float32.
+def check_state_dtype(dtype: Any) -> None:
+    """Refuse what is no dtype that the kernels know; None is the parameters'.
 
     Raises:
-        TypeError: for what is no list of records, and for a record of another algorithm.
-        ValueError: for a number of records that does not divide the models, and for values out of range; each error
-            names the model.
+        TypeError: for what is no dtype.
+        ValueError: for another dtype.
     """
-    get_algorithm(algorithm)
-    if not isinstance(hyperparameters, Sequence):
-        raise TypeError(
-            f"hyperparameters: a {type(hyperparameters).__name__}, no list; give one record per model, or one per arm "
-            "in a number that divides the models"
-        )
-    if not len(hyperparameters) or models % len(hyperparameters):
+    remedy = f"give None or one of {', '.join(str(known.torch) for known in DTYPES.values())}"
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"state_dtype: {shown(dtype)} is no dtype; {remedy}")
+    if dtype is not None and dtype not in BY_TORCH:
+        raise ValueError(f"state_dtype: {dtype}; {remedy}")
+
+
+def check_state(state: Any) -> None:
+    """Refuse states that are no tensors by their names; None is for new ones.
+
+    Raises:
+        TypeError, ValueError: as `check_tensor`, and for what is no mapping.
+    """
+    if state is None:
+        return
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state: {shown(state)}; give a mapping of torch's names to tensors, or None for new ones")
+    for name, tensor in state.items():
+        check_tensor(tensor, f"state {shown(name)}", "convert it", written=True)
+
+
+def check_memory(params: Tensor, dtype: torch.dtype, states: int) -> None:
+    """Refuse more models than have room for their new states; small populations are not looked at.
+
+    Raises:
+        ValueError: with how many fit.
+    """
+    each = states * params[:1].numel() * dtype.itemsize
+    needed = each * len(params)
+    if needed < _LOOKED_AT:
+        return
+    free = free_bytes(params.device)
+    if free is not None and needed > free:
         raise ValueError(
-            f"hyperparameters: {len(hyperparameters)} records for {models} models; give one per model, or one per arm "
-            "in a number that divides the models"
+            f"params of {len(params):,} models: their states take {needed / 1e9:.1f} GB, of {free / 1e9:.1f} that are "
+            f"free; give at most {free // each:,} models at a time"
         )
-    records = []
-    checked: set[Any] = set()
-    # By identity, and held, so that none takes another's place.
-    seen: dict[int, tuple[Any, Any]] = {}
-    for model, given in enumerate(hyperparameters):
-        if id(given) in seen:
-            records.append(seen[id(given)][1])
-            continue
-        try:
-            record = _record(algorithm, given)
-            if finite and record not in checked:
-                _check_finite(record)
-                checked.add(record)
-        except TypeError as error:
-            raise TypeError(f"hyperparameters of model {model}: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"hyperparameters of model {model}: {error}") from error
-        seen[id(given)] = (given, record)
-        records.append(record)
-    return records
 
 
-def _record(algorithm: str, given: Any) -> Any:
-    """A record, with tuples where lists were given."""
-    kind: Any = get_algorithm(algorithm).hyperparameters
-    if isinstance(given, kind):
-        own: Any = type(given)
-        defaults, changed = _defaults(own), {}
-        for name, value in vars(given).items():
-            default = defaults.get(name)
-            # A population may have a record for each of a million models.
-            if type(value) not in _PLAIN or type(default) is tuple:
-                fitting = _fitting(value, default, name)
-                if fitting is not value:
-                    changed[name] = fitting
-        return dataclasses.replace(given, **changed) if changed else given
-    if not isinstance(given, Mapping):
-        raise TypeError(f"a {type(given).__name__}; {algorithm} takes {kind.__name__}")
-    defaults = _defaults(kind)
-    for name in given:
-        if name not in defaults:
-            raise ValueError(f"no hyperparameter {name!r}; choose among {', '.join(defaults)}")
-    return kind(**{name: _fitting(value, defaults[name], name) for name, value in given.items()})
-
-
-@functools.cache
-def _defaults(kind: type) -> dict[str, Any]:
-    return {field.name: field.default for field in dataclasses.fields(kind)}
-
-
-def _check_finite(record: Any) -> None:
-    for name, value in vars(record).items():
-        for number in value if isinstance(value, tuple) else (value,):
-            # So that integers beyond Python's floats are compared, too.
-            if not -_LARGEST <= number <= _LARGEST:
-                raise ValueError(f"{name} is {_shown(number)}; give a finite float32 number")
-
-
-def _fitting(value: Any, default: Any, what: str) -> Any:
-    """A hyperparameter's value: where its default is a number or several, as many."""
-    if not isinstance(default, (tuple, bool, int, float)):
-        return value
-    if not isinstance(default, tuple):
-        if not _is_number(value):
-            remedy = "True or False" if isinstance(default, bool) else "a number"
-            raise TypeError(f"{what} is {_shown(value)}; give {remedy}")
-        return value
-    if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{what} is {_shown(value)}; give {len(default)} numbers")
-    if len(value) != len(default) or not (_PLAIN.issuperset(map(type, value)) or all(map(_is_number, value))):
-        error = TypeError if len(value) == len(default) else ValueError
-        raise error(f"{what} is {_shown(value)}; give {len(default)} numbers")
-    return value if isinstance(value, tuple) else tuple(value)
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
-    return isinstance(value, (Real, np.bool_))
-
-
-def _shown(value: Any) -> str:
-    """A value in an error of one line."""
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
-    return " ".join(short(value).split())
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free for tensors; None where the system does not say."""
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        return 1024 * int(fields["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def per_model(
@@ -173,15 +119,17 @@ def per_model(
         if isinstance(tensor, Tensor):
             # A boolean is as good a flag as 1.
             check_tensor(tensor, what, remedy, dtypes=(*NUMBERS, torch.bool) if what == "found_inf" else NUMBERS)
+        elif what != "found_inf" and isinstance(tensor, (bool, np.bool_)):
+            raise TypeError(f"{what}: {shown(values)} is no number; {remedy}")
     try:
         # Python's numbers are rounded once, whatever torch's default dtype is.
         as_is = isinstance(values, (Tensor, np.ndarray, np.generic))
         tensor = torch.as_tensor(values) if as_is else torch.as_tensor(values, dtype=torch.float64)
-        if tensor.is_complex():
+        if tensor.is_complex() or (tensor.dtype == torch.bool and what != "found_inf"):
             raise TypeError(f"a Tensor of {tensor.dtype}")
         tensor = tensor.detach().to(device, dtype)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise TypeError(f"{what}: {_shown(values)} is no number; {remedy}") from error
+        raise TypeError(f"{what}: {shown(values)} is no number; {remedy}") from error
     if tensor.dim() > 1 or (tensor.dim() == 1 and (not len(tensor) or models % len(tensor))):
         raise ValueError(
             f"{what} of shape {tuple(tensor.shape)} for {models} models: give one number, one per model, or one per "
@@ -201,6 +149,34 @@ def checked_loss_scale(values: float | Sequence[float] | Tensor, models: int, de
     scale = exact.float()
     _refuse("loss_scale", exact, ~((scale > 0) & scale.isfinite()), "give a positive finite float32 number")
     return scale
+
+
+def checked_scales(values: float | Sequence[float] | Tensor, models: int, device: torch.device) -> Tensor:
+    """[models] float32: what gradients are divided by.
+
+    Raises:
+        TypeError, ValueError: as `per_model`, and on a CPU for what is not positive and finite (a GPU's numbers are not
+            waited for); the error names the model.
+    """
+    scale = per_model("grad_scale", values, models, device)
+    if device.type == "cpu":
+        _refuse("grad_scale", scale, ~((scale > 0) & scale.isfinite()), "give a positive finite float32 number")
+    return scale
+
+
+def checked_flags(values: float | Sequence[float] | Tensor, models: int, device: torch.device) -> Tensor | None:
+    """Bool [models]: which models skip; None where none does. The host waits for it.
+
+    Raises:
+        TypeError, ValueError: as `per_model`, and for what is below 0, infinite or NaN; the error names the model.
+    """
+    flags = per_model("found_inf", values, models, device)
+    # As in torch only 1 skips.
+    skips, bad = flags == 1, ~((flags >= 0) & flags.isfinite())
+    some, any_bad = torch.stack([skips.any(), bad.any()]).tolist()
+    if any_bad:
+        _refuse("found_inf", flags, bad, "give 1 for a model that is to skip the step, else 0")
+    return skips if some else None
 
 
 def checked_counts(values: float | Sequence[float] | Tensor, models: int, device: torch.device) -> Tensor:
@@ -232,11 +208,17 @@ def checked_steps(data: Tensor, steps: Any, models: int, features: int, device: 
     """
     _check_samples(data, ("steps", "families"), models, features, device)
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, Integral)):
-        raise TypeError(f"steps is {_shown(steps)}; give a whole number, or None for all of the data")
+        raise TypeError(f"steps is {shown(steps)}; give a whole number, or None for all of the data")
     count = data.shape[0] if steps is None else int(steps)
     if not 0 <= count <= data.shape[0]:
-        raise ValueError(f"steps: {count} of {data.shape[0]} that the data has; give fewer, or more data")
+        raise ValueError(f"steps: {shown(count)} of {data.shape[0]} that the data has; give fewer, or more data")
     return count
+
+
+def check_flag(what: str, value: Any) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what} is {shown(value)}; give True or False")
 
 
 def check_sample(data: Tensor, models: int, features: int, device: torch.device) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Final
 import triton
 import triton.language as tl
 
+from ..names import check_name
 from ..rounding import arithmetic as ops
 from ..rounding import elementary
 from . import network_reference as reference
@@ -215,8 +216,7 @@ def get_network(network: str | Network) -> Network:
     if isinstance(network, Network):
         return network
     remedy = f"choose one of {', '.join(NETWORKS)}"
-    if not isinstance(network, str):
-        raise TypeError(f"network: {network!r} is no name; {remedy}, or give a Network")
+    check_name("network", network, f"{remedy}, or give a Network")
     if network not in NETWORKS:
         raise ValueError(f"network {network!r}: no such network; {remedy}")
     return NETWORKS[network]

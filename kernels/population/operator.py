@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from ..algorithm import Algorithm, get_algorithm
+from ..backends.dispatch import BACKENDS
 from ..launch.checks import check_tensor
+from ..names import check_name, shown
+from .records import check_held, fitting, is_number
 from .step import Population
 
 Hyperparameter = float | bool | Tensor | Sequence[float | Tensor]
@@ -55,16 +58,18 @@ def optimizer_step(
         TypeError: for hyperparameters that there are not, and for dtypes that the kernels do not step.
         ValueError: for tensors that do not fit each other, and values out of range.
     """
-    for name, tensor in {"params": params, "grads": grads, **states}.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: a {type(tensor).__name__}, no tensor; give one")
+    if not torch.compiler.is_compiling():
+        # Traced, this would be looked at once; the operator itself looks at every call.
+        _look_at_names(algorithm, states, recipe, backend)
+        _look_at_tensors({"params": params, "grads": grads, **{f"state {name!r}": states[name] for name in states}})
+        _look_at_hyperparameters(get_algorithm(algorithm), hyperparameters)
+        for name, value in {"step": step, "grad_scale": grad_scale, "found_inf": found_inf}.items():
+            if value is not None or name == "step":
+                _look_at_number(name, value, params.device)
     numbers = _numbers(hyperparameters or {})
     device = params.device
     own = [(name, value) for name, value in numbers.items() if isinstance(value, Tensor)]
     fixed = {name: value for name, value in numbers.items() if not isinstance(value, Tensor)}
-    for name, value in fixed.items():
-        if not isinstance(value, (int, float)):
-            raise TypeError(f"hyperparameters: {name} is a {type(value).__name__}; give a number or a tensor of one")
     values = torch.zeros(0, dtype=torch.float64, device=device)
     if own:
         values = torch.stack([_scalar(name, value, device, torch.float64) for name, value in own])
@@ -87,15 +92,57 @@ def optimizer_step(
     return new, dict(zip(states, kept, strict=True))
 
 
+def _look_at_names(algorithm: Any, states: Any, recipe: Any, backend: Any) -> None:
+    get_algorithm(algorithm).recipe(recipe)
+    check_name("backend", backend, f"choose auto or one of {', '.join(BACKENDS)}")
+    if not isinstance(states, Mapping) or not all(isinstance(name, str) for name in states):
+        raise TypeError(f"states: {shown(states)}; give a mapping of torch's names to tensors")
+
+
+def _look_at_tensors(tensors: Mapping[str, Any]) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: a {type(tensor).__name__}, no tensor; give one")
+    device = tensors["params"].device
+    for name, tensor in tensors.items():
+        if tensor.device != device:
+            raise ValueError(f"{name} on {tensor.device}, params on {device}; move one of them")
+
+
+def _look_at_hyperparameters(kind: Algorithm, given: Any) -> None:
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"hyperparameters: {shown(given)}; give a mapping of names to numbers, or None for the defaults"
+        )
+    defaults = {field.name: field.default for field in dataclasses.fields(kind.hyperparameters)}
+    for name, value in given.items():
+        if name not in defaults:
+            raise TypeError(f"hyperparameters: {shown(name)} is none of {kind.name}'s, {', '.join(defaults)}")
+        try:
+            fitting(value, defaults[name], name)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"hyperparameters: {error}") from error
+
+
+def _look_at_number(what: str, value: Any, device: torch.device) -> None:
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise ValueError(f"{what} of shape {tuple(value.shape)}: give one number, or map over models")
+    if isinstance(value, Tensor) and value.device.type == device.type == "meta":
+        return
+    if not is_number(value, flag=what == "found_inf"):
+        raise TypeError(f"{what}: {shown(value)}; give a number or a tensor of one")
+    check_held(value, what)
+
+
 def _scalar(what: str, value: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """One number of one model, on the device."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{what} of shape {tuple(value.shape)}: give one number, or map over models")
         return value.detach().to(device, dtype).reshape(())
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"{what}: a {type(value).__name__}; give a number or a tensor of one")
-    return torch.full((), value, dtype=dtype, device=device)
+    return torch.full((), float(value), dtype=dtype, device=device)
 
 
 def _numbers(given: Mapping[str, Any]) -> dict[str, float | Tensor]:

@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 
+from ..names import check_name
 from ..rounding.dtypes import DTYPES
 
 
@@ -23,6 +24,7 @@ class Policy:
         compute: forward and backward.
 
     Raises:
+        TypeError: for what is no name.
         ValueError: for a name that is no format, or gradients in another format than the parameters.
     """
 
@@ -34,6 +36,7 @@ class Policy:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            check_name(f"policy: {field.name}", value, f"choose one of {', '.join(DTYPES)}")
             if value not in DTYPES:
                 raise ValueError(f"policy: {field.name} {value!r} is no format; choose one of {', '.join(DTYPES)}")
         if self.grads != self.params:
@@ -69,8 +72,7 @@ def get_policy(policy: str | Policy) -> Policy:
     """
     if isinstance(policy, Policy):
         return policy
-    if not isinstance(policy, str):
-        raise TypeError(f"policy: {policy!r} is no name; choose one of {', '.join(POLICIES)}, or give a Policy")
+    check_name("policy", policy, f"choose one of {', '.join(POLICIES)}, or give a Policy")
     if policy not in POLICIES:
         raise ValueError(f"policy {policy!r}: no such policy; choose one of {', '.join(POLICIES)}")
     return POLICIES[policy]

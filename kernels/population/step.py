@@ -21,7 +21,16 @@ from ..launch.rows import RowTable
 from ..launch.tables import Tables
 from ..rounding.flags import SCALED
 from ..rounding.powers import power_table
-from .checks import check_restart, checked_counts, checked_records, per_model
+from .checks import (
+    check_memory,
+    check_restart,
+    check_state,
+    check_state_dtype,
+    checked_counts,
+    checked_flags,
+    checked_scales,
+)
+from .records import checked_records
 from .step_backends import Step, by_kernel, by_reference, by_tables
 
 PerModel = float | Sequence[float] | Tensor
@@ -74,6 +83,8 @@ class Population:
         check_tensor(params, "params", "convert them", written=True)
         if params.dim() != 2 or not params.is_contiguous():
             raise ValueError(f"params of shape {tuple(params.shape)}: give a contiguous tensor [models, parameters]")
+        check_state_dtype(state_dtype)
+        check_state(state)
         models = len(params)
         if models or hyperparameters not in ([], ()):
             hyperparameters = checked_records(algorithm, hyperparameters, models, finite=False)
@@ -101,9 +112,13 @@ class Population:
         fills = torch.tensor([self.algorithm.fill(hyper) for hyper in distinct], dtype=torch.float64)
         self._fill = fills.to(params.device, self._dtypes[2])[self._record_index].unsqueeze(1)
         if state is None:
+            check_memory(params, self._dtypes[2], len(names))
             self.state = {name: self._fill.expand(params.shape).clone() for name in names}
         elif set(state) != set(names):
-            raise ValueError(f"state: {sorted(state)} given, these hyperparameters keep {sorted(names)}; give those")
+            given = ", ".join(map(str, state)) or "nothing"
+            raise ValueError(
+                f"state: {given} given, these hyperparameters keep {', '.join(names) or 'none'}; give those"
+            )
         else:
             self.state = {name: state[name] for name in names}
             self._check_states()
@@ -152,13 +167,11 @@ class Population:
             )
         self._check_states()
         models, device = len(self.params), self.params.device
-        scales = None if grad_scale is None else per_model("grad_scale", grad_scale, models, device)
-        skips = None if found_inf is None else per_model("found_inf", found_inf, models, device) == 1
+        scales = None if grad_scale is None else checked_scales(grad_scale, models, device)
+        skips = None if found_inf is None else checked_flags(found_inf, models, device)
         self.step_count += 1
-        if skips is not None and bool(skips.any()):
+        if skips is not None:
             self._skipped = skips + (0 if self._skipped is None else self._skipped)
-        else:
-            skips = None
         if not self.params.numel():
             return
         step = self._as_launched(grads, scales, skips)

@@ -22,6 +22,7 @@ from .launches_simd import Packed, vector_launches
 from .network import Network, get_network
 from .placement import place
 from .policy import Policy, get_policy
+from .records import checked_records
 from .step import Population
 
 
@@ -67,7 +68,7 @@ class Trainer:
         self.policy = get_policy(policy)
         checks.check_params(params, self.network.parameters, self.policy)
         models = len(params)
-        records = checks.checked_records(algorithm, hyperparameters, models)
+        records = checked_records(algorithm, hyperparameters, models)
         self.backend = resolve_backend(backend, params.device)
         # Everything that a run of `Population` steps has: recipe, flags, states; and the oracle itself.
         self._population = Population(
@@ -115,6 +116,7 @@ class Trainer:
         """
         models = len(self.params)
         count = checks.checked_steps(data, steps, models, self.network.features, self.params.device)
+        checks.check_flag("keep_gradients", keep_gradients)
         kept = None
         if keep_gradients:
             kept = self.params.new_empty(count, *self.params.shape)

@@ -14,6 +14,7 @@ from ..design.policies import Policy
 from ..design.spec import Cohort, RunSpec
 from ..models.networks import NETWORKS, get_network
 from .arithmetic import TORCH
+from .memory import check_memory
 from .observer import Snapshot
 from .start import starting_points
 from .threads import one_thread
@@ -38,7 +39,12 @@ class Batched:
         return tuple(NETWORKS)
 
     def check(self, spec: RunSpec, policy: Policy, network: NetworkInits) -> None:
-        """Nothing more to refuse."""
+        """Adds up what a cohort takes.
+
+        Raises:
+            InputError: for cohorts that do not fit into memory.
+        """
+        check_memory(spec, network, policy, get_network(network.network).parameters)
 
     def advance(self, spec: RunSpec, cohort: Cohort, policy: Policy, hyper: Sequence[Any]) -> Iterator[Snapshot]:
         """The cohort at each checkpoint in turn.

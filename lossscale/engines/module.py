@@ -15,10 +15,9 @@ from ..design.policies import Policy
 from ..design.spec import Cohort, RunSpec
 from ..models.copies import Copies
 from ..models.modules import MODULES, get_module
-from ..support.errors import InputError
-from ..support.memory import free_bytes
 from .arithmetic import ORDERED
 from .formats import population_refusal
+from .memory import check_memory
 from .observer import Snapshot
 from .scaler import GROWTHS, Scalers
 from .start import starting_points
@@ -58,7 +57,7 @@ class Module:
             params = copies.initial.to(device, kernels.DTYPES[policy.params].torch)
             stream = get_module(network.network).stream(seed=spec.seed, inits=range(1), device=device)
             copies.check(params, stream.batch(1))
-        _check_memory(spec, network.network, network.cohort_inits, policy, copies)
+        check_memory(spec, network, policy, copies.initial.shape[1], call_bytes=copies.call_bytes)
 
     def advance(self, spec: RunSpec, cohort: Cohort, policy: Policy, hyper: Sequence[Any]) -> Iterator[Snapshot]:
         """The cohort at each checkpoint in turn; arguments as `Batched.advance`.
@@ -122,21 +121,3 @@ class Module:
             compute=kernels.DTYPES[policy.compute].torch,
             device=torch.device(spec.device),
         )
-
-
-def _check_memory(spec: RunSpec, network: str, inits: int, policy: Policy, copies: Copies) -> None:
-    """Refuse a cohort that is larger than what is free, and say what fits."""
-    numbers, members = copies.initial.shape[1], len(spec.family)
-    states = max(len(kernels.get_algorithm(item.algorithm).states) for item in spec.optimizers)
-    size = {name: kernels.DTYPES[value].bytes for name, value in vars(policy).items()}
-    # initial, before and now; gradients; states; and what an observation forms in double.
-    held = 3 * size["params"] + size["grads"] + states * size["state"] + 4 * 8
-    paired = 6 * 8 * len(spec.pairings)
-    family = numbers * (held * members + paired)
-    free = free_bytes(spec.device)
-    needed, fits = inits * family + copies.call_bytes, (free - copies.call_bytes) // family
-    if needed > free:
-        large = f"{inits} initialisations in a cohort are {inits * members:,} models of {numbers:,} numbers"
-        give = f"give the study cohort_inits={fits}" if fits > 0 else "not even one fits: give fewer arms and scales"
-        remedy = f"{large} and take about {needed / 1e9:.1f} GB, of {free / 1e9:.1f} that are free; {give}"
-        raise InputError("--network", network, remedy)

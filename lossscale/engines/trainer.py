@@ -18,6 +18,7 @@ from ..models.data import Stream
 from ..models.networks import get_network
 from .arithmetic import ORDERED
 from .formats import population_refusal
+from .memory import check_memory
 from .observer import Snapshot
 from .start import starting_points
 from .threads import one_thread
@@ -49,7 +50,12 @@ class Trainer:
         return tuple(kernels.NETWORKS)
 
     def check(self, spec: RunSpec, policy: Policy, network: NetworkInits) -> None:
-        """Nothing more to refuse."""
+        """Adds up what a cohort takes.
+
+        Raises:
+            InputError: for cohorts that do not fit into memory.
+        """
+        check_memory(spec, network, policy, get_network(network.network).parameters)
 
     def advance(self, spec: RunSpec, cohort: Cohort, policy: Policy, hyper: Sequence[Any]) -> Iterator[Snapshot]:
         """The cohort at each checkpoint in turn; arguments as `Batched.advance`.

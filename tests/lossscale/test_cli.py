@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+import kernels
 from lossscale import studies
 from lossscale.__main__ import main
 from lossscale.design.measures import MEASURES
@@ -21,6 +22,7 @@ from lossscale.runs.lock import locked
 from lossscale.runs.planning import Choices, parse_optimizer
 from lossscale.runs.run import run_study
 from lossscale.runs.trajectories import LEGEND
+from lossscale.support import memory
 from lossscale.support.output import Output
 
 COST = r"\d+ (s|min) of processor time(, \d+ MB)?"
@@ -392,3 +394,29 @@ def test_verdicts_of_runs_are_kept(finished: Path, tmp_path: Path, capsys: pytes
     assert rows["S2.map.1"]["verdict"] == "holds" and rows["S2.map.1"]["fail"] == 0
     kept = pd.read_csv(tmp_path / "kept.csv")
     assert list(kept["prediction"]) == list(rows) and set(kept["study"]) == {"loss-vs-lr"}
+
+
+@pytest.mark.parametrize("engine", ["batched", "trainer", "module"])
+def test_cohorts_too_large_for_memory_are_refused_with_what_fits(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 500_000)
+    command = ["run", "loss-vs-lr", "--network", "mlp-6-6-1", "--optimizer", "sgd", "--scale", "4", "--engine", engine]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert re.search(r"32 initialisations in a cohort are \d+ models of 49 numbers", said)
+    assert ("give the study cohort_inits=" in said) or ("not even one fits" in said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_simd_without_numba_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "llvmlite is missing; pip install numba, which brings it"
+    monkeypatch.setattr(kernels.backends.dispatch.simd, "unavailable", lambda: reason)
+    command = ["run", "loss-vs-lr", "--quick", "--backend", "simd", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: --backend simd: backend 'simd': {reason}; or choose 'reference'\n"
+    assert not (tmp_path / "run").exists()

@@ -16,7 +16,6 @@ from lossscale.__main__ import main
 from lossscale.design.grid import NetworkInits, OptimizerSpec
 from lossscale.design.policies import POLICIES, get_policy
 from lossscale.design.spec import RunSpec
-from lossscale.engines import module as module_engine
 from lossscale.engines.batched import Batched
 from lossscale.engines.engine import base_hyperparameters, engine_of, run_cohort
 from lossscale.engines.module import Module
@@ -26,6 +25,7 @@ from lossscale.models.data import Batch, DigitsStream, SamplesFirst, words
 from lossscale.models.dropout import Dropout, Masks
 from lossscale.models.modules import ModuleNetwork, cross_entropy
 from lossscale.runs.summary import read_summary
+from lossscale.support import memory
 from lossscale.support.errors import InputError
 
 GRID = studies.get(studies.DEFAULT).grid
@@ -325,7 +325,7 @@ def test_equal_models_that_differ_by_their_place_are_refused(use: Use) -> None:
 
 def test_a_cohort_too_large_for_memory_says_what_fits(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     use(EXAMPLES["layer-norm"])
-    monkeypatch.setattr(module_engine, "free_bytes", lambda device: 60_000_000)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 60_000_000)
     check(spec_of("fp32"))
     models = 3000 * len(spec_of("fp32").family)
     says = f"3000 initialisations in a cohort are {models:,} models of 1,858 numbers and take about"
