@@ -38,9 +38,10 @@ class Told(Neutral, ABC):
         return (), ""
 
     def sentences(self, run: Path) -> Sequence[str]:
-        """The question with its answer, and how the predictions fared."""
+        """The question with the first sentence of its answer, the others, and how the predictions fared."""
         summary = read_summary(run)
-        return [f"{self.question} {' '.join(self.answers(summary))}", verdict_sentence(summary)]
+        first, *others = self.answers(summary)
+        return [f"{self.question} {first}", *others, verdict_sentence(summary)]
 
     def sections(self, run: Path) -> Iterator[tuple[str, str, str]]:
         """The pictures, and the table beside them."""

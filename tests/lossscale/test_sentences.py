@@ -143,3 +143,19 @@ def test_sentences_leave_out_what_was_not_measured(make_pairs: PairMaker, cell_k
 def test_nothing_to_say_without_pairs() -> None:
     empty = summarize([], "loss-vs-lr")
     assert list(empty.columns) == list(COLUMNS) and wide_rows(empty) == [] and sentences([]) == []
+
+
+def test_optimizers_of_one_answer_share_their_numbers(make_pairs: PairMaker, cell_key: Any) -> None:
+    """From the least median to the largest, from an s on at which it holds for all."""
+    parts = []
+    for name, options, apart, scales in (
+        ("adam", "", 0.3, (2.0, 4.0)),
+        ("adam", "eps=0.001", 0.5, (4.0,)),
+        ("rmsprop", "", 0.2, (2.0,)),
+    ):
+        frames = [make_pairs("loss", "base", scale, identical=False, rel_distance=apart) for scale in scales]
+        key = cell_key(optimizer=name, options=options)
+        parts.append(summary_of(key, make_pairs("ulp", "base", 1.0, identical=False, rel_distance=1e-7), *frames))
+    said = sentences(answers(pd.concat(parts, ignore_index=True)))[0]
+    assert "Yes for s > 1 under Adam and RMSprop (s ≥ 4: 0.2 to 0.5)." in said
+    assert "the largest median over s (the least of several optimizers’)." in said

@@ -94,8 +94,10 @@ def test_a_quick_run_judges_every_claim(name: str, fails: set[str], tmp_path: Pa
     assert set(summary.loc[summary["verdict"] == "fails", "prediction"]) == fails
     assert not summary["verdict"].isin(("unresolved", "not judged")).any()
     shown = presentation_of(study)
-    (said, _), sections = shown.sentences(tmp_path), list(shown.sections(tmp_path))
-    assert "? " in said and "nan" not in said and sections
+    (asked, *said), sections = shown.sentences(tmp_path), list(shown.sections(tmp_path))
+    assert (
+        "? " in asked and said[-1].startswith("Do the predictions hold? ") and "nan" not in " ".join(said) and sections
+    )
 
 
 def test_dynamic_scales_follow_the_libraries_they_are_named_after() -> None:

@@ -31,33 +31,40 @@ def _changes_sentence(found: Sequence[Answer]) -> str:
             said = f"{max(up, down, key=WORDS.index)}{side}"
         else:
             said = f"{up} for s > 1 but {down} for s < 1"
-        reaches = [label + _reaches([it for it in found if it.label == label], up, down) for label in names]
-        parts.append(f"{said} under {_join(reaches)}")
+        own_answers = [[it for it in found if it.label == label] for label in names]
+        parts.append(f"{said} under {_names(found, names)}{_reaches(own_answers, up, down)}")
     step = max(answer.step for answer in found)
+    several = len(strongest) > len(set(strongest.values()))
     pairs = any(not math.isnan(size) for answer in found for size in (answer.largest.up, answer.largest.down))
     return (
         f"Does multiplying the loss by s change training? {_capital('; '.join(parts))}. In brackets: the s nearest to "
         f"1 where that holds, and how far apart the weights end after {step} step{'s' if step != 1 else ''} as a "
-        f"multiple of their size, the largest median over s{' to the largest single pair' if pairs else ''}."
+        f"multiple of their size, the largest median over s{' (the least of several optimizers’)' if several else ''}"
+        f"{' to the largest single pair' if pairs else ''}."
     )
 
 
-def _reaches(own: Sequence[Answer], up: str, down: str) -> str:
-    """`` (s ≥ 2: 0.3 to 0.5, s ≤ 0.1: 0.02)`` of one optimizer on all networks."""
-    above = [it.up_from for it in own if it.up == up and not math.isnan(it.up_from)]
-    below = [it.down_from for it in own if it.down == down and not math.isnan(it.down_from)]
+def _reaches(group: Sequence[Sequence[Answer]], up: str, down: str) -> str:
+    """`` (s ≥ 2: 0.3 to 0.5, s ≤ 0.1: 0.02)`` of optimizers, each on all networks; the s is that of all of them."""
+    above = [[it.up_from for it in own if it.up == up and not math.isnan(it.up_from)] for own in group]
+    below = [[it.down_from for it in own if it.down == down and not math.isnan(it.down_from)] for own in group]
     parts = []
-    if above:
-        sizes = (_reach(it.distance_up for it in own), _reach(it.largest.up for it in own))
-        parts.append(f"s ≥ {min(above):g}: {_span(*sizes)}")
-    if below:
-        sizes = (_reach(it.distance_down for it in own), _reach(it.largest.down for it in own))
-        parts.append(f"s ≤ {max(below):g}: {_span(*sizes)}")
+    if any(above):
+        medians = [_reach(it.distance_up for it in own) for own in group]
+        said = _span(medians, _reach(it.largest.up for own in group for it in own))
+        parts.append(f"s ≥ {max(min(each) for each in above if each):g}: {said}")
+    if any(below):
+        medians = [_reach(it.distance_down for it in own) for own in group]
+        said = _span(medians, _reach(it.largest.down for own in group for it in own))
+        parts.append(f"s ≤ {min(max(each) for each in below if each):g}: {said}")
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _span(median: float, largest: float) -> str:
-    return f"{median:.2g}" if math.isnan(largest) else f"{median:.2g} to {largest:.2g}"
+def _span(medians: Sequence[float], largest: float) -> str:
+    """From the least median to the largest pair, or to the largest median where no pair is known."""
+    known = [value for value in medians if not math.isnan(value)]
+    low, high = (min(known), max(known) if math.isnan(largest) else largest) if known else (largest, largest)
+    return f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
 
 
 def _same_sentence(found: Sequence[Answer]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ...report.figures import to_html
 from ...report.labels import optimizer_label, raised_powers
+from ...report.neutral import verdict_sentence
 from ...report.parts import titled
 from ...report.told import Told
 from ...runs.parts import read_part
@@ -53,7 +54,7 @@ class Window(Told):
         """The answer per number format, and how the predictions fared; the question is the page's title."""
         frame = read_frame(run / "thresholds.csv")
         said = [answers.sentence(frame, name) for name in answers.FORMATS]
-        return [*(text for text in said if text), *super().sentences(run)[1:]]
+        return [*(text for text in said if text), verdict_sentence(read_summary(run))]
 
     def headline(self, run: Path) -> str:
         """Every optimizer's answer, number format by number format."""
