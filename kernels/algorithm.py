@@ -69,6 +69,8 @@ class Recipe:
         device_step: whether the rule reads the step from the device (then a step needs nothing new from the host).
         double: whether the rule computes in float64.
         in_place: whether torch adds into a list of gradients that it has made, as foreach does: their dtype then stays.
+        ordinary: whether the rule's OPTIMISTIC form (`kernels.rounding.flags`) holds for a record, with float32
+            parameters; None where it has no such form.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Recipe:
     double: bool = False
     in_place: bool = False
     mixed_row: Callable[[Any, float, bool, PowerTable], Row] | None = None
+    ordinary: Callable[[Any], bool] | None = None
 
     def row_for(self, dtypes: tuple[torch.dtype | None, ...]) -> Callable[[Any, float, bool, PowerTable], Row]:
         """The function of the host scalars for tensors of these dtypes.

@@ -13,11 +13,6 @@ from .reading import kept_reading, read_job
 COLUMNS = ("network", "algorithm", "recipe", "policy", "scalars", "arch", "registers", "spills", "compile_s", "verdict")
 UNLIMITED = ("sm_100",)
 """Reported, not held to a limit, as the kernels are that write gradients: there the compiler spills a little."""
-_POINTERS = ("params", "s0", "s1", "s2", "grads", "data", "family", "scale", "rows", "row_of", "powers")
-_KINDS = {"family": "*i32", "row_of": "*i32", "rows": "*fp64"}
-_ARGUMENTS = {f"{name}_ptr": _KINDS.get(name, "*fp32") for name in _POINTERS} | dict.fromkeys(
-    ("families", "records", "first_step", "steps"), "i32"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +33,7 @@ class Trained:
     policy: str = "fp32"
     own: bool = False
     keep_gradients: bool = False
+    optimistic: bool = False
 
 
 def trained(architectures: list[str]) -> Iterator[Trained]:
@@ -58,10 +54,15 @@ def trained(architectures: list[str]) -> Iterator[Trained]:
 def job_of(chosen: Trained) -> Job:
     """What to compile."""
     import kernels
-    from kernels.population import training_constants, training_options
+    from kernels.population import training_arguments, training_constants, training_options
 
     algorithm = kernels.get_algorithm(chosen.algorithm)
     hyper = algorithm.hyperparameters()
+    depends: tuple[str, ...] = ()
+    if chosen.own:
+        # As where learning rates differ, which the step size has from both.
+        kinds = {"eps": "by_model", "-step_size": "by_both", "-lr": "by_model"}
+        depends = tuple(kinds.get(column, "by_step") for column in algorithm.recipe(chosen.recipe).columns)
     constants = training_constants(
         kernels.NETWORKS[chosen.network],
         kernels.POLICIES[chosen.policy],
@@ -70,14 +71,16 @@ def job_of(chosen: Trained) -> Job:
         states=sum(1 << k for k, state in enumerate(algorithm.states) if state.when(hyper)),
         shared=not chosen.own,
         keep_gradients=chosen.keep_gradients,
+        optimistic=chosen.optimistic,
+        depends=depends,
     )
     return Job(
         kernel=kernels.population.train_kernel.train_kernel,
         constants=constants,
         options=training_options(),
         arch=chosen.arch,
-        arguments=_ARGUMENTS,
-        aligned=len(_POINTERS),
+        arguments=training_arguments(),
+        aligned=len(kernels.population.train_kernel.POINTERS),
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
-from ..rounding.flags import DECAY, MAXIMIZE, ZEROS, mask
+from ..rounding.flags import DECAY, MAXIMIZE, SHORTER, mask
 from ..rounding.powers import PowerTable
 
 
@@ -51,6 +51,11 @@ def _eager_row(hyper: AdagradHyperparameters, step: float, first: bool, powers: 
     return (hyper.weight_decay, hyper.eps, -(hyper.lr / (1 + (step - 1) * hyper.lr_decay)))
 
 
+def _ordinary(hyper: AdagradHyperparameters) -> bool:
+    """Scalars far from float32's ends."""
+    return hyper.lr <= 2.0**10 and 2.0**-76 <= hyper.eps <= 2.0**60
+
+
 @triton.jit
 def _adagrad_denominator(p, g, total, row, FLAGS: tl.constexpr, GRAD: tl.constexpr, STATE: tl.constexpr):
     if FLAGS & MAXIMIZE:
@@ -58,7 +63,7 @@ def _adagrad_denominator(p, g, total, row, FLAGS: tl.constexpr, GRAD: tl.constex
     if FLAGS & DECAY:
         g = ops.add_scaled(g, p, ops.scalar(row, 0), GRAD)
     total = ops.addcmul(total, g, g, 1.0, STATE)
-    d = ops.add_scalar(ops.sqrt(total, STATE, FLAGS & ZEROS), ops.scalar(row, 1), STATE)
+    d = ops.add_scalar(ops.sqrt(total, STATE, FLAGS & SHORTER), ops.scalar(row, 1), STATE, FLAGS & SHORTER)
     return g, total, d
 
 
@@ -100,7 +105,7 @@ def _adagrad_foreach(
 ):
     g, total, d = _adagrad_denominator(p, g, total, row, FLAGS, GRAD, STATE)
     # The step size enters the numerator, rounded, before the division.
-    return ops.addcdiv(p, ops.mul(g, ops.scalar(row, 2), GRAD), d, 1.0, DTYPE, FLAGS & ZEROS), total, s1, s2
+    return ops.addcdiv(p, ops.mul(g, ops.scalar(row, 2), GRAD), d, 1.0, DTYPE, FLAGS & SHORTER), total, s1, s2
 
 
 def _denominator_reference(
@@ -267,6 +272,7 @@ ADAGRAD = register(
                 row=_eager_row,
                 columns=_EAGER_COLUMNS,
                 in_place=True,
+                ordinary=_ordinary,
             ),
             "for-loop": Recipe(
                 name="for-loop",

@@ -1,5 +1,6 @@
 """Adam and AdamW: AMSGrad, L2 or decoupled decay, the capturable variants, torch's fused kernels on CUDA and CPU."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
-from ..rounding.flags import AMSGRAD, DECAY, DECOUPLED, MAXIMIZE, REUSED, SCALED, ZEROS, mask
+from ..rounding.flags import AMSGRAD, DECAY, DECOUPLED, MAXIMIZE, OPTIMISTIC, REUSED, SCALED, SHORTER, mask
 from ..rounding.power import power, square_root
 from ..rounding.powers import PowerTable, reciprocal
 
@@ -63,6 +64,15 @@ def _decay(hyper: AdamHyperparameters) -> float:
     return 1 - hyper.lr * hyper.weight_decay if hyper.decoupled_weight_decay else hyper.weight_decay
 
 
+def _ordinary(hyper: AdamHyperparameters) -> bool:
+    """Weights that lerp and addcmul take the usual way, and scalars of root and step far from float32's ends."""
+    beta1, beta2 = hyper.betas
+    lr = hyper.lr == 0 or 2.0**-60 <= hyper.lr <= 2.0**10
+    betas = 0.51 <= beta1 <= 1 - 2.0**-20 and 2.0**-20 <= beta2 <= 1 - 2.0**-40
+    # The root of a zero, 2^-103 over that of the bias correction, is lost beside eps.
+    return lr and betas and 2.0**-76 <= hyper.eps * math.sqrt(1 - beta2) <= 2.0**40
+
+
 # ---- Eager torch: every line is one ATen operation and rounds to the parameter's dtype. ----
 # row: decay, 1 - beta1, beta2, 1 - beta2, eps, then what the denominator and the step are scaled by
 
@@ -96,13 +106,13 @@ def _adam_moments(p, g, m, v, vmax, row, FLAGS: tl.constexpr, DTYPE: tl.constexp
             p = ops.mul(p, decay, DTYPE)
         else:
             g = ops.add_scaled(g, p, decay, DTYPE)
-    m = ops.lerp(m, g, ops.scalar(row, 1), DTYPE)
-    v = ops.addcmul(ops.mul(v, ops.scalar(row, 2), DTYPE), g, g, ops.scalar(row, 3), DTYPE)
+    m = ops.lerp(m, g, ops.scalar(row, 1), DTYPE, FLAGS & SHORTER)
+    v = ops.addcmul(ops.mul(v, ops.scalar(row, 2), DTYPE), g, g, ops.scalar(row, 3), DTYPE, FLAGS & SHORTER)
     if FLAGS & AMSGRAD:
         vmax = ops.maximum(vmax, v)
-        d = ops.sqrt(vmax, DTYPE, FLAGS & ZEROS)
+        d = ops.sqrt(vmax, DTYPE, FLAGS & SHORTER)
     else:
-        d = ops.sqrt(v, DTYPE, FLAGS & ZEROS)
+        d = ops.sqrt(v, DTYPE, FLAGS & SHORTER)
     return p, m, v, vmax, d
 
 
@@ -123,9 +133,11 @@ def _adam_foreach(
     STATE: tl.constexpr,
 ):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
-    d = ops.round_to(ops.div_by_scalar(d, ops.scalar(row, 5), (FLAGS & REUSED) or tl.float32 != DTYPE), DTYPE)
-    d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE)
-    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & ZEROS), m, v, vmax
+    root = ops.scalar(row, 5)
+    d = ops.div_by_scalar(d, root, (FLAGS & REUSED) or tl.float32 != DTYPE, FLAGS & SHORTER)
+    d = ops.round_to(d, DTYPE)
+    d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE, FLAGS & SHORTER)
+    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & SHORTER), m, v, vmax
 
 
 @triton.jit
@@ -145,8 +157,8 @@ def _adam_for_loop(
     STATE: tl.constexpr,
 ):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
-    d = ops.add_scalar(ops.mul(d, ops.scalar(row, 5), DTYPE), ops.scalar(row, 4), DTYPE)
-    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & ZEROS), m, v, vmax
+    d = ops.add_scalar(ops.mul(d, ops.scalar(row, 5), DTYPE), ops.scalar(row, 4), DTYPE, FLAGS & SHORTER)
+    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & SHORTER), m, v, vmax
 
 
 @triton.jit
@@ -338,11 +350,12 @@ def _adam_fused(
     if FLAGS & AMSGRAD:
         # A NaN in v is not taken over, one in vmax stays.
         vmax = tl.where(vmax < v, v, vmax)
-        d = tl.sqrt_rn(vmax)
+        d = ops.sqrt(vmax, tl.float32, FLAGS & OPTIMISTIC)
     else:
-        d = tl.sqrt_rn(v)
-    d = ops.div_by_scalar(d, root, (FLAGS & REUSED) or tl.float32 != DTYPE) + eps
-    return p - tl.div_rn(step_size * m, d), m, v, vmax
+        d = ops.sqrt(v, tl.float32, FLAGS & OPTIMISTIC)
+    d = ops.div_by_scalar(d, root, (FLAGS & REUSED) or tl.float32 != DTYPE, FLAGS & SHORTER)
+    d = ops.add_scalar(d, eps, tl.float32, FLAGS & OPTIMISTIC)
+    return p - ops.quotient(step_size * m, d, FLAGS & OPTIMISTIC), m, v, vmax
 
 
 def _ema_fused_reference(average: Tensor, x: Tensor, beta: Tensor) -> Tensor:
@@ -457,6 +470,7 @@ def _recipes(title: str) -> dict[str, Recipe]:
             reference=_foreach_reference,
             row=_foreach_row,
             columns=(*_EAGER_HEAD, "bc2_sqrt", "-step_size"),
+            ordinary=_ordinary,
         ),
         Recipe(
             name="for-loop",
@@ -465,6 +479,7 @@ def _recipes(title: str) -> dict[str, Recipe]:
             reference=_for_loop_reference,
             row=_for_loop_row,
             columns=(*_EAGER_HEAD, "1/bc2_sqrt", "-step_size"),
+            ordinary=_ordinary,
         ),
         Recipe(
             name="fused",
@@ -477,6 +492,7 @@ def _recipes(title: str) -> dict[str, Recipe]:
             unscale="divide",
             lanes=True,
             device_step=True,
+            ordinary=_ordinary,
         ),
         Recipe(
             name="cpu-fused",

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
-from ..rounding.flags import CENTERED, DECAY, MAXIMIZE, MOMENTUM, ZEROS, mask
+from ..rounding.flags import CENTERED, DECAY, MAXIMIZE, MOMENTUM, SHORTER, mask
 from ..rounding.powers import PowerTable
 
 
@@ -57,6 +57,13 @@ def _row(hyper: RMSpropHyperparameters, step: float, first: bool, powers: PowerT
     return (hyper.weight_decay, hyper.alpha, 1 - hyper.alpha, hyper.eps, hyper.momentum, -hyper.lr)
 
 
+def _ordinary(hyper: RMSpropHyperparameters) -> bool:
+    """Without the options whose roots and quotients take the long way; scalars far from float32's ends."""
+    lr = hyper.lr == 0 or 2.0**-60 <= hyper.lr <= 2.0**10
+    plain = not hyper.centered and hyper.momentum == 0
+    return lr and plain and 2.0**-76 <= hyper.eps <= 2.0**60 and 2.0**-20 <= hyper.alpha <= 1
+
+
 @triton.jit
 def _rmsprop(
     p,
@@ -83,19 +90,19 @@ def _rmsprop(
         g = ops.negate(g)
     if FLAGS & DECAY:
         g = ops.add_scaled(g, p, weight_decay, GRAD)
-    v = ops.addcmul(ops.mul(v, alpha, STATE), g, g, one_minus_alpha, STATE)
+    v = ops.addcmul(ops.mul(v, alpha, STATE), g, g, one_minus_alpha, STATE, FLAGS & SHORTER)
     if FLAGS & CENTERED:
         mean = ops.lerp(mean, g, one_minus_alpha, STATE)
         # Can round negative; torch takes the root all the same, and so NaN.
         d = ops.sqrt(ops.addcmul(v, mean, mean, -1.0, STATE), STATE)
     else:
-        d = ops.sqrt(v, STATE, FLAGS & ZEROS)
-    d = ops.add_scalar(d, eps, STATE)
+        d = ops.sqrt(v, STATE, FLAGS & SHORTER)
+    d = ops.add_scalar(d, eps, STATE, FLAGS & SHORTER)
     if FLAGS & MOMENTUM:
         buf = ops.addcdiv(ops.mul(buf, momentum, STATE), g, d, 1.0, STATE)
         p = ops.add_scaled(p, buf, minus_lr, DTYPE)
     else:
-        p = ops.addcdiv(p, g, d, minus_lr, DTYPE, FLAGS & ZEROS)
+        p = ops.addcdiv(p, g, d, minus_lr, DTYPE, FLAGS & SHORTER)
     return p, v, buf, mean
 
 
@@ -131,6 +138,7 @@ def _recipe(name: str, equals: str) -> Recipe:
         row=_row,
         columns=("weight_decay", "alpha", "1-alpha", "eps", "momentum", "-lr"),
         in_place=name == "foreach",
+        ordinary=_ordinary,
     )
 
 

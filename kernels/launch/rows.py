@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +37,23 @@ def host_rows(recipe: Recipe, dtypes: Dtypes, keys: Iterable[Key], powers: Power
     return [row(hyper, number, first, powers) for hyper, number, first in keys]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Host scalars, each column once for what it depends on.
+
+    Attributes:
+        depends: of each column, which of the others holds it.
+        by_step: float64 [steps, columns].
+        by_model: float64 [columns, records].
+        by_both: float64 [steps, columns, records].
+    """
+
+    depends: tuple[str, ...]
+    by_step: Tensor
+    by_model: Tensor
+    by_both: Tensor
+
+
 class RowTable:
     """The rows of many records over many steps: those of `host_rows`, bit for bit.
 
@@ -54,10 +73,11 @@ class RowTable:
         self._dtypes = dtypes
         self._records = list(records)
         self._powers = powers
+        self._kept: dict[Any, Tensor] = {}
         self._together = _columns(self._records) if self._records else None
         if self._together is not None:
             try:
-                self._entries([2.0, 3.0], first=False)
+                self._entries(_numbers_from(2, 2), first=False)
             except (TypeError, ValueError):
                 self._together = None
 
@@ -69,8 +89,8 @@ class RowTable:
     def rows(self, first_step: int, steps: int) -> np.ndarray:
         """float64 [steps, records, columns], from step number ``first_step`` (counted from 1) on."""
         table = np.empty((steps, len(self._records), len(self._recipe.columns)))
-        # Whether it is the first step is no number: that one is formed alone.
-        alone = min(steps, 1) if first_step == 1 else 0
+        # Whether it is the first step is no number: where scalars know of it, that one is formed alone.
+        alone = min(steps, 1) if first_step == 1 and self._first_matters else 0
         self._fill(table[:alone], first_step, first=True)
         self._fill(table[alone:], first_step + alone, first=False)
         return table
@@ -83,38 +103,98 @@ class RowTable:
 
     def formed_on(self, first_step: int, steps: int, device: torch.device) -> Tensor:
         """`rows` by torch's operations on a device: a double's sum, product, quotient and root are rounded alike."""
-        alone = min(steps, 1) if first_step == 1 else 0
+        alone = min(steps, 1) if first_step == 1 and self._first_matters else 0
         parts = ((first_step, alone, True), (first_step + alone, steps - alone, False))
-        return torch.cat([self._form(begin, count, first, device) for begin, count, first in parts if count])
+        formed = [self._form(begin, count, first, device) for begin, count, first in parts if count]
+        return torch.cat([torch.stack(columns, -1) for columns in formed])
 
-    def _form(self, begin: int, count: int, first: bool, device: torch.device) -> Tensor:
+    def _form(self, begin: int, count: int, first: bool, device: torch.device) -> list[Tensor]:
+        """The columns [count, records] of some steps."""
         row: Callable[..., Row] = self._recipe.row_for(self._dtypes)
-        fields = {
-            name: tuple(_on(value, device) for value in field) if isinstance(field, tuple) else _on(field, device)
-            for name, field in vars(self._together).items()
-        }
+        fields = _mapped(self._together, lambda field: _on(field, device))
         step = _on(np.arange(begin, begin + count, dtype=np.float64).reshape(-1, 1), device)
-        entries = row(SimpleNamespace(**fields), step, first, _Places(self._powers))
+        entries = row(fields, step, first, _Places(self._powers))
         columns = [torch.as_tensor(entry, dtype=torch.float64, device=device).as_subclass(Tensor) for entry in entries]
-        return torch.stack([column.expand(count, len(self._records)) for column in columns], dim=-1)
+        return [column.expand(count, len(self._records)) for column in columns]
 
     def _fill(self, table: np.ndarray, first_step: int, *, first: bool) -> None:
-        numbers = [float(first_step + t) for t in range(len(table))]
-        if not numbers:
+        numbers = _numbers_from(first_step, len(table))
+        if not len(numbers):
             return
         if self._together is None:
-            for t, number in enumerate(numbers):
+            for t, number in enumerate(numbers.tolist()):
                 keys = ((record, number, first) for record in self._records)
                 table[t] = host_rows(self._recipe, self._dtypes, keys, self._powers)
             return
         for column, entry in enumerate(self._entries(numbers, first)):
             table[:, :, column] = entry
 
-    def _entries(self, numbers: list[float], first: bool) -> Row:
+    def _entries(self, numbers: np.ndarray, first: bool, together: Any = None) -> Row:
         row: Callable[..., Row] = self._recipe.row_for(self._dtypes)
-        step = np.array(numbers).reshape(-1, 1).view(_Column)
+        step = numbers.reshape(-1, 1).view(_Column)
         with np.errstate(all="ignore"):
-            return row(self._together, step, first, _Places(self._powers))
+            return row(together or self._together, step, first, _Places(self._powers))
+
+    def __len__(self) -> int:
+        """How many records."""
+        return len(self._records)
+
+    def columns_on(self, first_step: int, steps: int, device: torch.device) -> Columns | None:
+        """The columns of `rows` on a device, by what they depend on; None where they cannot be formed together.
+
+        What depends on steps or on records alone comes from the host; the rest is formed there, by the same operations
+        on doubles.
+
+        Args:
+            first_step: number of the first step, from 1.
+            steps: how many.
+            device: where the columns go.
+        """
+        if self._together is None:
+            return None
+        apart = first_step == 1 and self._first_matters
+        parts = [(first_step, 1, True), (first_step + 1, steps - 1, False)] if apart else [(first_step, steps, False)]
+        parts = [part for part in parts if part[1]]
+        # Two records tell what depends on them, and are soon formed.
+        two = _mapped(self._together, lambda field: np.resize(field, 2).view(_Column))
+        formed = [self._entries(_numbers_from(begin, count), first, two) for begin, count, first in parts]
+        depends = tuple(map(_dependence, formed[-1]))
+        of_steps = [
+            np.concatenate([np.full(count, entries[k]) if np.ndim(entries[k]) == 0 else np.ravel(entries[k])
+                            for entries, (_, count, _) in zip(formed, parts, strict=True)])
+            for k, kind in enumerate(depends) if kind == "by_step"
+        ]  # fmt: skip
+        by_step = np.stack(of_steps, 1) if of_steps else np.empty((steps, 0))
+        return Columns(
+            depends=depends,
+            by_step=torch.from_numpy(by_step).to(device),
+            by_model=self._by_model(depends, device),
+            by_both=self._by_both(depends, parts, device),
+        )
+
+    @functools.cached_property
+    def _first_matters(self) -> bool:
+        """Whether scalars know that a step is the first."""
+        one = ((self._records[0], 2.0, first) for first in (True, False))
+        with_first, without = host_rows(self._recipe, self._dtypes, one, self._powers)
+        return with_first != without
+
+    def _by_model(self, depends: tuple[str, ...], device: torch.device) -> Tensor:
+        """Columns [columns, records] that no step changes; kept, for every run wants them."""
+        key = depends, device
+        if key not in self._kept:
+            entries = self._entries(_numbers_from(2, 1), False)
+            chosen = [np.asarray(entries[k]) for k, kind in enumerate(depends) if kind == "by_model"]
+            self._kept[key] = torch.from_numpy(np.array(chosen, np.float64)).to(device)
+        return self._kept[key]
+
+    def _by_both(self, depends: tuple[str, ...], parts: list[tuple[int, int, bool]], device: torch.device) -> Tensor:
+        """Columns [steps, columns, records]."""
+        chosen = [k for k, kind in enumerate(depends) if kind == "by_both"]
+        if not chosen:
+            return torch.empty(0, dtype=torch.float64, device=device)
+        formed = [self._form(begin, count, first, device) for begin, count, first in parts]
+        return torch.cat([torch.stack([columns[k] for k in chosen], 1) for columns in formed])
 
     def columns(self, first_step: int, steps: int) -> list[np.ndarray]:
         """The columns of `rows` by what they depend on: [steps, 1], [1, records] or [steps, records].
@@ -126,7 +206,7 @@ class RowTable:
         assert first_step > 1 or steps == 1
         if self._together is None:
             return list(self.rows(first_step, steps).transpose(2, 0, 1))
-        numbers = [float(first_step + t) for t in range(steps)]
+        numbers = _numbers_from(first_step, steps)
         entries = [np.asarray(entry) for entry in self._entries(numbers, first_step == 1)]
         return [
             np.full((steps, 1), entry)
@@ -190,6 +270,27 @@ def _on(value: Any, device: torch.device) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     return torch.from_numpy(np.ascontiguousarray(value)).to(device).as_subclass(_DeviceColumn)
+
+
+def _dependence(entry: Any) -> str:
+    """What an entry formed for two records and some steps [steps, 1] depends on."""
+    shape = np.shape(entry)
+    return "by_step" if not shape or shape[-1] == 1 else "by_model" if len(shape) == 1 else "by_both"
+
+
+def _mapped(together: Any, change: Callable[[np.ndarray], Any]) -> Any:
+    """A record of columns with every column changed; plain numbers stay."""
+
+    def of(field: Any) -> Any:
+        if isinstance(field, tuple):
+            return tuple(map(of, field))
+        return change(field) if isinstance(field, np.ndarray) else field
+
+    return SimpleNamespace(**{name: of(field) for name, field in vars(together).items()})
+
+
+def _numbers_from(first_step: int, steps: int) -> np.ndarray:
+    return np.arange(first_step, first_step + steps, dtype=np.float64)
 
 
 class _Places:

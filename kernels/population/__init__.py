@@ -1,7 +1,7 @@
 """Many models at once, each with its own hyperparameters: single steps, and whole training runs of small networks."""
 
 from . import train_kernel
-from .launches import training_constants, training_options
+from .launches import training_arguments, training_constants, training_options
 from .linear import MinibatchLinear
 from .network import NETWORKS, Head, Network, get_network
 from .operator import optimizer_step
@@ -21,6 +21,7 @@ __all__ = [
     "get_network",
     "optimizer_step",
     "train_kernel",
+    "training_arguments",
     "training_constants",
     "training_options",
 ]

@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import triton
 from torch import Tensor
 
 from ..algorithm import Recipe
-from ..backends import interpreter
 from ..launch.rows import RowTable
 from ..rounding.dtypes import DTYPES
-from ..rounding.flags import REUSED
-from ..rounding.powers import power_table
+from ..rounding.flags import OPTIMISTIC, REUSED
 from . import train_kernel, train_simd
 from .network import Network
 from .placement import Placement
@@ -23,9 +20,9 @@ from .policy import Policy
 
 _ZEROS = 1 << 9 if triton.__version__.startswith("3.6.") else 3 << 9
 """How kernels step around zeros: in the form that spills nothing with this Triton (sm_90, scalars of a block)."""
-_CHUNK = 1 << 26
+CHUNK = 1 << 26
 """Bytes of host scalars, of laid out samples or of kept gradients in one launch: a run with more is split."""
-_DEVICE_CHUNK = 1 << 30
+DEVICE_CHUNK = 1 << 30
 """The same on a GPU, where every further launch sends parameters and states through memory once more."""
 _INTERPRETER_BLOCK = 4096
 """Models per program in the interpreter, which runs a program as whole numpy arrays."""
@@ -40,10 +37,12 @@ class Run:
         params: [models, n], updated in place.
         states: by the rule's place, [models, n] or None; updated in place.
         placement: where models lie.
-        family, record: int64 [slots], whose samples and whose scalars a slot has.
-        loss_scale: float32 [slots].
+        record_of: int32 [models], whose scalars a model has.
+        loss_scale: float32 [models].
+        families: how many see samples of their own; the models of one are next to each other.
         rows: the scalars of all records.
         first_step: number of the first step, from 1.
+        ordinary: whether a first pass may be an optimistic one (`Recipe.ordinary`).
     """
 
     network: Network
@@ -53,16 +52,27 @@ class Run:
     params: Tensor
     states: list[Tensor | None]
     placement: Placement
-    family: Tensor
-    record: Tensor
+    record_of: Tensor
     loss_scale: Tensor
+    families: int
     rows: RowTable
     first_step: int
+    ordinary: bool = False
 
     @property
     def tensors(self) -> list[Tensor | None]:
         """Parameters, then states."""
         return [self.params, *self.states]
+
+    @property
+    def arms(self) -> int:
+        """Models of a family."""
+        return len(self.params) // self.families
+
+    @property
+    def states_mask(self) -> int:
+        """Bit k is set where state k is kept."""
+        return sum(1 << k for k, state in enumerate(self.states) if state is not None)
 
     def constants(self, *, keep_gradients: bool) -> dict[str, Any]:
         """Compile-time arguments of `train_kernel`."""
@@ -71,7 +81,7 @@ class Run:
             self.policy,
             self.recipe,
             flags=self.flags,
-            states=sum(1 << k for k, state in enumerate(self.states) if state is not None),
+            states=self.states_mask,
             shared=self.placement.shared,
             keep_gradients=keep_gradients,
         )
@@ -86,6 +96,8 @@ def training_constants(
     states: int,
     shared: bool,
     keep_gradients: bool = False,
+    optimistic: bool = False,
+    depends: tuple[str, ...] = (),
     block: int = train_kernel.BLOCK,
 ) -> dict[str, Any]:
     """The compile-time arguments of `train_kernel`, in its order.
@@ -98,15 +110,19 @@ def training_constants(
         states: bit k is set where state k is kept.
         shared: whether the models of a block have the same hyperparameters.
         keep_gradients: whether gradients are written.
+        optimistic: whether it is the first of two passes.
+        depends: where the scalars of each column are, of models with hyperparameters of their own (`Columns`).
         block: models per program.
     """
     numbers = network.parameters
+    zeros = _ZEROS if policy.params == policy.state == "fp32" else 0
     return {
         **network.constants(),
+        "HEAD": network.head.short if optimistic and network.head.short is not None else network.head.gradient,
         "RULE": recipe.rule,
         # A model divides all of its parameters by the root of one bias correction; dead units bring zeros. Where 16-bit
         # numbers are kept, no register is left to step around them.
-        "FLAGS": flags | REUSED.value | (_ZEROS if policy.params == policy.state == "fp32" else 0),
+        "FLAGS": flags | REUSED.value | (OPTIMISTIC.value if optimistic else zeros),
         "STATES": states,
         # Lanes are those of a [models, n] tensor: rows of any length are torch's unaligned path.
         "LANES": ("unaligned" if numbers % 4 else "aligned") if recipe.lanes else "",
@@ -118,12 +134,25 @@ def training_constants(
         "PACKED": policy.params == "fp32" and policy.state != "fp32" and states & 3 == 3,
         "COLUMNS": len(recipe.columns),
         "SHARED_ROWS": shared,
+        "DEPENDS": depends,
+        "PLACES": tuple(depends[:k].count(kind) for k, kind in enumerate(depends)),
+        "BY_STEP": depends.count("by_step"),
+        "BY_BOTH": depends.count("by_both"),
         "KEEP_GRADS": keep_gradients,
+        "PASS": "first" if optimistic else "",
         "NUMBERS": numbers,
-        "LOG": _log(numbers),
-        "LOG_DATA": _log(network.features),
+        "FEATURES": network.features,
+        "LOG": width_log(numbers),
         "BLOCK": block,
     }
+
+
+def training_arguments() -> dict[str, str]:
+    """Triton's type of every argument of `train_kernel` that is no constant, in order."""
+    kinds = {"model_of": "*i32", "row_of": "*i32", "doubtful": "*i32"}
+    kinds |= dict.fromkeys(("rows", "by_model", "by_both"), "*fp64")
+    pointers = {f"{name}_ptr": kinds.get(name, "*fp32") for name in train_kernel.POINTERS}
+    return pointers | dict.fromkeys(train_kernel.COUNTS, "i32")
 
 
 def training_options() -> dict[str, Any]:
@@ -131,7 +160,7 @@ def training_options() -> dict[str, Any]:
     return dict(train_kernel.LAUNCH_OPTIONS)
 
 
-def _log(count: int) -> int:
+def width_log(count: int) -> int:
     """The exponent of the smallest power of two that holds so many."""
     return (count - 1).bit_length()
 
@@ -145,64 +174,8 @@ def block_of(backend: str, models: int) -> int:
 
 def chunks(steps: int, bytes_per_step: int, most: int | None = None, *, alone: bool = False) -> Iterator[slice]:
     """Steps of one launch after another, of ``most`` bytes; ``alone`` gives the first a launch of its own."""
-    longest = max(1, (_CHUNK if most is None else most) // max(1, bytes_per_step))
+    longest = max(1, (CHUNK if most is None else most) // max(1, bytes_per_step))
     if alone and steps:
         yield slice(0, 1)
     for begin in range(int(alone), steps, longest):
         yield slice(begin, min(begin + longest, steps))
-
-
-def triton_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted: bool) -> None:
-    """Train by `train_kernel`, on the GPU of the parameters or in the interpreter.
-
-    Args:
-        run: what to do.
-        data: float32 [steps, families, features].
-        kept: where gradients go, [steps, models, n], or None.
-        interpreted: whether in the interpreter.
-    """
-    device, placed, numbers = run.params.device, run.placement, run.network.parameters
-    log, log_data = _log(numbers), _log(run.network.features)
-    slots = len(placed.model_of)
-    block = block_of("interpreter" if interpreted else "triton", len(run.params))
-    packed = [None if tensor is None else _padded(placed.gather(tensor), 1 << log) for tensor in run.tensors]
-    params = packed[0]
-    assert params is not None
-    family, row_of = run.family.int(), run.record.int()
-    powers = power_table(device)
-    constants = {**run.constants(keep_gradients=kept is not None), "BLOCK": block}
-    per_step = run.rows.bytes_per_step + (0 if kept is None else slots << log + 2)
-    for chunk in chunks(len(data), per_step, _CHUNK if interpreted else _DEVICE_CHUNK):
-        steps = chunk.stop - chunk.start
-        rows = run.rows.tensor(run.first_step + chunk.start, steps, device)
-        grads = params if kept is None else params.new_empty(steps, slots, 1 << log)
-        arguments = (
-            *(params if tensor is None else tensor for tensor in packed),
-            grads,
-            _padded(data[chunk], 1 << log_data),
-            family,
-            run.loss_scale,
-            rows,
-            row_of,
-            powers.values,
-            data.shape[1],
-            rows.shape[1],
-            run.first_step + chunk.start,
-            steps,
-        )
-        grid = (slots // block, 1, 1)
-        if interpreted:
-            interpreter.launch(train_kernel.train_kernel, grid, arguments, constants)
-        else:
-            with torch.cuda.device(device):
-                train_kernel.train_kernel[grid](*arguments, **constants, **train_kernel.LAUNCH_OPTIONS)
-        if kept is not None:
-            kept[chunk] = grads[:, placed.slot_of, :numbers]
-    for tensor, values in zip(run.tensors, packed, strict=True):
-        if tensor is not None and values is not None:
-            placed.scatter(values, tensor)
-
-
-def _padded(rows: Tensor, width: int) -> Tensor:
-    """Rows with zeros after them, up to a width."""
-    return torch.nn.functional.pad(rows, (0, width - rows.shape[-1])).contiguous()

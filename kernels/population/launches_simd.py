@@ -21,9 +21,8 @@ _THREADED = 1 << 14
 """Model-steps from which threads are worth starting (about a millisecond's work)."""
 
 
-def vector_launches(run: Run, data: Tensor, kept: Tensor | None, *, interpreted: bool = False) -> None:
+def vector_launches(run: Run, data: Tensor, kept: Tensor | None) -> None:
     """Train by `train_simd`, with torch's number of threads; arguments as in `triton_launches`."""
-    del interpreted
     packed = Packed(run, data.shape[1])
     packed.advance(data, kept)
     packed.unpack(run.tensors)
@@ -45,11 +44,13 @@ class Packed:
             None if tensor is None else _across(run.placement.gather(tensor), width) for tensor in run.tensors
         ]
         # Blocks of one family after another share a tile of samples: the arms of a family lie in blocks alike.
-        found, tile_of = np.unique(run.family.view(self._blocks, width).numpy(), axis=0, return_inverse=True)
+        family = (run.placement.model_of // run.arms).view(self._blocks, width).numpy()
+        found, tile_of = np.unique(family, axis=0, return_inverse=True)
         self._families = torch.from_numpy(found)
         self._tile_of = np.ascontiguousarray(tile_of.reshape(-1), np.int64)
         self._in_order = np.array_equal(found.reshape(-1), np.arange(families))
-        self._row_of = run.record.int()
+        self._row_of = run.record_of[run.placement.model_of]
+        self._loss_scale = run.loss_scale[run.placement.model_of]
         self._step = run.first_step
 
     def advance(self, data: Tensor, kept: Tensor | None = None) -> None:
@@ -69,7 +70,7 @@ class Packed:
                 rows = run.rows.rows(self._step, steps)
             else:
                 columns = run.rows.columns(self._step, steps)
-                own = _Own.of(columns, run.record.view(blocks, width).numpy())
+                own = _Own.of(columns, self._row_of.view(blocks, width).numpy())
             train = train_simd.train_function({**constants, "DEPENDS": own.depends})
             samples = data[chunk]
             in_blocks = (steps, *self._families.shape, -1)
@@ -82,7 +83,7 @@ class Packed:
                 "grads": grads.data_ptr(),
                 "data": tiles.data_ptr(),
                 "tile_of": self._tile_of.ctypes.data,
-                "scale": run.loss_scale.data_ptr(),
+                "scale": self._loss_scale.data_ptr(),
                 "rows": rows.ctypes.data,
                 "row_of": self._row_of.data_ptr(),
                 "powers": powers.values.data_ptr(),

@@ -26,6 +26,7 @@ import triton.language as tl
 from ..names import check_name
 from ..rounding import arithmetic as ops
 from ..rounding import elementary
+from ..rounding.flags import OPTIMISTIC
 from . import network_reference as reference
 
 
@@ -39,12 +40,14 @@ class Head:
             the tuple of d(loss_scale · loss)/dz.
         reference: the same for tensors [models, outputs], C a torch dtype.
         loss: from outputs and labels [models, outputs] to the loss [models], not scaled, in float32.
+        short: `gradient` with an optimistic pass's quotients, to the same bits; None to use `gradient` there too.
     """
 
     name: str
     gradient: Any
     reference: Callable[..., Any]
     loss: Callable[..., Any]
+    short: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,18 +186,30 @@ def gradient(inputs, deltas, LAYER: tl.constexpr, PLACE: tl.constexpr, INPUTS: t
 
 
 @triton.jit
-def exp_sigmoid_gradient(z, labels, loss_scale, C: tl.constexpr):
-    """d/dz of loss_scale · (label - exp(sigmoid(z))); the products associate as autograd's do."""
-    s = ops.round_to(elementary.sigmoid(z[0]), C)
+def _exp_sigmoid_gradient(z, loss_scale, C: tl.constexpr, MODE: tl.constexpr):
+    s = ops.round_to(elementary.sigmoid(z[0], MODE), C)
     e = ops.round_to(elementary.exp(s), C)
     d = ops.round_to(ops.negate(loss_scale) * e, C)
     d = ops.round_to(d * ops.round_to(1.0 - s, C), C)
     return (ops.round_to(d * s, C),)
 
 
+@triton.jit
+def exp_sigmoid_gradient(z, labels, loss_scale, C: tl.constexpr):
+    """d/dz of loss_scale · (label - exp(sigmoid(z))); the products associate as autograd's do."""
+    return _exp_sigmoid_gradient(z, loss_scale, C, 0)
+
+
+@triton.jit
+def exp_sigmoid_gradient_short(z, labels, loss_scale, C: tl.constexpr):
+    """The same without a branch."""
+    return _exp_sigmoid_gradient(z, loss_scale, C, OPTIMISTIC)
+
+
 EXP_SIGMOID: Final = Head(
     name="label - exp(sigmoid(z))",
     gradient=exp_sigmoid_gradient,
+    short=exp_sigmoid_gradient_short,
     reference=reference.exp_sigmoid_gradient,
     loss=reference.exp_sigmoid_loss,
 )

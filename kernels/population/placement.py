@@ -16,11 +16,13 @@ class Placement:
     Attributes:
         model_of: int64 [slots], the model whose numbers a slot holds.
         slot_of: int64 [models].
+        listed: int32 [slots], `model_of`, and -1 - m where model m has another slot.
         shared: whether all slots of a block have the same hyperparameters.
     """
 
     model_of: Tensor
     slot_of: Tensor
+    listed: Tensor
     shared: bool
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -62,6 +64,7 @@ def place(record_of: np.ndarray, block: int, device: torch.device) -> Placement:
         slots = -(-models // block) * block
         model_of = np.minimum(np.arange(slots), models - 1)
         slot_of = np.arange(models)
-    return Placement(
-        model_of=torch.from_numpy(model_of).to(device), slot_of=torch.from_numpy(slot_of).to(device), shared=shared
-    )
+    elsewhere = slot_of[model_of] != np.arange(slots)
+    listed = np.where(elsewhere, -1 - model_of, model_of).astype(np.int32)
+    on_device = [torch.from_numpy(array).to(device) for array in (model_of, slot_of, listed)]
+    return Placement(model_of=on_device[0], slot_of=on_device[1], listed=on_device[2], shared=shared)

@@ -154,7 +154,14 @@ def _put_together(columns, USED: tl.constexpr, LOG: tl.constexpr, BLOCK: tl.cons
     return parts[0]
 
 
-@triton.jit(do_not_specialize=["families", "records", "first_step", "steps"])
+POINTERS = ("params", "s0", "s1", "s2", "grads", "data", "model_of", "scale", "rows", "by_model", "by_both", "row_of",
+             "powers", "doubtful")  # fmt: skip
+COUNTS = ("blocks", "families", "arms", "records", "first_step", "steps")
+LEAST = tl.constexpr(2.0**-64)
+"""A parameter that an optimistic pass vouches for is at least so large: subnormal quotients do not show beside it."""
+
+
+@triton.jit(do_not_specialize=list(COUNTS))
 def train_kernel(
     params_ptr,
     s0_ptr,
@@ -162,12 +169,17 @@ def train_kernel(
     s2_ptr,
     grads_ptr,
     data_ptr,
-    family_ptr,
+    model_of_ptr,
     scale_ptr,
     rows_ptr,
+    by_model_ptr,
+    by_both_ptr,
     row_of_ptr,
     powers_ptr,
+    doubtful_ptr,
+    blocks,
     families,
+    arms,
     records,
     first_step,
     steps,
@@ -186,32 +198,43 @@ def train_kernel(
     PACKED: tl.constexpr,
     COLUMNS: tl.constexpr,
     SHARED_ROWS: tl.constexpr,
+    DEPENDS: tl.constexpr,
+    PLACES: tl.constexpr,
+    BY_STEP: tl.constexpr,
+    BY_BOTH: tl.constexpr,
     KEEP_GRADS: tl.constexpr,
+    PASS: tl.constexpr,
     NUMBERS: tl.constexpr,
+    FEATURES: tl.constexpr,
     LOG: tl.constexpr,
-    LOG_DATA: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """``steps`` steps of BLOCK models.
 
     params, s0, s1, s2 (float32, [slots, 2^LOG]): a model's NUMBERS parameters and zeros; states not kept are not read.
-    grads (float32, [steps, slots, 2^LOG]): written where KEEP_GRADS. data (float32, [steps, families, 2^LOG_DATA]).
-    family (int32, [slots]); scale (float32, [slots]). rows (float64, [steps, records, COLUMNS]); row_of (int32,
-    [slots]), the same in a whole block where SHARED_ROWS.
+    grads (float32, [steps, slots, 2^LOG]): written where KEEP_GRADS. data (float32, [steps, families, FEATURES]):
+    ``arms`` models after another are a family. model_of (int32, [slots]): whose numbers a slot has, -1 - m where model
+    m has another one. scale (float32, [models]). row_of (int32, [models]), the same in a block where SHARED_ROWS.
+
+    rows (float64, [steps, records, COLUMNS]), or what DEPENDS says of each column: in rows [steps, ...] ("by_step"), in
+    by_model [..., records] or in by_both [steps, ..., records], at its place of PLACES; BY_STEP and BY_BOTH count the
+    first and the last kind.
+
+    PASS "first" is an optimistic pass: a block that it cannot vouch for is left as it was, marked in doubtful (int32,
+    [blocks + 1], zeros before) and counted behind the marks. "second" takes the blocks that are listed there.
 
     A row of a power of two, loaded as one tile and taken apart, is one memory operation instead of NUMBERS: the
     compiler's time grows with memory operations times all operations.
     """
-    start = tl.program_id(0) * BLOCK
-    slot = start + tl.arange(0, BLOCK)
-    family = tl.load(family_ptr + slot)
-    loss_scale = tl.load(scale_ptr + slot)
-    if SHARED_ROWS:
-        row_of = tl.load(row_of_ptr + start)
-    else:
-        row_of = tl.load(row_of_ptr + slot)
+    block = tl.program_id(0)
+    if PASS == "second":
+        block = tl.load(doubtful_ptr + block)
+    listed = tl.load(model_of_ptr + block * BLOCK + tl.arange(0, BLOCK))
+    model = tl.where(listed >= 0, listed, -1 - listed)
+    loss_scale = tl.load(scale_ptr + model)
+    record = tl.load(row_of_ptr + model)
     # The block's base in 64 bits, offsets inside it in 32.
-    base = tl.program_id(0).to(tl.int64) * (BLOCK << LOG)
+    base = block.to(tl.int64) * (BLOCK << LOG)
     tile = (tl.arange(0, BLOCK)[:, None] << LOG) + tl.arange(0, 1 << LOG)[None, :]
     p = _take_apart(tl.load(params_ptr + base + tile), LOG, BLOCK)[0:NUMBERS]
     s0 = ()
@@ -229,11 +252,27 @@ def train_kernel(
             both = both + (pack(s0[k], s1[k], STATE),)
         s0 = both
         s1 = ()
-    sample = (family[:, None] << LOG_DATA) + tl.arange(0, 1 << LOG_DATA)[None, :]
-    row = rows_ptr + row_of * COLUMNS
+    sample = data_ptr + (model // arms) * FEATURES
+    if SHARED_ROWS:
+        rows_ptr += tl.max(record, 0) * COLUMNS
+    elif len(DEPENDS) == 0:
+        rows_ptr += record * COLUMNS
+    least = tl.full((BLOCK,), float("inf"), tl.float32)
     for t in range(steps):
-        x = _take_apart(tl.load(data_ptr + sample), LOG_DATA, BLOCK)
+        x = ()
+        for k in tl.static_range(FEATURES):
+            x = x + (tl.load(sample + k),)
         step = (first_step + t).to(tl.float32)
+        row = rows_ptr
+        if len(DEPENDS) != 0:
+            row = ()
+            for k in tl.static_range(len(DEPENDS)):
+                if DEPENDS[k] == "by_step":
+                    row = row + (rows_ptr + PLACES[k],)
+                elif DEPENDS[k] == "by_model":
+                    row = row + (by_model_ptr + PLACES[k] * records + record,)
+                else:
+                    row = row + (by_both_ptr + PLACES[k] * records + record,)
         p, s0, s1, s2, g = train_step(
             p,
             s0,
@@ -260,9 +299,16 @@ def train_kernel(
         )
         if KEEP_GRADS:
             tl.store(grads_ptr + base + tile, _put_together(g, NUMBERS, LOG, BLOCK))
-            grads_ptr += tl.num_programs(0).to(tl.int64) * (BLOCK << LOG)
-        data_ptr += families.to(tl.int64) << LOG_DATA
-        row += records * COLUMNS
+            grads_ptr += blocks.to(tl.int64) * (BLOCK << LOG)
+        if PASS == "first":
+            for k in tl.static_range(NUMBERS):
+                least = tl.minimum(least, tl.abs(p[k]), propagate_nan=tl.PropagateNan.ALL)
+        sample += families.to(tl.int64) * FEATURES
+        if len(DEPENDS) == 0:
+            rows_ptr += records * COLUMNS
+        else:
+            rows_ptr += BY_STEP
+            by_both_ptr += BY_BOTH * records
     if PACKED:
         first = ()
         second = ()
@@ -272,10 +318,19 @@ def train_kernel(
             second = second + (low,)
         s0 = first
         s1 = second
-    tl.store(params_ptr + base + tile, _put_together(p, NUMBERS, LOG, BLOCK))
+    proven = None
+    if PASS == "first":
+        # A parameter that was infinite is not finite any more; NaN is not at least anything.
+        for k in tl.static_range(NUMBERS):
+            least = tl.where(p[k] - p[k] == 0.0, least, 0.0)
+        doubtful = tl.max(tl.where(least >= LEAST, 0, 1), 0)
+        tl.store(doubtful_ptr + block, doubtful)
+        tl.atomic_add(doubtful_ptr + blocks, doubtful)
+        proven = tl.full((BLOCK, 1 << LOG), 1, tl.int1) & (doubtful == 0)
+    tl.store(params_ptr + base + tile, _put_together(p, NUMBERS, LOG, BLOCK), proven)
     if STATES & 1:
-        tl.store(s0_ptr + base + tile, _put_together(s0, NUMBERS, LOG, BLOCK))
+        tl.store(s0_ptr + base + tile, _put_together(s0, NUMBERS, LOG, BLOCK), proven)
     if STATES & 2:
-        tl.store(s1_ptr + base + tile, _put_together(s1, NUMBERS, LOG, BLOCK))
+        tl.store(s1_ptr + base + tile, _put_together(s1, NUMBERS, LOG, BLOCK), proven)
     if STATES & 4:
-        tl.store(s2_ptr + base + tile, _put_together(s2, NUMBERS, LOG, BLOCK))
+        tl.store(s2_ptr + base + tile, _put_together(s2, NUMBERS, LOG, BLOCK), proven)

@@ -17,8 +17,9 @@ from ..backends.dispatch import resolve_backend
 from ..launch.rows import RowTable
 from ..rounding.powers import power_table
 from . import checks, network_reference
-from .launches import Run, block_of, triton_launches
+from .launches import Run, block_of
 from .launches_simd import Packed, vector_launches
+from .launches_triton import triton_launches
 from .network import Network, get_network
 from .placement import place
 from .policy import Policy, get_policy
@@ -82,9 +83,16 @@ class Trainer:
         self.params = params
         self._loss_scale = checks.checked_loss_scale(loss_scale, models, params.device)
         record_of = self._population.record_of
-        self._record_of = torch.from_numpy(record_of).to(params.device)
+        self._record_of = torch.from_numpy(record_of).int().to(params.device)
         dtypes = (self.policy.dtype("params"), self.policy.dtype("grads"), self.policy.dtype("state"), None)
         self._rows = RowTable(self._population.recipe, dtypes, self._population.records, power_table(params.device))
+        ordinary = self._population.recipe.ordinary
+        self._ordinary = (
+            self.backend == "triton"
+            and self.policy.params == "fp32"
+            and ordinary is not None
+            and all(map(ordinary, self._population.records))
+        )
         self._placed = place(record_of, block_of(self.backend, models), params.device)
 
     @property
@@ -185,12 +193,12 @@ class Trainer:
     def _run_launches(self, data: Tensor, steps: int, kept: Tensor | None) -> None:
         launch = vector_launches if self.backend == "simd" else triton_launches
         run = self._launched(data.shape[1])
-        launch(run, data[:steps], kept, interpreted=self.backend == "interpreter")
+        launch(run, data[:steps], kept)
         self._population.step_count += steps
 
     def _launched(self, families: int) -> Run:
         """The run from here on, as launches take it."""
-        population, placed = self._population, self._placed
+        population = self._population
         states = [self.state.get(state.name) for state in population.algorithm.states]
         return Run(
             network=self.network,
@@ -199,10 +207,11 @@ class Trainer:
             flags=population.flags,
             params=self.params,
             states=[*states, *[None] * (3 - len(states))],
-            placement=placed,
-            family=placed.model_of // (len(self.params) // families),
-            loss_scale=self._loss_scale[placed.model_of],
-            record=self._record_of[placed.model_of],
+            placement=self._placed,
+            record_of=self._record_of,
+            loss_scale=self._loss_scale,
+            families=families,
             rows=self._rows,
             first_step=population.step_count + 1,
+            ordinary=self._ordinary,
         )

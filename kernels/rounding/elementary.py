@@ -61,10 +61,13 @@ def exp(x):
 
 
 @triton.jit
-def sigmoid(x):
-    """1 / (1 + e^-x), from e^-|x| so that neither end overflows."""
+def sigmoid(x, MODE: tl.constexpr = 0):
+    """1 / (1 + e^-x), from e^-|x| so that neither end overflows; ``MODE`` as in `arithmetic.quotient`.
+
+    The quotient is subnormal only where it is e itself, over 1: the short one has its bits everywhere.
+    """
     e = exp(ops.negate(tl.abs(x)))
-    return tl.div_rn(tl.where(x < 0.0, e, 1.0), e + 1.0)
+    return ops.quotient(tl.where(x < 0.0, e, 1.0), e + 1.0, MODE)
 
 
 def exp_reference(x: Tensor) -> Tensor:

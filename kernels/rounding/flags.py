@@ -39,6 +39,13 @@ ZEROS = Flag(3 << 9)
 
 Two bits: the first alone chooses between two results, both together multiply by 1 or 0 (`arithmetic.quotient`).
 """
+OPTIMISTIC = Flag(1 << 11)
+"""Roots and quotients without the branches for operands out of range, to the same bits where their result is in range
+(`arithmetic.sqrt`); lerp and addcmul for ordinary weights. Only a compiled kernel that looks at its results asks for
+it.
+"""
+SHORTER = Flag(ZEROS.value | OPTIMISTIC.value)
+"""All that says how roots and quotients are taken."""
 
 NAMES = {
     "maximize": MAXIMIZE,
@@ -51,6 +58,7 @@ NAMES = {
     "scaled": SCALED,
     "reused": REUSED,
     "zeros": ZEROS,
+    "optimistic": OPTIMISTIC,
 }
 
 

@@ -23,6 +23,8 @@ _ROW: Final = 256
 """A power is base^(multiple of this) · base^(rest)."""
 _SPLITTER: Final = 134217729.0
 """2^27 + 1: parts a double in halves whose products are exact."""
+_KEPT: Final = 1 << 16
+"""Up to this exponent all powers of a base are kept."""
 _AT_ONCE: Final = 1024
 """Bases tabulated together: a few MB."""
 
@@ -89,6 +91,20 @@ def power(base: Any, exponent: Any) -> Any:
 
 def power_grid(bases: np.ndarray, exponents: np.ndarray) -> np.ndarray:
     """[exponents, bases] float64: `power` of each, with its bits."""
+    if len(bases) == 1 and exponents.max(initial=0) < _KEPT:
+        count = -(-(int(exponents.max(initial=0)) + 1) // _ROW) * _ROW
+        kept: np.ndarray = _powers(float(bases[0]), count)[exponents.astype(np.int64)]
+        return kept.reshape(-1, 1)
+    return _power_grid(bases, exponents)
+
+
+@functools.lru_cache(maxsize=64)
+def _powers(base: float, count: int) -> np.ndarray:
+    """Powers from exponent 0 on: every run of a training has the same."""
+    return _power_grid(np.array([base]), np.arange(count)).reshape(-1)
+
+
+def _power_grid(bases: np.ndarray, exponents: np.ndarray) -> np.ndarray:
     numbers = [int(each) for each in exponents.tolist()]
     if len(bases) == 1:
         table = _table_of(float(bases[0]))

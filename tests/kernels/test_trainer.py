@@ -149,7 +149,7 @@ def test_a_run_in_parts_is_the_run() -> None:
 
 def test_long_runs_are_split_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = bits_of(train(60, 20, 12))
-    monkeypatch.setattr("kernels.population.launches._CHUNK", 5000)
+    monkeypatch.setattr("kernels.population.launches.CHUNK", 5000)
     assert len(list(launches.chunks(12, 1500))) == 4
     assert_equal(bits_of(train(60, 20, 12)), expected)
 

@@ -24,7 +24,7 @@ def _sgd(name: str, fault: str, old: str, new: str, *, inside: str = "_sgd_eager
 
 _CORRECT = "d = ops.round_to(ops.div_by_scalar(d, ops.scalar(row, 5), (FLAGS & REUSED) or tl.float32 != DTYPE), DTYPE)"
 _ADD_EPS = "d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE)"
-_RETURN = "return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & ZEROS), m, v, vmax"
+_RETURN = "return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & SHORTER), m, v, vmax"
 
 ARITHMETIC: tuple[Mutant, ...] = (
     _sgd("sign", "the step goes uphill", "add_scaled(p, g, minus_lr", "add_scaled(p, g, ops.negate(minus_lr)"),
@@ -35,7 +35,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         (
             "_adam_foreach",
             _RETURN,
-            "p = ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & ZEROS)\n"
+            "p = ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & SHORTER)\n"
             "    if FLAGS & DECOUPLED:\n"
             "        p = ops.mul(p, ops.scalar(row, 0), DTYPE)\n"
             "    return p, m, v, vmax",
@@ -84,7 +84,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         "eps is added under the root",
         (
             "_adam_moments",
-            "d = ops.sqrt(v, DTYPE, FLAGS & ZEROS)",
+            "d = ops.sqrt(v, DTYPE, FLAGS & SHORTER)",
             "d = ops.sqrt(ops.add_scalar(v, ops.scalar(row, 4), DTYPE), DTYPE)",
         ),
         ("_adam_foreach", _ADD_EPS, "d = d"),
@@ -140,7 +140,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
     _adam(
         "amsgrad-unused",
         "the largest second moment is kept but the current one is used",
-        ("_adam_moments", "d = ops.sqrt(vmax, DTYPE, FLAGS & ZEROS)", "d = ops.sqrt(v, DTYPE, FLAGS & ZEROS)"),
+        ("_adam_moments", "d = ops.sqrt(vmax, DTYPE, FLAGS & SHORTER)", "d = ops.sqrt(v, DTYPE, FLAGS & SHORTER)"),
     ),
     _sgd(
         "nesterov-off",
@@ -188,7 +188,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         "quotient-uncontracted",
         "x + value·(a/b) is rounded three times",
         "addcdiv",
-        "tl.fma(quotient(a, b, ZEROS), value, x)",
+        "tl.fma(quotient(a, b, MODE), value, x)",
         "tl.div_rn(a, b) * value + x",
         optimizer="Adam",
     ),
@@ -196,7 +196,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         "value-times-numerator",
         "value multiplies the numerator before the division",
         "addcdiv",
-        "tl.fma(quotient(a, b, ZEROS), value, x)",
+        "tl.fma(quotient(a, b, MODE), value, x)",
         "tl.div_rn(a * value, b) + x",
         optimizer="RMSprop",
     ),
@@ -236,7 +236,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         "approximate-division",
         "a quotient is a product with the reciprocal",
         "addcdiv",
-        "quotient(a, b, ZEROS)",
+        "quotient(a, b, MODE)",
         "a * tl.div_rn(b * 0.0 + 1.0, b)",
         optimizer="Adam",
     ),
@@ -336,7 +336,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 inside="rmsprop._rmsprop",
-                old="d = ops.sqrt(v, STATE, FLAGS & ZEROS)",
+                old="d = ops.sqrt(v, STATE, FLAGS & SHORTER)",
                 new="d = ops.sqrt(ops.add_scalar(v, eps, STATE), STATE)",
             ),
         ),

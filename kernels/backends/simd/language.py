@@ -53,9 +53,12 @@ class Language:
             raise refuse(f"tl.div_rn of {x.dtype} and {y.dtype}: cannot be recorded")
         return self._recorder.apply("div", (x, y), x.dtype)
 
-    def div_by_scalar(self, x: Any, y: Any, corrected: bool) -> Value:
+    tensor = object
+    """Every row is a pointer, or an object that takes a column as one."""
+
+    def div_by_scalar(self, x: Any, y: Any, corrected: bool, mode: int = 0) -> Value:
         """`arithmetic.div_by_scalar`: the quotient, however a GPU comes to it (`Recordable`)."""
-        del corrected
+        del corrected, mode
         return self.div_rn(x, y)
 
     def sqrt_rn(self, x: Value) -> Value:
