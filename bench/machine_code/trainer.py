@@ -10,7 +10,21 @@ from typing import Any
 from .compile import Job
 from .reading import kept_reading, read_job
 
-COLUMNS = ("network", "algorithm", "recipe", "policy", "scalars", "arch", "registers", "spills", "compile_s", "verdict")
+COLUMNS = (
+    "network",
+    "algorithm",
+    "recipe",
+    "policy",
+    "scalars",
+    "pass",
+    "arch",
+    "registers",
+    "spills",
+    "compile_s",
+    "verdict",
+)
+APPROXIMATE = frozenset({"rcp.approx.ftz.f32", "rsqrt.approx.ftz.f32"})
+"""What an optimistic pass begins its roots and quotients with, and corrects."""
 UNLIMITED = ("sm_100",)
 """Reported, not held to a limit, as the kernels are that write gradients: there the compiler spills a little."""
 
@@ -23,6 +37,7 @@ class Trained:
         network, algorithm, recipe, policy: as `kernels.Trainer` takes them; recipe None is the default.
         own: whether models of a block have hyperparameters of their own.
         keep_gradients: whether gradients are written.
+        optimistic: whether it is the first of two passes.
         arch: such as "sm_90".
     """
 
@@ -49,6 +64,14 @@ def trained(architectures: list[str]) -> Iterator[Trained]:
         yield Trained(arch=arch, recipe="fused")
         yield Trained(arch=arch, own=True)
         yield Trained(arch=arch, keep_gradients=True)
+        for algorithm in ("adam", "adamw", "rmsprop", "adagrad"):
+            yield Trained(arch=arch, algorithm=algorithm, optimistic=True)
+        for policy, formats in kernels.POLICIES.items():
+            if policy != "fp32" and formats.params == "fp32":
+                yield Trained(arch=arch, policy=policy, optimistic=True)
+        yield Trained(arch=arch, recipe="fused", optimistic=True)
+        yield Trained(arch=arch, own=True, optimistic=True)
+        yield Trained(arch=arch, keep_gradients=True, optimistic=True)
 
 
 def job_of(chosen: Trained) -> Job:
@@ -94,14 +117,16 @@ def examine(chosen: Trained) -> dict[str, Any]:
     limited = chosen.arch not in UNLIMITED and not chosen.keep_gradients
     if (reading.resources.stack or reading.resources.spills) and limited:
         broken.append(f"{reading.resources.stack} bytes of stack, {reading.resources.spills} local accesses")
-    if reading.improper:
-        broken.append("not rounded to nearest: " + ", ".join(sorted({*reading.improper})))
+    improper = {*reading.improper} - (APPROXIMATE if chosen.optimistic else frozenset())
+    if improper:
+        broken.append("not rounded to nearest: " + ", ".join(sorted(improper)))
     return {
         "network": chosen.network,
         "algorithm": chosen.algorithm,
         "recipe": chosen.recipe or "default",
         "policy": chosen.policy + (", gradients kept" if chosen.keep_gradients else ""),
         "scalars": "per model" if chosen.own else "per block",
+        "pass": "first of two" if chosen.optimistic else "",
         "arch": chosen.arch,
         "registers": reading.resources.registers,
         "spills": reading.resources.spills,

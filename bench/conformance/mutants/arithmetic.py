@@ -22,8 +22,9 @@ def _sgd(name: str, fault: str, old: str, new: str, *, inside: str = "_sgd_eager
     return Mutant(name=name, fault=fault, optimizer="SGD", recipe=recipe, edits=(edit,))
 
 
-_CORRECT = "d = ops.round_to(ops.div_by_scalar(d, ops.scalar(row, 5), (FLAGS & REUSED) or tl.float32 != DTYPE), DTYPE)"
-_ADD_EPS = "d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE)"
+_CORRECT = """d = ops.div_by_scalar(d, root, (FLAGS & REUSED) or tl.float32 != DTYPE, FLAGS & SHORTER)
+    d = ops.round_to(d, DTYPE)"""
+_ADD_EPS = "d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE, FLAGS & SHORTER)"
 _RETURN = "return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & SHORTER), m, v, vmax"
 
 ARITHMETIC: tuple[Mutant, ...] = (
@@ -220,8 +221,8 @@ ARITHMETIC: tuple[Mutant, ...] = (
         "square-contracted",
         "the gradient's square is not rounded before it is weighted",
         "addcmul",
-        "tl.fma(a * b, value, x)",
-        "tl.fma(a, b * value, x)",
+        "tl.where(value == 1.0, tl.fma(a, b, x), tl.fma(a * b, value, x))",
+        "tl.where(value == 1.0, tl.fma(a, b, x), tl.fma(a, b * value, x))",
         optimizer="RMSprop",
     ),
     _ops(
@@ -289,7 +290,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         "fused Adam ends with foreach's fma",
         (
             "_adam_fused",
-            "return p - tl.div_rn(step_size * m, d), m, v, vmax",
+            "return p - ops.quotient(step_size * m, d, FLAGS & OPTIMISTIC), m, v, vmax",
             "return tl.fma(tl.div_rn(m, d), ops.negate(step_size), p), m, v, vmax",
         ),
         recipe="fused",
