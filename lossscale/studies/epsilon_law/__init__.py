@@ -195,9 +195,9 @@ def _presentation(study: Study) -> Presentation:
 STUDY = Study(
     name="epsilon-law",
     title="What eps makes of a scaled loss",
-    shows="by how much a step changes under loss × s with eps left alone, and from which eps / r on anything is seen, "
-    "per dtype",
-    cost="10 s of processor time",
+    shows="by how much a step changes under loss × s with eps left alone, from which eps / r on anything is seen, per "
+    "dtype, and why width scales eps",
+    cost="25 s of processor time",
     predictions=CONTROLS,
     claims=(
         *(FORM, SATURATES, MOMENTUM, EXAMPLES, HALF, HALF_RATIO, NORM, ZERO_GRADIENTS, ZERO_MOMENTS, FLAT, MAPPED_S),

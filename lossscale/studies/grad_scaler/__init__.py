@@ -71,8 +71,8 @@ STUDY = Study(
     name="grad-scaler",
     title="Dynamic loss scales",
     shows="how many steps torch’s and DeepSpeed’s dynamic loss scales skip, that per-model scales skip alone, and that "
-    "they change no bit of float32 training",
-    cost="11 s of processor time",
+    "they change no bit of float32 training if their factors are powers of two",
+    cost="26 s of processor time",
     claims=(
         *(TORCH_RATE, DEEPSPEED_RATE, STILL, ALONE, EXACT, BACKED_OFF, OTHER_FACTORS),
         *(NULL, MAPPED, EPS_FREE, FLOOR),
