@@ -29,6 +29,7 @@ class Experiments(Neutral):
     limits = (
         "One pair an experiment, as published: seed 20, 20 steps, one network of 49 parameters, lr 0.01. One pair has "
         "no interval, and a distance of it is an example; loss-vs-lr has the same question with many.",
+        "The controls are not the scripts’ pairs but 1,024 of the same network, optimizers and number of steps.",
     )
 
     def table(self, run: Path) -> list[dict[str, Any]]:

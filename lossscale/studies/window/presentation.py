@@ -48,6 +48,8 @@ class Window(Told):
         "is of this grid.",
         "The loss is one number a network, on a fresh sample: its tests over 1,024 pairs resolve a tenth of a standard "
         "deviation, and nothing smaller. Causes are of 256 pairs, pixels of 16.",
+        "The floor is a column of the table, cell by cell, and no verdict: with float16 moments the pairs mapped at "
+        "s = 3 leave the format’s range, and float32’s floor judges.",
     )
 
     def sentences(self, run: Path) -> Sequence[str]:
