@@ -127,8 +127,9 @@ class Study:
         name: as typed on the command line; the file or folder is the name with ``_`` for ``-``.
         title: a short line.
         shows: what one learns from it, one sentence.
-        cost: what a full run took, measured: ``48 s of processor time, 32 MB``, in s or min on two x86-64 cores (a run
-            takes as long divided by the cores that it gets), and on disk where it was looked at.
+        cost: what a full run and a quick one took, measured: ``48 s of processor time (9 s with --quick), 32 MB``, in s
+            or min on two busy x86-64 cores, with some 2 s for the start of the process (a run takes as long divided by
+            the cores that it gets), and on disk where it was looked at.
         grid: the paired runs; None for a study with a script.
         predictions: what the summary of a grid judges.
         claims: what the script's lines judge, or the further ones.

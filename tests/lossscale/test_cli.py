@@ -25,7 +25,7 @@ from lossscale.runs.trajectories import LEGEND
 from lossscale.support import memory
 from lossscale.support.output import Output
 
-COST = r"\d+ (s|min) of processor time(, \d+ MB)?"
+COST = r"\d+ (s|min) of processor time \(\d+ s with --quick\)(, \d+ MB)?"
 SMALL = ("--optimizer", "adam", "--scale", "4", "--scale", "0.1", "--inits", "2", "--steps", "3", "--device", "cpu")
 PAIR = "mlp-6-6-1/adam:eps=0.001/fp32/loss:base/4/1"
 

@@ -197,7 +197,7 @@ STUDY = Study(
     title="What eps makes of a scaled loss",
     shows="by how much a step changes under loss × s with eps left alone, from which eps / r on anything is seen, per "
     "dtype, and why width scales eps",
-    cost="25 s of processor time",
+    cost="25 s of processor time (6 s with --quick)",
     predictions=CONTROLS,
     claims=(
         *(FORM, SATURATES, MOMENTUM, EXAMPLES, HALF, HALF_RATIO, NORM, ZERO_GRADIENTS, ZERO_MOMENTS, FLAT, MAPPED_S),

@@ -223,7 +223,7 @@ STUDY = Study(
     name="exactness",
     title="The invariance map, bit for bit",
     shows="which hyperparameters undo a loss × 2^k so that no bit differs, for every optimizer, and where that ends",
-    cost="108 s of processor time, 78 MB",
+    cost="108 s of processor time (16 s with --quick), 78 MB",
     grid=GRID,
     predictions=(
         EXACT,

@@ -126,7 +126,7 @@ STUDY = Study(
     name="fp16-cliff",
     title="The edges of float16",
     shows="from which gradient on a float16, bfloat16 or float32 state keeps anything, and why eps 1e-8 is a NaN there",
-    cost="7 s of processor time",
+    cost="7 s of processor time (5 s with --quick)",
     predictions=CONTROLS,
     claims=(
         *(CLIFF, ZERO_OVER_ZERO, NO_NAN, GRADIENT, SQUARE, AVERAGE, POWERS, BORDERS, BINADES, GRADIENT_BINADES, SPAN),

@@ -64,7 +64,7 @@ STUDY = Study(
     title="The loss scale changes in mid-run",
     shows="how Adam's step reacts when the loss is rescaled during training, for how long, and what carries it over "
     "without a trace",
-    cost="8 s of processor time, 6 MB",
+    cost="8 s of processor time (6 s with --quick), 6 MB",
     claims=(PEAK, PEAK_STEP, LOW, HALVED, FORM, CARRIED, FELT, NULL, EPS_FREE, FLOOR),
     execute=_execute,
     presentation=_presentation,

@@ -141,7 +141,7 @@ STUDY = Study(
     title="From which loss scale on does the optimizer notice?",
     shows="per optimizer and number format from which s, and which eps / r, on anything changes, why, and the plane of "
     "s and eps as a picture",
-    cost="17 min of processor time",
+    cost="17 min of processor time (18 s with --quick)",
     claims=(
         *(EVENT, NOT_RMS, PLANE, ALL_REPAIRED, REPAIRED_IN_RANGE),
         *(BOTH_ABSORBED, STORAGE, EXEMPT),

@@ -41,8 +41,8 @@ def phase_figure(drawn: Drawing, *, every: int = 1) -> go.Figure:
             showscale=False,
             customdata=_numbers(drawn, rows),
             hovertemplate="s = 2^%{x}, eps / RMS g = 2^%{y:.2f}<br>class %{z}: %{customdata[0]} of "
-            f"{int(drawn.arrays['inits'])} inits<br>d ≈ 2^-%{{customdata[1]}} (250: none)"
-            "<br>ρ ≈ %{customdata[2]} %<extra></extra>",
+            f"{int(drawn.arrays['inits'])} inits<br>d ≈ 2^-%{{customdata[1]}}"
+            "<br>ρ ≈ %{customdata[2]} %<br>(250: none)<extra></extra>",
         )
     )
     half = (float(whole[1] - whole[0]) / 2.0, float(drawn.powers[1] - drawn.powers[0]) / 2.0)
