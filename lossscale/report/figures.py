@@ -29,14 +29,20 @@ def to_html(figure: go.Figure, name: str, *, zoomable: bool = False) -> str:
         zoomable: whether the wheel zooms, and buttons to zoom and to go back stand above it.
     """
     content = zlib.crc32(str(figure.to_json()).encode())
-    return str(
-        figure.to_html(
-            full_html=False,
-            include_plotlyjs=False,
-            div_id=f"{name}-{content:08x}",
-            config={"displayModeBar": zoomable, "displaylogo": False, "scrollZoom": zoomable, "responsive": True},
-        )
+    html = figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"{name}-{content:08x}",
+        config={"displayModeBar": zoomable, "displaylogo": False, "scrollZoom": zoomable, "responsive": True},
     )
+    # Panels side by side need room, and scroll on a phone; a single one is as wide as the window.
+    return f'<div class="wide">{html}</div>' if _columns(figure) > 1 else str(html)
+
+
+def _columns(figure: go.Figure) -> int:
+    """How many panels stand side by side."""
+    places = {tuple(axis.domain) for axis in figure.select_xaxes() if axis.domain is not None}
+    return max(1, len(places))
 
 
 def panel_grid(titles: Sequence[str]) -> go.Figure:

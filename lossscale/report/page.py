@@ -65,7 +65,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, find_study: C
     document = page(
         single.study.title if single else "Paired loss-scale runs",
         sections,
-        lead="".join(run.lead() for run in _leading(loaded)),
+        lead=_lead(loaded),
         footer="".join(run.footer() for run in loaded),
         head=parts.head(get_plotlyjs()),
     )
@@ -74,9 +74,10 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, find_study: C
     return target
 
 
-def _leading(runs: Sequence[_Run]) -> Sequence[_Run]:
-    """Whose answers stand at the head of the page: all, or those of studies that lead where there are some."""
-    return [run for run in runs if run.study.leads] or runs
+def _lead(runs: Sequence[_Run]) -> str:
+    """What stands at the head of the page: the whole answer of one run or of those that lead; else each one's first."""
+    whole = [run for run in runs if run.study.leads or len(runs) == 1]
+    return "".join(run.lead() for run in whole) if whole else parts.lead(run.sentences[0] for run in runs)
 
 
 def _overview(runs: Sequence[_Run], unfinished: Sequence[Path]) -> Section:
@@ -95,17 +96,16 @@ def _overview(runs: Sequence[_Run], unfinished: Sequence[Path]) -> Section:
 def _sections(runs: Sequence[_Run]) -> Iterator[Section]:
     """The parts of every run, told apart by study, and by directory too where several are of one study."""
     names = [run.study.name for run in runs]
-    leading = _leading(runs)
     for place, run in enumerate(runs):
         name = run.study.name
-        if run not in leading:
-            yield Section(title=f"{name}: Answer", body=run.lead(), anchor=f"{name}-{place}-answer")
         if len(runs) == 1:
             yield from run.sections(prefix="", anchor=name)
-        elif names.count(name) == 1:
-            yield from run.sections(prefix=f"{name}: ", anchor=name)
-        else:
-            yield from run.sections(prefix=f"{name} ({run.path.name}): ", anchor=f"{name}-{place}")
+            continue
+        several = names.count(name) > 1
+        prefix, anchor = (f"{name} ({run.path.name}): ", f"{name}-{place}") if several else (f"{name}: ", name)
+        if not run.study.leads:
+            yield Section(title=f"{prefix}Answer", body=run.lead(), anchor=f"{anchor}-answer")
+        yield from run.sections(prefix=prefix, anchor=anchor)
 
 
 def _once(sections: Iterable[Section]) -> Iterator[Section]:
@@ -125,12 +125,12 @@ class _Run:
         self.presentation = run.presentation
         self.paired = self.study.grid is not None and len(self.summary) > 0
         self.remarks = list(standing.remarks(self.manifest, self.study))
+        self.sentences = list(self.presentation.sentences(self.path)) or [f"This study shows {self.study.shows}."]
 
     def lead(self) -> str:
         """The answers: in words, how the run stands, and as a table where the study has one for its head."""
-        said = list(self.presentation.sentences(self.path)) or [f"This study shows {self.study.shows}."]
         stands = [standing.as_sentence(remark) for remark in self.remarks]
-        words = [*said, *([self._method()] if self.paired else []), *stands]
+        words = [*self.sentences, *([self._method()] if self.paired else []), *stands]
         return parts.lead(words) + self.presentation.headline(self.path)
 
     def overview(self) -> dict[str, Any]:

@@ -39,7 +39,8 @@ addEventListener("load", () => setTimeout(() => {
       if (where) Plotly.Fx.hover(chart, where, Object.keys(chart._fullLayout._plots)[0]);
       said = [...chart.querySelectorAll(".hovertext")].map(text => text.textContent).join(" ");
     } catch (error) { seen.push(chart.id + ": " + error); }
-    return {id: chart.id, drawn: chart.querySelectorAll(".main-svg").length, hover: said};
+    const drawn = chart.querySelectorAll(".main-svg").length;
+    return {id: chart.id, drawn, hover: said, width: chart.clientWidth};
   });
   const told = document.createElement("pre");
   told.id = "told";
@@ -60,7 +61,7 @@ def open_page(page: Path, folder: Path, *, width: int) -> dict[str, Any]:
         width: in pixels.
 
     Returns:
-        ``charts`` (id, drawn, hover), ``seen`` (errors), ``width``, ``needs`` (its own width).
+        ``charts`` (id, drawn, hover, width), ``seen`` (errors), ``width``, ``needs`` (its own width).
     """
     html = page.read_text(encoding="utf-8")
     head, found, rest = html.partition("<head>")

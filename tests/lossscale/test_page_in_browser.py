@@ -65,6 +65,9 @@ def test_a_page_of_several_runs(window: Path, clip_run: Path, make_run: Callable
         charts = {re.sub("-[0-9a-f]{8}$", "", chart["id"]): chart for chart in told["charts"]}
         expected = {"window-phase-0", "clip-0", "loss-vs-lr-distance-0", "loss-vs-lr-ratio-0"}
         assert set(charts) == expected and all(chart["drawn"] for chart in charts.values())
+    # On a phone a single panel is no wider than the window; panels side by side scroll.
+    assert charts["clip-0"]["width"] < 390 and charts["window-phase-0"]["width"] < 390
+    assert charts["loss-vs-lr-distance-0"]["width"] > 800
     hovers = {name: chart["hover"] for name, chart in charts.items()}
     assert re.search(
         r"s = 2\^−24, eps / RMS g = 2\^-\d.*class \d: \d of 4 inits.*d ≈ 2\^.*ρ ≈", hovers["window-phase-0"]

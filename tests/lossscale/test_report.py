@@ -114,8 +114,12 @@ def test_several_runs_make_one_page_and_are_told_apart(make_run: Callable[..., P
     html = out.read_text(encoding="utf-8")
     assert html.count("* plotly.js v") == 1
     assert "loss-vs-lr (a): Pictures" in html and "loss-vs-lr (b): Pictures" in html
+    # At the head each one's first sentence; the others stand with their study.
+    head, _, rest = html.partition("<nav")
+    assert head.count("Does multiplying the loss by s change training?") == 2 and "Not always" not in head
+    assert "loss-vs-lr (b): Answer" in rest and "Not always" in rest
     anchors = re.findall(r'<section id="([^"]*)"', html)
-    assert len(anchors) == len(set(anchors)) == 15
+    assert len(anchors) == len(set(anchors)) == 17
 
 
 def test_the_navigation_wraps_and_wide_things_scroll_in_themselves(make_run: Callable[..., Path]) -> None:
@@ -316,7 +320,7 @@ def test_the_study_with_the_answer_comes_first_and_alone(
     html = write_report(runs, tmp_path / "page.html", find_study=lambda name: next(found)).read_text(encoding="utf-8")
     head, _, rest = html.partition("<nav")
     assert "Not always" in head and "Yes: all" not in head
-    assert "loss-vs-lr: Answer" in rest and "Yes: all" in rest
+    assert "loss-vs-lr (a): Answer" in rest and "Yes: all" in rest
 
 
 def test_the_list_at_the_top_has_every_run_of_several_once() -> None:
