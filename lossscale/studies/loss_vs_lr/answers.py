@@ -104,7 +104,11 @@ class Answer:
 
 def wide_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows for a terminal, a page or JSON; recipe and policy appear where the run has several."""
-    found = answers(summary)
+    return rows_of(answers(summary))
+
+
+def rows_of(found: Sequence[Answer]) -> list[dict[str, Any]]:
+    """`wide_rows` of answers that are there."""
     several = [name for name in ("recipe", "policy") if len({getattr(answer, name) for answer in found}) > 1]
     return [_wide_row(answer, several) for answer in found]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,11 +14,12 @@ from ...report.figures import to_html
 from ...report.labels import raised_powers
 from ...report.neutral import Neutral, unjudged
 from ...report.parts import titled
+from ...runs.records import CHECKSUMS, PAIRS, SUMMARY
 from ...runs.summary import read_summary
 from ...support.errors import input_errors
 from ...support.html import figure, paragraph, table
 from . import figures
-from .answers import LEGEND, answers, wide_rows
+from .answers import LEGEND, Answer, answers, rows_of
 from .pairs import from_pairs
 from .picture import draw
 from .sentences import sentences
@@ -50,23 +53,26 @@ class Answers(Neutral):
 
     def table(self, run: Path) -> list[dict[str, Any]]:
         """Words and numbers, one row per network, optimizer and, if there are several, policy."""
-        return wide_rows(read_summary(run))
+        return rows_of(_read(run).answers)
 
     def sentences(self, run: Path) -> list[str]:
         """One for each of the three questions, policy by policy."""
-        pairs = from_pairs(run)
-        by_policy = _by_policy(read_summary(run))
-        return [f"{name}{line}" for name, summary in by_policy for line in sentences(answers(summary, pairs))]
+        read = _read(run)
+        return [
+            f"{name}{line}"
+            for name, summary in _by_policy(read.summary)
+            for line in sentences([answer for answer in read.answers if answer.policy in set(summary["policy"])])
+        ]
 
     def legend(self, run: Path) -> Sequence[str]:
         """What the words of the table mean."""
-        return [LEGEND, *unjudged(self.study, read_summary(run))]
+        return [LEGEND, *unjudged(self.study, _read(run).summary)]
 
     def sections(self, run: Path) -> Iterable[tuple[str, str, str]]:
         """The table network by network, and the pictures."""
-        summary = read_summary(run)
-        yield "Optimizer by optimizer", "table", paragraph(raised_powers(LEGEND)) + titled(_tables(summary))
-        yield "Pictures", "pictures", titled(self._pictures(summary))
+        read = _read(run)
+        yield "Optimizer by optimizer", "table", paragraph(raised_powers(LEGEND)) + titled(_tables(read.answers))
+        yield "Pictures", "pictures", titled(self._pictures(read.summary))
 
     def picture(self, run: Path, out: Path) -> None:
         """Distance against s under SGD and Adam."""
@@ -93,9 +99,32 @@ def _by_policy(summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(f"{policy}: " if len(policies) > 1 else "", summary[summary["policy"] == policy]) for policy in policies]
 
 
-def _tables(summary: pd.DataFrame) -> Iterator[tuple[str, str]]:
+@dataclass(frozen=True)
+class _Read:
+    """A run's summary and what it answers."""
+
+    summary: pd.DataFrame
+    answers: Sequence[Answer]
+
+
+def _read(run: Path) -> _Read:
+    """Terminal and page speak about one run after the other: the last one is kept as long as its files are the same."""
+    files = (run / SUMMARY, run / CHECKSUMS, run / PAIRS)
+    return _kept(
+        run, tuple((file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None for file in files)
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(run: Path, files: tuple[tuple[int, int] | None, ...]) -> _Read:
+    del files
+    summary = read_summary(run)
+    return _Read(summary, answers(summary, from_pairs(run)))
+
+
+def _tables(found: Sequence[Answer]) -> Iterator[tuple[str, str]]:
     """Each network's rows."""
-    rows = wide_rows(summary)
+    rows = rows_of(found)
     for network in dict.fromkeys(row["network"] for row in rows):
         columns = [name for name in rows[0] if name != "network"]
         yield network, table([row for row in rows if row["network"] == network], columns, titles=TITLES)
