@@ -54,6 +54,7 @@ def _population(runs: dict[str, Any]) -> list[str]:
         f"- {row['provider']}, {row['engine']}, {row['models']} models: {1e3 * row['us_per_model_step']:.3g} ns a "
         "model-step"
         for row in runs.get("rows", [])
+        if row["us_per_model_step"] is not None
     ]
     text += [
         f"- population step [{row['models']}, {row['width']}]: {100 * row['share_of_copy']:.0f}% of a copy"

@@ -87,10 +87,21 @@ def label_ends(
 ) -> None:
     """Name each curve where it ends, moved apart where curves coincide, and none above `top`."""
     placed = below(top, spread([end[0] for end in ends], gap=gap), gap=gap)
-    for height, (_, label, color) in zip(placed, ends, strict=True):
-        figure.add_annotation(
-            x=x, y=height, text=label, font={"color": color, "size": 11}, showarrow=False, xanchor="left", **where
-        )
+    subplot = figure.get_subplot(**where)
+    axes = {"xref": subplot.yaxis.anchor, "yref": subplot.xaxis.anchor}
+    # All at once: plotly looks at every annotation that there is whenever one is added.
+    figure.layout.annotations += tuple(
+        {
+            "x": x,
+            "y": height,
+            "text": label,
+            "font": {"color": color, "size": 11},
+            "showarrow": False,
+            "xanchor": "left",
+        }
+        | axes
+        for height, (_, label, color) in zip(placed, ends, strict=True)
+    )
 
 
 def scale_axes(figure: go.Figure, summary: pd.DataFrame, *, room: float) -> None:

@@ -102,7 +102,7 @@ def unjudged(study: Study, summary: pd.DataFrame) -> list[str]:
     """One sentence for every reason why predictions are not judged in policies of the run."""
     policies: dict[str, dict[str, None]] = {}
     for prediction in study.predictions:
-        for policy in dict.fromkeys(summary["policy"]):
+        for policy in summary["policy"].unique():
             reason = prediction.unjudged(policy)
             if reason:
                 policies.setdefault(reason, {})[policy] = None

@@ -104,3 +104,17 @@ def test_empty_tensors_have_no_mismatch() -> None:
     assert bits.report(empty, empty) is None
     assert bits.mismatches(empty, empty) == 0
     assert bits.differing_bits(empty, empty).numel() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])
+def test_bits_are_counted_alike_on_every_device(dtype: torch.dtype) -> None:
+    info = torch.iinfo(dtype)
+    words = torch.cat(
+        [torch.randint(info.min, info.max, (1000,), dtype=dtype), torch.tensor([0, -1, info.min]).to(dtype)]
+    )
+    expected = [(int(word) & ((1 << info.bits) - 1)).bit_count() for word in words]
+    assert bits._popcount(words).tolist() == expected
+    floats = words.view({16: torch.float16, 32: torch.float32, 64: torch.float64}[info.bits])
+    against = torch.where(floats.isnan(), floats, 0.0)
+    counted = [0 if bool(value.isnan()) else count for value, count in zip(floats, expected, strict=True)]
+    assert bits.differing_bits(floats, against).tolist() == counted

@@ -57,11 +57,12 @@ class Answers(Neutral):
 
     def sentences(self, run: Path) -> list[str]:
         """One for each of the three questions, policy by policy."""
-        read = _read(run)
+        found = _read(run).answers
+        policies = list(dict.fromkeys(answer.policy for answer in found))
         return [
-            f"{name}{line}"
-            for name, summary in _by_policy(read.summary)
-            for line in sentences([answer for answer in read.answers if answer.policy in set(summary["policy"])])
+            f"{policy}: {line}" if len(policies) > 1 else line
+            for policy in policies
+            for line in sentences([answer for answer in found if answer.policy == policy])
         ]
 
     def legend(self, run: Path) -> Sequence[str]:
@@ -84,7 +85,7 @@ class Answers(Neutral):
             yield from self._pictures_of(lines, policy)
 
     def _pictures_of(self, summary: pd.DataFrame, policy: str) -> Iterator[tuple[str, str]]:
-        for number, network in enumerate(dict.fromkeys(summary["network"])):
+        for number, network in enumerate(summary["network"].unique()):
             place = f"{policy.partition(':')[0]}-{number}" if policy else str(number)
             drawn = to_html(figures.distance_figure(summary, network), f"{self.study.name}-distance-{place}")
             yield f"{policy}Distance against s: {network}", figure(drawn, figures.distance_caption(summary, network))
@@ -95,7 +96,7 @@ class Answers(Neutral):
 
 def _by_policy(summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Each policy's lines with its name and a colon in front; without a name where there is only one."""
-    policies = list(dict.fromkeys(summary["policy"]))
+    policies = summary["policy"].unique().tolist()
     return [(f"{policy}: " if len(policies) > 1 else "", summary[summary["policy"] == policy]) for policy in policies]
 
 
