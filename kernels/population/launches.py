@@ -116,9 +116,12 @@ def training_constants(
     """
     numbers = network.parameters
     zeros = _ZEROS if policy.params == policy.state == "fp32" else 0
+    packed = policy.params == "fp32" and policy.state != "fp32" and states & 3 == 3
+    # Packed states leave too few registers for a step without any branch.
+    short = optimistic and network.head.short is not None and not packed
     return {
         **network.constants(),
-        "HEAD": network.head.short if optimistic and network.head.short is not None else network.head.gradient,
+        "HEAD": network.head.short if short else network.head.gradient,
         "RULE": recipe.rule,
         # A model divides all of its parameters by the root of one bias correction; dead units bring zeros. Where 16-bit
         # numbers are kept, no register is left to step around them.
@@ -131,7 +134,7 @@ def training_constants(
         "PARAM": DTYPES[policy.params].triton,
         "STATE": DTYPES[policy.state].triton,
         # Two states of 16 bits lie in one register, where a step's old and new ones would not fit otherwise.
-        "PACKED": policy.params == "fp32" and policy.state != "fp32" and states & 3 == 3,
+        "PACKED": packed,
         "COLUMNS": len(recipe.columns),
         "SHARED_ROWS": shared,
         "DEPENDS": depends,

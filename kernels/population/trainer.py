@@ -88,7 +88,7 @@ class Trainer:
         self._rows = RowTable(self._population.recipe, dtypes, self._population.records, power_table(params.device))
         ordinary = self._population.recipe.ordinary
         self._ordinary = (
-            self.backend == "triton"
+            self.backend in ("triton", "interpreter")
             and self.policy.params == "fp32"
             and ordinary is not None
             and all(map(ordinary, self._population.records))
