@@ -23,8 +23,10 @@ def jax_missing() -> str:
 def jax_peers() -> Iterator[Peer]:
     """jit(vmap(scan)) over families and arms, and the same written by hand with the models last."""
     missing = jax_missing()
-    yield Peer(provider="jax", engine="jit(vmap(vmap(scan))) + optax", make=_jax_vmap, missing=missing)
-    yield Peer(provider="jax", engine="jit(scan), models last by hand, + optax", make=_jax_by_hand, missing=missing)
+    yield Peer(provider="jax", engine="jit(vmap(vmap(scan))) + optax", make=_jax_vmap, early=True, missing=missing)
+    yield Peer(
+        provider="jax", engine="jit(scan), models last by hand, + optax", make=_jax_by_hand, early=True, missing=missing
+    )
 
 
 def prepare(device: str) -> None:

@@ -38,11 +38,12 @@ def ours(backend: str) -> Iterator[Peer]:
 
         return train
 
-    yield Peer(provider="ours", engine=f"trainer, {backend}", make=lambda given: trainer(given, False))
+    yield Peer(provider="ours", engine=f"trainer, {backend}", make=lambda given: trainer(given, False), early=True)
     yield Peer(
         provider="ours",
         engine=f"trainer, {backend}, hyperparameters per model",
         make=lambda given: trainer(given, True),
+        early=True,
     )
     step = "auto" if backend in ("auto", "triton") else backend
     yield Peer(

@@ -29,6 +29,7 @@ class Peer:
         make: of a problem, a function that trains from the start and gives the parameters [models, n].
         own: what it can have per model; the rest is one number for all.
         most: models of the largest population that it is asked to train; None for any.
+        early: whether it is timed before the others, at every size.
         missing: why it cannot take part; empty where it can.
     """
 
@@ -37,6 +38,7 @@ class Peer:
     make: Callable[[Problem], Callable[[], Any]]
     own: tuple[str, ...] = PER_MODEL
     most: int | None = None
+    early: bool = False
     missing: str = ""
 
     @property

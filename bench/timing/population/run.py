@@ -86,8 +86,10 @@ def run_all(device: str, write: Write, *, minutes: float, dry: bool = False) -> 
     sizes = {"models": 512, "steps": 50} if dry else {}
     report.stage("chain", ((link.name, partial(chain.replay, link, device, **sizes)) for link in links))
     timed = ((512, TIMED_STEPS),) if dry else ((8192, TIMED_STEPS), (65536, TIMED_STEPS))
+    if device == "cuda" and not dry:
+        timed = (*timed, (1 << 20, TIMED_STEPS))
     _time(report, device, timed, NETWORK, compared=512 if dry else COMPARED_MODELS)
-    if not dry:
+    if device != "cuda" and not dry:
         report.stage("rows", _ours_alone(device, 1 << 20))
     elements = 1 << 18 if dry else (1 << 26 if device == "cuda" else 1 << 22)
     report.stage("step", [("[models, n]", lambda: list(population_steps(device, elements=elements)))])
@@ -139,11 +141,18 @@ def _time(
     *,
     compared: int = COMPARED_MODELS,
 ) -> None:
-    """Stage ``agreement``, then stage ``rows`` without those that were refused there."""
+    """Stage ``agreement``, then stage ``rows`` without those that were refused there; the slow ones last."""
     everyone = everybody(device)
     agreed = compare(report, device, everyone, network, models=compared)
+    early = [peer for peer in everyone if peer.early]
+    others = [peer for peer in everyone if not peer.early and peer.most is None]
     for models, steps in sizes:
-        report.stage("rows", timed(everyone, agreed, models, steps, device, network))
+        report.stage("rows", timed(early, agreed, models, steps, device, network))
+    for models, steps in sizes[:2]:
+        report.stage("rows", timed(others, agreed, models, steps, device, network))
+    # Theirs are the same few models whatever the size.
+    few = [peer for peer in everyone if peer.most is not None]
+    report.stage("rows", timed(few, agreed, *max(sizes), device, network))
 
 
 def compare(

@@ -27,6 +27,7 @@ def torch_peers() -> Iterator[Peer]:
             engine=f"torch.func.vmap + {name}",
             make=lambda given, name=name: _torch_func(given, {name: True}),  # type: ignore[misc]
             own=("s",),
+            early=True,
         )
     yield Peer(provider="tabpack", engine="torch.func.vmap + AdamWPack", make=_tabpack, missing=tabpack_missing())
     yield Peer(provider="torch", engine="loop over models", make=_loop, most=LOOP_MODELS)
