@@ -8,9 +8,11 @@ every version.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -134,9 +136,21 @@ class SamplesFirst:
 @functools.cache
 def digits() -> tuple[Tensor, Tensor]:
     """scikit-learn's digits: [1797, 64] float32 pixels in [0, 1] and [1797, 10] float32 one-hot classes."""
+    table = _digits_table()
+    inputs = torch.from_numpy((table[:, :-1] / 16.0).astype(np.float32))
+    targets = torch.nn.functional.one_hot(torch.from_numpy(table[:, -1].astype(np.int64)), 10).float()
+    return inputs, targets
+
+
+def _digits_table() -> npt.NDArray[np.float64]:
+    """[1797, 65]: pixels, then the digit. scikit-learn's file without scikit-learn, which takes a second to import."""
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            table: npt.NDArray[np.float64] = np.loadtxt(path, delimiter=",")
+            return table
     from sklearn.datasets import load_digits
 
     loaded: Any = load_digits()
-    inputs = torch.from_numpy((loaded.data / 16.0).astype(np.float32))
-    targets = torch.nn.functional.one_hot(torch.from_numpy(loaded.target.astype(np.int64)), 10).float()
-    return inputs, targets
+    return np.column_stack([loaded.data, loaded.target]).astype(np.float64)

@@ -2,12 +2,14 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from kernels import MinibatchLinear
 from kernels.backends import simd
+from lossscale.models import data
 from lossscale.models import networks as models
 from lossscale.models.data import DigitsStream, UniformStream, permutation, uniforms
 from lossscale.models.linear import BatchedLinear, linear
@@ -215,3 +217,14 @@ def test_elementwise_does_not_depend_on_the_place() -> None:
 def test_unknown_network() -> None:
     with pytest.raises(InputError, match="mlp-6-6-1"):
         get_network("mlp-6-6")
+
+
+def test_digits_are_scikit_learns_with_and_without_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    by_file = data._digits_table()
+    monkeypatch.setattr(data.Path, "is_file", lambda path: False)
+    for table in (by_file, data._digits_table()):
+        np.testing.assert_array_equal(table[:, :-1], loaded.data)
+        np.testing.assert_array_equal(table[:, -1], loaded.target)
