@@ -127,6 +127,15 @@ def test_who_computes_something_else_is_refused_and_not_timed(
     assert [row["provider"] for row in document["rows"]] == ["ours"]
 
 
+def test_every_size_that_was_asked_for_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    early, late = next(ours("reference")), dataclasses.replace(next(ours("reference")), engine="late", early=False)
+    monkeypatch.setattr(run, "everybody", lambda device: (early, late))
+    sizes = [(8, 2), (16, 2), (24, 2)]
+    document = run.run_sizes("cpu", lambda document: None, sizes, network=NETWORK, minutes=1)
+    found = [(row["engine"], row["models"]) for row in document["rows"]]
+    assert found == [(engine, models) for engine in (early.engine, "late") for models, _ in sizes]
+
+
 def test_who_is_not_installed_has_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = wrong_peer(faster, missing="no distribution of that name")
     monkeypatch.setattr(run, "everybody", lambda device: (absent,))

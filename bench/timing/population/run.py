@@ -88,7 +88,7 @@ def run_all(device: str, write: Write, *, minutes: float, dry: bool = False) -> 
     timed = ((512, TIMED_STEPS),) if dry else ((8192, TIMED_STEPS), (65536, TIMED_STEPS))
     if device == "cuda" and not dry:
         timed = (*timed, (1 << 20, TIMED_STEPS))
-    _time(report, device, timed, NETWORK, compared=512 if dry else COMPARED_MODELS)
+    _time(report, device, timed, NETWORK, compared=512 if dry else COMPARED_MODELS, others_to=1 << 16)
     if device != "cuda" and not dry:
         report.stage("rows", _ours_alone(device, 1 << 20))
     elements = 1 << 18 if dry else (1 << 26 if device == "cuda" else 1 << 22)
@@ -140,16 +140,27 @@ def _time(
     network: kernels.Network,
     *,
     compared: int = COMPARED_MODELS,
+    others_to: int | None = None,
 ) -> None:
-    """Stage ``agreement``, then stage ``rows`` without those that were refused there; the slow ones last."""
+    """Stage ``agreement``, then stage ``rows`` without those that were refused there; the slow ones last.
+
+    Args:
+        report: takes the rows.
+        device: where.
+        sizes: (models, steps).
+        network: of every model.
+        compared: models of ``agreement``.
+        others_to: models up to which those that are not early are timed; None for any number.
+    """
     everyone = everybody(device)
     agreed = compare(report, device, everyone, network, models=compared)
     early = [peer for peer in everyone if peer.early]
     others = [peer for peer in everyone if not peer.early and peer.most is None]
     for models, steps in sizes:
         report.stage("rows", timed(early, agreed, models, steps, device, network))
-    for models, steps in sizes[:2]:
-        report.stage("rows", timed(others, agreed, models, steps, device, network))
+    for models, steps in sizes:
+        if others_to is None or models <= others_to:
+            report.stage("rows", timed(others, agreed, models, steps, device, network))
     # Theirs are the same few models whatever the size.
     few = [peer for peer in everyone if peer.most is not None]
     report.stage("rows", timed(few, agreed, *max(sizes), device, network))
