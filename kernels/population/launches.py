@@ -142,7 +142,7 @@ def training_constants(
         "BY_STEP": depends.count("by_step"),
         "BY_BOTH": depends.count("by_both"),
         "KEEP_GRADS": keep_gradients,
-        "PASS": "first" if optimistic else "",
+        "PASS": "first" if optimistic else "listed",
         "NUMBERS": numbers,
         "FEATURES": network.features,
         "LOG": width_log(numbers),

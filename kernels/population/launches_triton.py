@@ -69,15 +69,14 @@ class Kernels:
 
     Attributes:
         pack, unpack: `pack_kernel`, there and back.
-        plain: `train_kernel` in one pass.
-        first, second: its two passes.
+        first: `train_kernel`, an optimistic pass over all blocks.
+        listed: the other one, over the blocks that it is given.
     """
 
     pack: Kernel
     unpack: Kernel
-    plain: Kernel
     first: Kernel
-    second: Kernel
+    listed: Kernel
 
 
 @functools.lru_cache(maxsize=256)
@@ -92,7 +91,7 @@ def _kernels(
     depends: tuple[str, ...],
     block: int,
 ) -> Kernels:
-    def train(*, optimistic: bool = False, **changed: Any) -> Kernel:
+    def train(*, optimistic: bool) -> Kernel:
         constants = launches.training_constants(
             network,
             policy,
@@ -105,7 +104,7 @@ def _kernels(
             depends=depends,
             block=block,
         )
-        return Kernel(train_kernel.train_kernel, {**constants, **changed}, train_kernel.LAUNCH_OPTIONS)
+        return Kernel(train_kernel.train_kernel, constants, train_kernel.LAUNCH_OPTIONS)
 
     def move(*, back: bool) -> Kernel:
         log = launches.width_log(network.parameters)
@@ -115,9 +114,8 @@ def _kernels(
     return Kernels(
         pack=move(back=False),
         unpack=move(back=True),
-        plain=train(),
         first=train(optimistic=True),
-        second=train(PASS="second"),
+        listed=train(optimistic=False),
     )
 
 
@@ -176,15 +174,19 @@ def triton_launches(run: Run, data: Tensor, kept: Tensor | None) -> None:
             powers.values,
         )
         counts = (blocks, run.families, run.arms, len(run.rows), first_step, steps)
-        doubtful = torch.zeros(blocks + 1, dtype=torch.int32, device=device)
         optimistic = run.ordinary and (INTERPRETS_PASSES or not interpreter.ACTIVE)
-        (found.first if optimistic else found.plain).launch(blocks, (*given, doubtful), counts)
+        if optimistic:
+            doubtful = torch.zeros(blocks + 1, dtype=torch.int32, device=device)
+            found.first.launch(blocks, (*given, doubtful), counts)
+        else:
+            every = torch.arange(blocks, dtype=torch.int32, device=device)
+            found.listed.launch(blocks, (*given, every), counts)
         if stretch is stretches[-1]:
             # Before the host waits: there is seldom more to do.
             found.unpack.launch(blocks, (*padded, *rows_of, placed.listed))
         if optimistic and doubtful[-1].item():
             again = doubtful[:-1].nonzero().squeeze(1).int()
-            found.second.launch(len(again), (*given, again), counts)
+            found.listed.launch(len(again), (*given, again), counts)
             if stretch is stretches[-1]:
                 found.unpack.launch(blocks, (*padded, *rows_of, placed.listed))
         if kept is not None:

@@ -221,13 +221,13 @@ def train_kernel(
     first and the last kind.
 
     PASS "first" is an optimistic pass: a block that it cannot vouch for is left as it was, marked in doubtful (int32,
-    [blocks + 1], zeros before) and counted behind the marks. "second" takes the blocks that are listed there.
+    [blocks + 1], zeros before) and counted behind the marks. "listed" takes the blocks whose numbers it has there.
 
     A row of a power of two, loaded as one tile and taken apart, is one memory operation instead of NUMBERS: the
     compiler's time grows with memory operations times all operations.
     """
     block = tl.program_id(0)
-    if PASS == "second":
+    if PASS == "listed":
         block = tl.load(doubtful_ptr + block)
     listed = tl.load(model_of_ptr + block * BLOCK + tl.arange(0, BLOCK))
     model = tl.where(listed >= 0, listed, -1 - listed)

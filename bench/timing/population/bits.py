@@ -70,12 +70,16 @@ def cases() -> Iterator[Case]:
     yield Case(algorithm="adam_atan2")
 
 
-def run_case(case: Case, device: str, *, models: int = MODELS, steps: int | None = None) -> dict[str, Tensor]:
-    """Parameters and states after the run, by name."""
+def run_case(
+    case: Case, device: str, *, models: int = MODELS, steps: int | None = None, spoilt: bool = False
+) -> dict[str, Tensor]:
+    """Parameters and states after the run, by name; ``spoilt``: the first model has a NaN, and takes two passes."""
     steps = case.steps if steps is None else steps
     given = problem(models=models, steps=steps, device=device)
     formats = kernels.POLICIES[case.policy]
     params = given.params.to(formats.dtype("params")).clone()
+    if spoilt:
+        params[0, 0] = float("nan")
     trainer = kernels.Trainer(
         case.algorithm,
         records(case.algorithm, models if case.own else len(SCALES), **case.options),

@@ -52,15 +52,18 @@ def links(device: str) -> Iterator[Link]:
         yield Link(algorithm="sgd", recipe="foreach", policy=policy, keywords={"foreach": True}, options=momentum)
 
 
-def replay(link: Link, device: str, *, models: int = 1024, steps: int = 200) -> dict[str, Any]:
+def replay(link: Link, device: str, *, models: int = 1024, steps: int = 200, spoilt: bool = False) -> dict[str, Any]:
     """Train, then give torch.optim the same gradients: a row with the number of differing bits.
 
+    Where it is ``spoilt`` the first model has a NaN, and takes two passes.
     torch takes one tensor per arm, all of its models' parameters together, and a group with the arm's learning rate.
     """
     given = problem(models=models, steps=steps, device=device)
     arms = len(SCALES)
     formats = kernels.POLICIES[link.policy]
     params = given.params.to(formats.dtype("params")).clone()
+    if spoilt:
+        params[0, 0] = float("nan")
     theirs = [params[arm::arms].clone().requires_grad_() for arm in range(arms)]
     hypers = records(link.algorithm, arms, **link.options)
     trainer = kernels.Trainer(link.algorithm, hypers, params, policy=link.policy, recipe=link.recipe, loss_scale=SCALES)
