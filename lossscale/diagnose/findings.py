@@ -8,7 +8,7 @@ from typing import Final
 
 from . import margins, steps
 from .elements import Elements
-from .numbers import Numbers, decoupled_decay
+from .numbers import Numbers
 
 RHO: Final = 0.1
 """From here on eps decides a part of the update that a change of the loss scale would be seen by."""
@@ -87,7 +87,7 @@ def _all(e: Elements, numbers: Numbers, fp16: bool) -> Iterator[_Found]:
         text = f"{lost:.1%} of the updates are below half an ulp of their parameter and are lost"
         text += f"{_worst(e, numbers, 'update_lost')}: keep float32 masters (kernels: master_weights=True), or round "
         yield "lost-updates", lost, text + "stochastically"
-    yield from _inert_decay(e)
+    yield from _inert_decay(e, found.get("decay_per_step", 0.0))
 
 
 def _of_eps(e: Elements, numbers: Numbers) -> Iterator[_Found]:
@@ -142,8 +142,7 @@ def _largest_beta2(e: Elements) -> float:
     return 1.0 - float(2.0 ** -min(layer.state.significant_bits for layer in e.layers))
 
 
-def _inert_decay(e: Elements) -> Iterator[_Found]:
-    decay = decoupled_decay(e)
+def _inert_decay(e: Elements, decay: float) -> Iterator[_Found]:
     if decay <= 0 or e.exact_sums:
         return
     borders = [(2.0 ** -(layer.param.significant_bits + 1), layer.param.name) for layer in e.layers]

@@ -80,7 +80,7 @@ def count(elements: Elements) -> Numbers:
         group["decay_per_step"] = decay
     return Numbers(
         group={name: group[name] for name in MEANING if name in group},
-        layers=tuple(_quotients(names, row) for row in sums.tolist()),
+        layers=_quotients_by_row(names, sums),
     )
 
 
@@ -273,6 +273,19 @@ def _quantiles(e: Elements) -> dict[str, float]:
 
 
 _QUANTILES: Final = tuple(f"eps_over_r_q{round(100 * level):02d}" for level in QUANTILES)
+
+
+def _quotients_by_row(names: Sequence[str], sums: Array) -> tuple[dict[str, float], ...]:
+    """As `_quotients`, of every row."""
+    part, whole = sums[:, ::2], sums[:, 1::2]
+    there = whole > 0
+    found = np.divide(part, whole, out=np.zeros_like(part), where=there).tolist()
+    if there.all():
+        return tuple(dict(zip(names, row, strict=True)) for row in found)
+    return tuple(
+        {name: value for name, value, known in zip(names, row, row_there, strict=True) if known}
+        for row, row_there in zip(found, there.tolist(), strict=True)
+    )
 
 
 def _quotients(names: Sequence[str], sums: Sequence[float]) -> dict[str, float]:

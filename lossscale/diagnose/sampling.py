@@ -68,7 +68,7 @@ def copied(parts: Sequence[Tensor]) -> Tensor:
 
 def doubled(parts: Sequence[Tensor]) -> Tensor | None:
     """[n] float64: float32 parts on the CPU one after another, by numpy, which wakes no threads; None for others."""
-    if not all(part.dtype == torch.float32 and part.device.type == "cpu" for part in parts):
+    if not all(part.is_cpu and part.dtype == torch.float32 for part in parts):
         return None
     return torch.from_numpy(np.concatenate([part.numpy() for part in parts], dtype=np.float64))
 

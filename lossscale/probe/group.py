@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +85,7 @@ class Group:
         self._unknown = sum(1 for p in params if format_of(p) is None)
         self._before: _Before | None = None
         self._layers: tuple[Any, Layers] | None = None
+        self._known: tuple[list[Any], Any, Sequence[str]] | None = None
 
     def is_of(self, params: list[Tensor]) -> bool:
         """Whether these are the parameters as they were: none came, went, moved or changed its size or dtype."""
@@ -140,8 +143,7 @@ class Group:
         self._count_left_out(stepped)
         if before is None or not stepped:
             return None
-        hyper = hyper_of(self._algorithm, group)
-        names = self._algorithm.state_names(hyper)
+        hyper, names = self._hyper_of(group)
         entries = [state.get(it.param) or {} for it in stepped]
         for it, entry in zip(stepped, entries, strict=True):
             self._check(it, entry, names)
@@ -151,7 +153,7 @@ class Group:
             after.append([take(_there(it.param.grad), it.where) for it in stepped])
         steps = [entry.get("step") for entry in entries]
         kept, found, counters = _fetched(before.values, [part for row in after for part in row], steps)
-        rows = list(found.view(-1, sum(it.count for it in stepped))) if after else []
+        rows = list(found.view(-1, sum(it.count for it in stepped)).unbind()) if after else []
         kept = kept.view(-1, sum(it.count for it in watched))
         if len(stepped) != len(watched):
             kept = torch.cat([kept[:, place] for place in _places_of(watched, stepped)], 1)
@@ -167,9 +169,19 @@ class Group:
             grads=grads / divided_by if divided_by != 1.0 else grads,
             backward_scale=backward_scale,
             exact_sums=exact_sums
-            or sums_exactly(map(str, kinds))
-            or sums_exactly(str(name) for name, value in group.items() if value is True),
+            or _exact_by_name(tuple(kinds))
+            or _exact_by_name(tuple(name for name, value in group.items() if value is True)),
         )
+
+    def _hyper_of(self, group: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
+        """The group's record and the names of its states: those of the last look while the same numbers stand there."""
+        values = [group.get(name) for name in self._algorithm.hyperparameter_names]
+        if self._known is None or not all(map(operator.is_, values, self._known[0])):
+            hyper = hyper_of(self._algorithm, group)
+            # A tensor or a list may change where it stands.
+            kept = values if all(map(_is_constant, values)) else [object()]
+            self._known = (kept, hyper, self._algorithm.state_names(hyper))
+        return self._known[1], self._known[2]
 
     def _count_left_out(self, stepped: Sequence[Watched]) -> None:
         self.left_out = {"unknown dtype": self._unknown} if self._unknown else {}
@@ -209,6 +221,16 @@ class Group:
             )
             self._layers = (key, made)
         return self._layers[1]
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether it stays what it is as long as it is the same object."""
+    return isinstance(value, int | float | None) or (isinstance(value, tuple) and all(map(_is_constant, value)))
+
+
+@functools.lru_cache(maxsize=64)
+def _exact_by_name(names: tuple[Any, ...]) -> bool:
+    return sums_exactly(map(str, names))
 
 
 def _kept(parts: Sequence[Tensor]) -> Tensor:

@@ -490,3 +490,22 @@ print(json.dumps(probe.take()))
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         said.append(done.stdout)
     assert said[0] == said[1] and "group0/rho" in said[0]
+
+
+@pytest.mark.parametrize("rate", [0.1, torch.tensor(0.1)], ids=["number", "tensor"])
+def test_a_rate_that_changes_is_seen(rate: Any) -> None:
+    """By a scheduler, or in place where it is a tensor."""
+    parameter = torch.nn.Parameter(torch.ones(8))
+    optimizer = torch.optim.AdamW([parameter], lr=rate, weight_decay=0.5)
+    probe, seen = lossscale.Probe(optimizer, every=1), []
+    for factor in (1.0, 1.0, 2.0):
+        if isinstance(rate, torch.Tensor):
+            optimizer.param_groups[0]["lr"].mul_(factor)
+        else:
+            optimizer.param_groups[0]["lr"] *= factor
+        parameter.grad = torch.ones(8)
+        optimizer.step()
+        numbers = probe.take()
+        assert numbers is not None
+        seen.append(numbers["group0/decay_per_step"])
+    assert seen == pytest.approx([0.05, 0.05, 0.1])

@@ -108,8 +108,9 @@ _POWERS: Final = 80
 GLANCE: Final = (
     "From which s on half of the initialisations end farther apart than rounding takes them (weights), and from which "
     "on the mean loss is another; in brackets the 95 % interval, or what the tests of the loss leave open, where that "
-    "is wider than one power. In parentheses eps / (s · RMS g) at the border below 1: give it your eps and gradients. "
-    "{pairs} pairs for each of {powers} powers of two, torch’s default eps and arithmetic, lr {lr:g}."
+    "is wider than one power. In parentheses eps / (s · RMS g) at the border below 1, with the same interval: for your "
+    "eps and gradients. {pairs} pairs for each of {powers} powers of two; torch’s default eps and arithmetic, lr "
+    "{lr:g}."
 )
 
 
