@@ -53,7 +53,7 @@ class Module:
         """
         device = torch.device(spec.device)
         with one_thread():
-            copies = self._copies(spec, network.network, range(1), policy, members=1)
+            copies = self._copies(spec, network.network, range(min(2, network.inits)), policy, members=1)
             params = copies.initial.to(device, kernels.DTYPES[policy.params].torch)
             stream = get_module(network.network).stream(seed=spec.seed, inits=range(1), device=device)
             copies.check(params, stream.batch(1))

@@ -58,6 +58,8 @@ class Prototype:
                 raise self.refused(f"its parameter {name} is no float32 tensor of a size; make it so")
         if not any(parameter.requires_grad for parameter in self.module.parameters()):
             raise self.refused("it has no parameter to train")
+        for init, other in enumerate(modules):
+            self._check_like(other, init)
         flat = [nn.utils.parameters_to_vector(trained(module).values()) for module in modules]
         self.initial = torch.stack(flat).detach()
         try:
@@ -97,6 +99,16 @@ class Prototype:
     def refused(self, reason: str) -> InputError:
         """Why the module cannot be run."""
         return InputError("--network", self._network.name, f"the module engine cannot run it: {reason}")
+
+    def _check_like(self, other: nn.Module, init: int) -> None:
+        """Refuse a module of another initialisation whose tensors are not those of the first."""
+        ours, theirs = _tensors(self.module), _tensors(other)
+        for name in dict.fromkeys((*ours, *theirs)):
+            if ours.get(name) != theirs.get(name):
+                first, second = ("none" if kind is None else kind for kind in (ours.get(name), theirs.get(name)))
+                raise self.refused(
+                    f"its models disagree: {name} is {first} in the first and {second} in model {init}; make all alike"
+                )
 
     def _trial(self, sample: Batch) -> dict[str, Tensor]:
         """Two passes of one model: the module's own, and a functional one.
@@ -143,6 +155,16 @@ class Prototype:
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that are trained, by name; those that are tied once."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def _tensors(module: nn.Module) -> dict[str, str]:
+    """Parameters and buffers by name: which they are, of what shape and dtype."""
+    every = (("parameter", module.named_parameters()), ("buffer", module.named_buffers()))
+    return {
+        name: f"a {what} of shape {tuple(tensor.shape)} and {tensor.dtype}" + " to train" * tensor.requires_grad
+        for what, tensors in every
+        for name, tensor in tensors
+    }
 
 
 def _constants(module: nn.Module) -> dict[str, Tensor]:

@@ -323,6 +323,36 @@ def test_equal_models_that_differ_by_their_place_are_refused(use: Use) -> None:
     check(spec_of("fp32"))
 
 
+class Growing(nn.Module):
+    """Another shape, or another tensor, with every model that is made."""
+
+    made = 0
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        Growing.made += 1
+        width = 8 + Growing.made * (what == "shape")
+        self.hidden, self.out = nn.Linear(64, width, bias=what != "name" or Growing.made % 2 == 0), nn.Linear(width, 10)
+        self.register_buffer("scale", torch.ones(1 + Growing.made * (what == "buffer")))
+        self.out.bias.requires_grad_(what != "frozen" or Growing.made % 2 == 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.hidden(x).relu() * self.scale.sum())
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [("shape", "hidden.weight"), ("name", "hidden.bias"), ("buffer", "scale"), ("frozen", "out.bias")],
+)
+def test_models_that_disagree_are_refused_by_name(what: str, says: str, use: Use) -> None:
+    use(entry(lambda: Growing(what)))
+    with pytest.raises(
+        InputError, match=rf"its models disagree: the first one's {says} is .*; make all alike"
+    ) as caught:
+        check(spec_of("fp32", size=2))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_cohort_too_large_for_memory_says_what_fits(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     use(EXAMPLES["layer-norm"])
     monkeypatch.setattr(memory, "free_bytes", lambda device: 60_000_000)
