@@ -105,7 +105,7 @@ class Prototype:
         ours, theirs = _tensors(self.module), _tensors(other)
         for name in dict.fromkeys((*ours, *theirs)):
             if ours.get(name) != theirs.get(name):
-                first, second = ("none" if kind is None else kind for kind in (ours.get(name), theirs.get(name)))
+                first, second = ("missing" if kind is None else kind for kind in (ours.get(name), theirs.get(name)))
                 raise self.refused(
                     f"its models disagree: {name} is {first} in the first and {second} in model {init}; make all alike"
                 )
