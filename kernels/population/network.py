@@ -23,7 +23,7 @@ from typing import Any, Final
 import triton
 import triton.language as tl
 
-from ..names import check_name
+from ..names import check_name, shown
 from ..rounding import arithmetic as ops
 from ..rounding import elementary
 from ..rounding.flags import OPTIMISTIC
@@ -59,12 +59,24 @@ class Network:
         widths: features of the input and of every layer's output.
         head: from the last layer's outputs to the loss.
         squares_input: whether the first layer sees the input squared.
+
+    Raises:
+        TypeError: for a head that is none.
+        ValueError: for widths that are not two or more whole numbers from 1 on.
     """
 
     name: str
     widths: tuple[int, ...]
     head: Head
     squares_input: bool = False
+
+    def __post_init__(self) -> None:
+        widths: Any = self.widths
+        whole = isinstance(widths, tuple) and all(type(width) is int and width > 0 for width in widths)
+        if not whole or len(widths) < 2:
+            raise ValueError(f"widths: {shown(widths)}; give a tuple of two or more whole numbers from 1 on")
+        if not isinstance(self.head, Head):
+            raise TypeError(f"head: {shown(self.head)}; give a Head, such as that of NETWORKS['mlp-6-6-1']")
 
     @property
     def starts(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ What is taken stands in a table. Whatever else is given is a TypeError or ValueE
 changed.
 """
 
+import dataclasses
 import decimal
 import fractions
 import math
@@ -197,3 +198,12 @@ def test_a_flag_that_is_none_names_its_model(value: float) -> None:
         population().step(ones(), found_inf=[0.0, 1.0, value, 0.0])
     with pytest.raises(ValueError, match="grad_scale of model 1 is"):
         population().step(ones(), grad_scale=[1.0, 0.0 * value, 2.0, 2.0])
+
+
+@pytest.mark.parametrize("widths", [(), (6,), [6, 6, 1], (6, 0, 1), (6, -1), (6.0, 1), (True, 1), ("6", "1"), None, 6])
+def test_a_network_has_whole_widths(widths: Any) -> None:
+    like = kernels.NETWORKS["mlp-6-6-1"]
+    with pytest.raises(ValueError, match=r"widths: .*; give a tuple of two or more whole numbers from 1 on"):
+        dataclasses.replace(like, widths=widths)
+    with pytest.raises(TypeError, match=r"head: None; give a Head"):
+        kernels.Network(name="mine", widths=(6, 1), head=None)  # type: ignore[arg-type]
