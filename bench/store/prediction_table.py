@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-_SECTIONS = ["S1", "S2", "S3", "S4a", "S4b", "S4c", "S4d", "S4e", "S5", "S8"]
+_SECTIONS = ["S1", "S2", "S3", "S4a", "S4b", "S4c", "S4d", "S4e", "S5", "S6", "S8"]
 
 
 def rows(kept: Path) -> list[list[str]]:

@@ -26,7 +26,7 @@ class MidRun(Told):
 
     question = "May the loss scale change during training?"
     limits = (
-        "The responses are of a steady gradient that changes once, under Adam with β₁ = .9, two β₂ and an eps "
+        "The responses are of a steady gradient that changes once, under Adam with β₁ = .9, three β₂ and an eps "
         "that is nothing; noise would blur them. RMSprop and Adagrad are not run.",
         "The networks are the article’s, in float32 at lr 0.01: changed at step 101 by 1/8, 8 or 2¹², compared "
         "after 100 steps more.",

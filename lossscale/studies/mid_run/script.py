@@ -23,13 +23,15 @@ from ...models.networks import get_network
 from ...runs.controls import pair_lines
 from ...runs.summary import write_lines
 from ...support.files import write_json
-from . import CARRIED, FELT, FORM, HALVED, LOW, PEAK, PEAK_STEP
+from . import BALANCED, CARRIED, FELT, FORM, HALVED, LOW, PEAK, PEAK_STEP
 
 RESPONSES: Final = "mid-run.json"
 """The responses that the page draws."""
 
 LIMIT: Final = 2.0**20
 """Stands for c → ∞: the step is within 1e-9 of its limit."""
+SLIGHT: Final = 1.01
+"""A change of the scale whose first order is told from its second."""
 BETA1: Final = 0.9
 _WARM: Final = 100_000
 """Steps after which both bias corrections are 1 in float32."""
@@ -63,6 +65,7 @@ JUMPS: Final = (
     Jump(beta2=0.95, factor=8.0, peak=(1.11, 0.005)),
     Jump(beta2=0.95, factor=10.0, peak=(1.11, 0.005)),
     Jump(beta2=0.95, factor=1 / 10, halved=(12, 67)),
+    *(Jump(beta2=beta2, factor=SLIGHT) for beta2 in (0.999, 0.95, BETA1)),
 )
 
 
@@ -82,6 +85,7 @@ def execute(context: StudyContext) -> None:
             "step": [round(float(value), 6) for value in np.median(of, axis=1)],
         }
         for jump, of in zip(JUMPS, measured, strict=True)
+        if jump.factor != SLIGHT
     ]
     write_json(context.run / RESPONSES, kept)
     write_lines(context.run, lines.frame())
@@ -151,6 +155,11 @@ def _judge(lines: Lines, jump: Jump, response: npt.NDArray[np.float64]) -> None:
         tolerance=rounding_bound(jump.beta2),
         **cell,
     )
+    if jump.factor == SLIGHT:
+        expected = float(np.abs(closed_form(jump.beta2, jump.factor, len(response)) - 1).max())
+        felt = Measured.median(np.abs(response - 1).max(axis=0))
+        lines.add("felt", felt, BALANCED, predicted=expected, tolerance=rounding_bound(jump.beta2), **cell)
+        return
     if jump.factor > 1:
         at = Measured.median(response.argmax(axis=0) + 1)
         lines.add("peak_step", at, None if jump.peak_step is None else PEAK_STEP, predicted=jump.peak_step, **cell)
