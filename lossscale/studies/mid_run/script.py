@@ -88,7 +88,8 @@ def execute(context: StudyContext) -> None:
         if jump.factor != SLIGHT
     ]
     write_json(context.run / RESPONSES, kept)
-    write_lines(context.run, lines.frame())
+    # What does not depend on the factor is the same line for each of them.
+    write_lines(context.run, lines.frame().drop_duplicates())
 
 
 def closed_form(beta2: float, factor: float, steps: int) -> npt.NDArray[np.float64]:
