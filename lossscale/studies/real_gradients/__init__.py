@@ -71,7 +71,7 @@ STUDY = Study(
     shows="where the gradients and second moments of a transformer and a digits classifier lie in every format's "
     "range, "
     "layer by layer, and what a scaled loss does to them in all seven policies",
-    cost="35 min of processor time (61 s with --quick), 30 MB",
+    cost="42 min of processor time (61 s with --quick), 25 MB",
     grid=GRID,
     predictions=(
         Prediction(
