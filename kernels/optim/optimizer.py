@@ -167,8 +167,11 @@ class StepOptimizer(Optimizer):
         if found_inf is not None:
             found_inf = one_number(found_inf, "found_inf")
         self._local_grads = None
-        known = self._known
-        if known is not None and not known.holds(self):
+        # A look that breaks off has taken over some of what moved and sent none of it: it is not to be gone on with.
+        known, self._known = self._known, None
+        if known is not None and known.holds(self):
+            self._known = known
+        else:
             known = None
         if found_inf is not None and not self._skips_on_device(known):
             if float(found_inf) != 0.0:
@@ -200,7 +203,6 @@ class StepOptimizer(Optimizer):
         stepped = 0
         try:
             if known is None:
-                self._known = None
                 self._known = known = make_plans(self, states, self._chunks)
             self._local_grads = None
             plans = known.plans
