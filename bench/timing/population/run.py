@@ -218,12 +218,12 @@ def warm(report: Report) -> list[dict[str, Any]]:
     """Compile every kernel that follows, in parallel processes; Triton finds them on disk then."""
     tasks = [("bits", number) for number, _ in enumerate(bits.cases())]
     tasks += [("chain", number) for number, _ in enumerate(chain.links("cuda"))]
-    workers = min(12, os.cpu_count() or 1)
+    workers = max(1, (os.cpu_count() or 1) - 1)
     rows = []
     with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(_warm, *task): task for task in tasks}
         try:
-            for future in concurrent.futures.as_completed(futures, timeout=max(1.0, report.left_s / 2)):
+            for future in concurrent.futures.as_completed(futures, timeout=max(1.0, 0.6 * report.left_s)):
                 error = future.exception()
                 row = {
                     "kind": futures[future][0],
