@@ -16,6 +16,7 @@ from ..rounding.flags import ZEROS
 from ..rounding.powers import power_table
 from . import train_simd
 from .launches import Run, chunks
+from .placement import by_arm
 
 _THREADED = 1 << 14
 """Model-steps from which threads are worth starting (about a millisecond's work)."""
@@ -39,24 +40,28 @@ class Packed:
     def __init__(self, run: Run, families: int) -> None:
         self._run = run
         width = train_simd.WIDTH
-        self._blocks = len(run.placement.model_of) // width
+        self._placed = run.placement
+        if not self._placed.shared and run.arms > 1:
+            self._placed = by_arm(len(run.params), run.arms, width, run.params.device)
+        model_of = self._placed.model_of
+        self._blocks = len(model_of) // width
         self._packed = [
-            None if tensor is None else _across(run.placement.gather(tensor), width) for tensor in run.tensors
+            None if tensor is None else _across(self._placed.gather(tensor), width) for tensor in run.tensors
         ]
         # Blocks of one family after another share a tile of samples: the arms of a family lie in blocks alike.
-        family = (run.placement.model_of // run.arms).view(self._blocks, width).numpy()
+        family = (model_of // run.arms).view(self._blocks, width).numpy()
         found, tile_of = np.unique(family, axis=0, return_inverse=True)
         self._families = torch.from_numpy(found)
         self._tile_of = np.ascontiguousarray(tile_of.reshape(-1), np.int64)
         self._in_order = np.array_equal(found.reshape(-1), np.arange(families))
-        self._row_of = run.record_of[run.placement.model_of]
-        self._loss_scale = run.loss_scale[run.placement.model_of]
+        self._row_of = run.record_of[model_of]
+        self._loss_scale = run.loss_scale[model_of]
         self._step = run.first_step
 
     def advance(self, data: Tensor, kept: Tensor | None = None) -> None:
         """Train on, a step for every one of ``data``; ``kept`` takes the gradients."""
         run, width, blocks = self._run, train_simd.WIDTH, self._blocks
-        placed, numbers = run.placement, run.network.parameters
+        placed, numbers = self._placed, run.network.parameters
         powers = power_table(run.params.device)
         constants = run.constants(keep_gradients=kept is not None)
         # A CPU's roots and quotients of zeros are as quick as any.
@@ -103,7 +108,7 @@ class Packed:
         for tensor, values in zip(tensors, self._packed, strict=True):
             if tensor is not None and values is not None:
                 rows = values.transpose(1, 2).reshape(-1, self._run.network.parameters)
-                self._run.placement.scatter(rows, tensor)
+                self._placed.scatter(rows, tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +137,9 @@ class _Own:
             if chosen and kind == "by_step":
                 found.arrays[kind] = np.concatenate(chosen, 1)
             elif chosen:
-                stacked = np.stack([column[:, record] for column in chosen], 2)
+                stacked = np.empty((len(chosen[0]), record.shape[0], len(chosen), record.shape[1]))
+                for place, column in enumerate(chosen):
+                    stacked[:, :, place] = np.take(column, record, axis=1)
                 found.arrays[kind] = stacked[0] if kind == "by_model" else stacked
         arrays = {kind: np.ascontiguousarray(array, np.float64) for kind, array in found.arrays.items()}
         return cls(depends=depends, arrays=arrays)

@@ -64,7 +64,29 @@ def place(record_of: np.ndarray, block: int, device: torch.device) -> Placement:
         slots = -(-models // block) * block
         model_of = np.minimum(np.arange(slots), models - 1)
         slot_of = np.arange(models)
-    elsewhere = slot_of[model_of] != np.arange(slots)
+    return _placed(model_of, slot_of, device, shared=shared)
+
+
+def by_arm(models: int, arms: int, block: int, device: torch.device) -> Placement:
+    """Models with records of their own, the families' first arms first: a block's models then see as many samples.
+
+    So the blocks of all arms share samples, each of which lies once in memory.
+
+    Args:
+        models: how many.
+        arms: models of a family, which are next to each other.
+        block: models per program.
+        device: of the population.
+    """
+    order = np.arange(models).reshape(-1, arms).T.reshape(-1)
+    slot_of = np.empty(models, np.int64)
+    slot_of[order] = np.arange(models)
+    model_of = order[np.minimum(np.arange(-(-models // block) * block), models - 1)]
+    return _placed(model_of, slot_of, device, shared=False)
+
+
+def _placed(model_of: np.ndarray, slot_of: np.ndarray, device: torch.device, *, shared: bool) -> Placement:
+    elsewhere = slot_of[model_of] != np.arange(len(model_of))
     listed = np.where(elsewhere, -1 - model_of, model_of).astype(np.int32)
     on_device = [torch.from_numpy(array).to(device) for array in (model_of, slot_of, listed)]
     return Placement(model_of=on_device[0], slot_of=on_device[1], listed=on_device[2], shared=shared)
