@@ -194,6 +194,8 @@ class RowTable:
         if not chosen:
             return torch.empty(0, dtype=torch.float64, device=device)
         formed = [self._form(begin, count, first, device) for begin, count, first in parts]
+        if len(formed) == len(chosen) == 1:
+            return formed[0][chosen[0]].unsqueeze(1).contiguous()
         return torch.cat([torch.stack([columns[k] for k in chosen], 1) for columns in formed])
 
     def columns(self, first_step: int, steps: int) -> list[np.ndarray]:
