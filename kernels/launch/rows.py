@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..algorithm import Recipe, Row
-from ..rounding.power import power_grid
 from ..rounding.powers import PowerTable
 from .dtypes import Dtypes
+from .numbers import Column, Places, columns_of, mapped, on_device
 
 _FEW = 64
 """Records up to which a device's rows are formed on the host and sent."""
@@ -74,7 +73,7 @@ class RowTable:
         self._records = list(records)
         self._powers = powers
         self._kept: dict[Any, Tensor] = {}
-        self._together = _columns(self._records) if self._records else None
+        self._together = columns_of(self._records) if self._records else None
         if self._together is not None:
             try:
                 self._entries(_numbers_from(2, 2), first=False)
@@ -111,9 +110,9 @@ class RowTable:
     def _form(self, begin: int, count: int, first: bool, device: torch.device) -> list[Tensor]:
         """The columns [count, records] of some steps."""
         row: Callable[..., Row] = self._recipe.row_for(self._dtypes)
-        fields = _mapped(self._together, lambda field: _on(field, device))
-        step = _on(np.arange(begin, begin + count, dtype=np.float64).reshape(-1, 1), device)
-        entries = row(fields, step, first, _Places(self._powers))
+        fields = mapped(self._together, lambda field: on_device(field, device))
+        step = on_device(np.arange(begin, begin + count, dtype=np.float64).reshape(-1, 1), device)
+        entries = row(fields, step, first, Places(self._powers))
         columns = [torch.as_tensor(entry, dtype=torch.float64, device=device).as_subclass(Tensor) for entry in entries]
         return [column.expand(count, len(self._records)) for column in columns]
 
@@ -131,9 +130,9 @@ class RowTable:
 
     def _entries(self, numbers: np.ndarray, first: bool, together: Any = None) -> Row:
         row: Callable[..., Row] = self._recipe.row_for(self._dtypes)
-        step = numbers.reshape(-1, 1).view(_Column)
+        step = numbers.reshape(-1, 1).view(Column)
         with np.errstate(all="ignore"):
-            return row(together or self._together, step, first, _Places(self._powers))
+            return row(together or self._together, step, first, Places(self._powers))
 
     def __len__(self) -> int:
         """How many records."""
@@ -156,7 +155,7 @@ class RowTable:
         parts = [(first_step, 1, True), (first_step + 1, steps - 1, False)] if apart else [(first_step, steps, False)]
         parts = [part for part in parts if part[1]]
         # Two records tell what depends on them, and are soon formed.
-        two = _mapped(self._together, lambda field: np.resize(field, 2).view(_Column))
+        two = mapped(self._together, lambda field: np.resize(field, 2).view(Column))
         formed = [self._entries(_numbers_from(begin, count), first, two) for begin, count, first in parts]
         depends = tuple(map(_dependence, formed[-1]))
         of_steps = [
@@ -218,123 +217,11 @@ class RowTable:
         ]
 
 
-class _Column(np.ndarray):
-    """A hyperparameter of many records, or step numbers [steps, 1]; powers are `power`'s, one per distinct pair."""
-
-    def __pow__(self, exponent: Any, modulo: Any = None) -> _Column:
-        values, inverse = np.unique(self, return_inverse=True)
-        raised = power_grid(values, np.asarray(exponent).reshape(-1))
-        return raised[:, inverse.reshape(-1)].view(_Column)
-
-    def __rpow__(self, base: Any, modulo: Any = None) -> _Column:
-        raised = power_grid(np.array([base], np.float64), np.asarray(self).reshape(-1))
-        return raised.reshape(self.shape).view(_Column)
-
-    def root(self) -> _Column:
-        """Correctly rounded."""
-        roots: _Column = np.sqrt(np.asarray(self)).view(_Column)
-        return roots
-
-
-class _DeviceColumn(Tensor):
-    """The same on a device."""
-
-    def __pow__(self, exponent: Any) -> Any:
-        return _on(self._numbers() ** _numbers(exponent), self.device)
-
-    def __rpow__(self, base: Any) -> Any:
-        return _on(base ** self._numbers(), self.device)
-
-    def root(self) -> Any:
-        """Correctly rounded, as not every root of torch's is."""
-        return _on(self._numbers().root(), self.device)
-
-    # torch multiplies by a reciprocal where one operand of a quotient is a number, which rounds twice.
-    def __truediv__(self, other: Any) -> Any:
-        return torch.div(self, self._like(other))
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return torch.div(self._like(other), self)
-
-    def _like(self, other: Any) -> Any:
-        return other if isinstance(other, Tensor) else self.new_full((1,), other)
-
-    def _numbers(self) -> _Column:
-        return self.as_subclass(Tensor).numpy(force=True).view(_Column)
-
-
-def _numbers(value: Any) -> Any:
-    return value._numbers() if isinstance(value, _DeviceColumn) else value
-
-
-def _on(value: Any, device: torch.device) -> Any:
-    """A column of numbers on a device; anything else as it is."""
-    if not isinstance(value, np.ndarray):
-        return value
-    return torch.from_numpy(np.ascontiguousarray(value)).to(device).as_subclass(_DeviceColumn)
-
-
 def _dependence(entry: Any) -> str:
     """What an entry formed for two records and some steps [steps, 1] depends on."""
     shape = np.shape(entry)
     return "by_step" if not shape or shape[-1] == 1 else "by_model" if len(shape) == 1 else "by_both"
 
 
-def _mapped(together: Any, change: Callable[[np.ndarray], Any]) -> Any:
-    """A record of columns with every column changed; plain numbers stay."""
-
-    def of(field: Any) -> Any:
-        if isinstance(field, tuple):
-            return tuple(map(of, field))
-        return change(field) if isinstance(field, np.ndarray) else field
-
-    return SimpleNamespace(**{name: of(field) for name, field in vars(together).items()})
-
-
 def _numbers_from(first_step: int, steps: int) -> np.ndarray:
     return np.arange(first_step, first_step + steps, dtype=np.float64)
-
-
-class _Places:
-    """`PowerTable` for a column of betas: the places of each."""
-
-    def __init__(self, powers: PowerTable) -> None:
-        self.place = _of_each(powers.place)
-        self.place_double = _of_each(powers.place_double)
-        self.place_double_root = _of_each(powers.place_double_root)
-
-
-def _of_each(place: Callable[[float], tuple[float, float]]) -> Callable[[Any], tuple[Any, Any]]:
-    def of(betas: Any) -> tuple[Any, Any]:
-        if isinstance(betas, _DeviceColumn):
-            offset, length = of(betas._numbers())
-            return _on(offset, betas.device), _on(length, betas.device)
-        if not isinstance(betas, _Column):
-            return place(betas)
-        values, inverse = np.unique(betas, return_inverse=True)
-        offset, length = np.array([place(value) for value in values.tolist()], np.float64).T
-        return offset[inverse], length[inverse]
-
-    return of
-
-
-def _columns(records: Sequence[Any]) -> Any:
-    """A record whose numbers are columns; numbers that agree stay numbers. None where other fields differ."""
-    fields: dict[str, Any] = {}
-    for name in vars(records[0]):
-        values = [getattr(record, name) for record in records]
-        if isinstance(values[0], tuple):
-            fields[name] = tuple(_column(list(column)) for column in zip(*values, strict=True))
-        else:
-            fields[name] = _column(values)
-        if any(column is None for column in (fields[name] if isinstance(fields[name], tuple) else [fields[name]])):
-            return None
-    return SimpleNamespace(**fields)
-
-
-def _column(values: list[Any]) -> Any:
-    if all(value == values[0] for value in values):
-        return values[0]
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-        return None
-    return np.array(values, np.float64).view(_Column)
