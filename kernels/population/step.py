@@ -114,14 +114,10 @@ class Population:
         if state is None:
             check_memory(params, self._dtypes[2], len(names))
             self.state = {name: self._fill.expand(params.shape).clone() for name in names}
-        elif set(state) != set(names):
-            given = ", ".join(map(str, state)) or "nothing"
-            raise ValueError(
-                f"state: {given} given, these hyperparameters keep {', '.join(names) or 'none'}; give those"
-            )
         else:
+            self.state = dict(state)
+            self.check_states()
             self.state = {name: state[name] for name in names}
-            self._check_states()
         if steps is not None and models:
             taken = checked_counts(steps, models, params.device)
             self.step_count = int(taken.max())
@@ -165,7 +161,7 @@ class Population:
                 f"grads of shape {tuple(grads.shape)} and {grads.dtype}: give a contiguous tensor like the parameters, "
                 f"{tuple(self.params.shape)} and {self.params.dtype}"
             )
-        self._check_states()
+        self.check_states()
         models, device = len(self.params), self.params.device
         scales = None if grad_scale is None else checked_scales(grad_scale, models, device)
         skips = None if found_inf is None else checked_flags(found_inf, models, device)
@@ -227,13 +223,26 @@ class Population:
         slots = [self.state.get(state.name) for state in self.algorithm.states]
         return [*slots, *[None] * (3 - len(slots))]
 
-    def _check_states(self) -> None:
-        """Refuse a state that was replaced by one that the kernels would read otherwise than it lies."""
+    def check_states(self) -> None:
+        """Refuse states that were replaced by what the kernels would read otherwise than it lies, or taken away.
+
+        Raises:
+            TypeError, ValueError: the state is named.
+        """
+        names = self.algorithm.state_names(self.records[0]) if self.records else ()
+        if set(self.state) != set(names):
+            given = ", ".join(map(str, self.state)) or "nothing"
+            raise ValueError(
+                f"state: {given} given, these hyperparameters keep {', '.join(names) or 'none'}; give those"
+            )
         expected = self._dtypes[2]
         for name, state in self.state.items():
             check_tensor(state, f"state {name!r}", "convert it", written=True)
-            if state.shape != self.params.shape or state.dtype != expected or not state.is_contiguous():
+            params = self.params
+            like = (state.shape, state.dtype, state.device) == (params.shape, expected, params.device)
+            if not like or not state.is_contiguous():
                 raise ValueError(
-                    f"state {name!r} of shape {tuple(state.shape)} and {state.dtype}: give a contiguous one of shape "
-                    f"{tuple(self.params.shape)} and {expected}, or make the population with state_dtype="
+                    f"state {name!r} of shape {tuple(state.shape)} and {state.dtype} on {state.device}: give a "
+                    f"contiguous one of shape {tuple(params.shape)} and {expected} on {params.device}, or make the "
+                    "population with state_dtype="
                 )

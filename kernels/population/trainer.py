@@ -80,7 +80,6 @@ class Trainer:
             backend="reference",
             state_dtype=self.policy.dtype("state"),
         )
-        self.params = params
         self._loss_scale = checks.checked_loss_scale(loss_scale, models, params.device)
         record_of = self._population.record_of
         self._record_of = torch.from_numpy(record_of).int().to(params.device)
@@ -94,6 +93,11 @@ class Trainer:
             and all(map(ordinary, self._population.records))
         )
         self._placed = place(record_of, block_of(self.backend, models), params.device)
+
+    @property
+    def params(self) -> Tensor:
+        """The parameters as given, changed in place by a run."""
+        return self._population.params
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -199,6 +203,7 @@ class Trainer:
     def _launched(self, families: int) -> Run:
         """The run from here on, as launches take it."""
         population = self._population
+        population.check_states()
         states = [self.state.get(state.name) for state in population.algorithm.states]
         return Run(
             network=self.network,

@@ -443,3 +443,48 @@ def test_autograd_sees_that_a_run_has_written(backend: str) -> None:
     before = [tensor._version for tensor in written]
     trainer.run(torch.ones(1, 1, 7))
     assert all(tensor._version > version for tensor, version in zip(written, before, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["reference", "simd", pytest.param("interpreter", marks=pytest.mark.interpreter)])
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        lambda state: torch.zeros(8, 98)[:, ::2],
+        lambda state: state.double(),
+        lambda state: state.bfloat16(),
+        lambda state: state[:5].clone(),
+        lambda state: torch.zeros(8, 49, device="meta"),
+        lambda state: [0.0],
+        None,
+    ],
+    ids=["strided", "float64", "bfloat16", "fewer models", "meta", "no tensor", "taken away"],
+)
+def test_states_that_were_replaced_by_what_does_not_fit_are_refused(backend: str, replaced: Any) -> None:
+    trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.ones(8, 49), backend=backend)
+    state = trainer.state.pop("exp_avg")
+    if replaced is not None:
+        trainer.state["exp_avg"] = replaced(state)
+    for go in (trainer.run, lambda data: next(trainer.walk(data))):
+        with pytest.raises((TypeError, ValueError), match=r"state 'exp_avg'|state: exp_avg_sq given"):
+            go(torch.ones(1, 1, 7))
+    assert trainer.step_count == 0
+
+
+@pytest.mark.parametrize("backend", ["simd", pytest.param("interpreter", marks=pytest.mark.interpreter)])
+def test_a_run_goes_on_from_states_in_other_memory(backend: str) -> None:
+    data = torch.rand(3, 1, 7, generator=torch.Generator().manual_seed(3))
+    found = []
+    for other in (False, True):
+        trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.ones(8, 49), backend=backend)
+        trainer.run(data, 2)
+        if other:
+            trainer.state.update({name: state.clone() for name, state in reversed(trainer.state.items())})
+        trainer.run(data[2:])
+        found.append([trainer.params, trainer.state["exp_avg"], trainer.state["exp_avg_sq"]])
+    assert [bits.mismatches(x, y) for x, y in zip(*found, strict=True)] == [0, 0, 0]
+
+
+def test_parameters_are_changed_in_place_alone() -> None:
+    trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.ones(8, 49), backend="reference")
+    with pytest.raises(AttributeError, match="params"):
+        trainer.params = torch.ones(4, 49)  # type: ignore[misc]
