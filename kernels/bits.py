@@ -44,7 +44,8 @@ def differing_bits(a: Tensor, b: Tensor) -> Tensor:
         return _popcount(xor)
     # One pass where numpy has an instruction for it; of a signed number it would count the absolute value's.
     words = xor.numpy()
-    return torch.from_numpy(np.bitwise_count(words.view(f"u{words.itemsize}")).astype(np.int64))
+    counts = np.bitwise_count(words.view(f"u{words.itemsize}")).astype(np.int64)
+    return torch.from_numpy(np.asarray(counts))  # of a scalar tensor numpy makes a number
 
 
 def _popcount(words: Tensor) -> Tensor:

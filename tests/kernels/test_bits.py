@@ -104,6 +104,8 @@ def test_empty_tensors_have_no_mismatch() -> None:
     assert bits.report(empty, empty) is None
     assert bits.mismatches(empty, empty) == 0
     assert bits.differing_bits(empty, empty).numel() == 0
+    scalar = bits.differing_bits(torch.tensor(7.0), torch.tensor(-7.0))
+    assert scalar.dim() == 0 and int(scalar) == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])
