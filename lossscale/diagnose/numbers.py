@@ -68,8 +68,9 @@ _Shares = Iterator[tuple[str, tuple[_Column, _Column]]]
 """Each share by its name, as the two columns whose sums are divided."""
 
 
+@np.errstate(all="ignore")
 def count(elements: Elements) -> Numbers:
-    """The numbers of a group's elements."""
+    """The numbers of a group's elements: infinities of both signs and NaN among them are counted, not warned of."""
     shares = dict(_shares(elements))
     names = list(shares)
     sums = _sums(elements.layers, [part for pair in shares.values() for part in pair])

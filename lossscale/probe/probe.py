@@ -73,8 +73,8 @@ class Probe:
             if missing:
                 title = type(inner).__name__
                 raise ValueError(
-                    f"optimizer {title}: its states are {', '.join(map(str, entry))}, without {', '.join(missing)}; a "
-                    f"{self._algorithm.title} with the states of torch.optim is needed"
+                    f"optimizer {title}: its states are {', '.join(map(str, entry))}, without {', '.join(missing)}; "
+                    f"the states of torch.optim's {self._algorithm.title} are needed"
                 )
         self._skips = Skips(scaler)
         self._groups: list[Group] = []

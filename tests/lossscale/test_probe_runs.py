@@ -264,3 +264,32 @@ def test_a_compiled_step_compiles_once_and_is_not_seen() -> None:
         ends.append(p.detach())
         compiled.append(counter.frame_count)
     assert compiled[0] == compiled[1] and int(bits.differing_bits(*ends).sum()) == 0
+
+
+_STATEFUL: list[tuple[Any, dict[str, Any]]] = [
+    (torch.optim.Adam, {"amsgrad": True}),
+    (torch.optim.AdamW, {}),
+    (torch.optim.RMSprop, {"centered": True, "momentum": 0.9}),
+    (torch.optim.Adagrad, {}),
+    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+    (kernels.AdamAtan2, {"lr": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("make", "options"), _STATEFUL, ids=[make.__name__ for make, _ in _STATEFUL])
+def test_states_of_a_run_that_has_overflowed_are_counted_without_a_complaint(
+    make: Any, options: dict[str, Any]
+) -> None:
+    """Infinities of both signs add up to NaN, of which numpy warns; warnings are errors here."""
+    model = network()
+    optimizer = make(model.parameters(), **options)
+    train(model, optimizer, steps=1)
+    for entry in optimizer.state.values():
+        for state in entry.values():
+            if isinstance(state, torch.Tensor) and state.numel() > 3:
+                state.view(-1)[:4] = torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0])
+    probe = lossscale.Probe(optimizer, every=1, model=model)
+    train(model, optimizer, steps=2)
+    numbers = probe.take()
+    assert numbers is not None and numbers["step"] == 2
+    assert numbers["group0/nonfinite_state"] > 0 and numbers["group0/nonfinite_update"] > 0
