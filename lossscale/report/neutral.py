@@ -93,7 +93,8 @@ def verdict_sentence(summary: pd.DataFrame) -> str:
     hold, fail, open_ = (int((verdicts == verdict).sum()) for verdict in (HOLDS, FAILS, UNRESOLVED))
     if not hold + fail + open_:
         return "Do the predictions hold? This study has none that could be judged."
-    others = [f"{count} {word}" for count, word in ((fail, "fail"), (open_, "are unresolved")) if count]
+    words = ((fail, "fails" if fail == 1 else "fail"), (open_, "is unresolved" if open_ == 1 else "are unresolved"))
+    others = [f"{count} {word}" for count, word in words if count]
     counts = ", ".join((f"{hold} of {hold + fail + open_} judged cells do", *others))
     return f"Do the predictions hold? {counts}."
 

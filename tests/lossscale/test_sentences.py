@@ -8,6 +8,7 @@ import pandas as pd
 
 from lossscale.analysis.summarize import summarize
 from lossscale.design.verdicts import COLUMNS
+from lossscale.report.neutral import verdict_sentence
 from lossscale.studies.loss_vs_lr import STUDY
 from lossscale.studies.loss_vs_lr.answers import FromPairs, answers, wide_rows
 from lossscale.studies.loss_vs_lr.pairs import of_pairs
@@ -138,6 +139,17 @@ def test_sentences_leave_out_what_was_not_measured(make_pairs: PairMaker, cell_k
     assert "Yes for s > 1 under Adam (s ≥ 2: 0.5)." in sentences(answers(above))[0]
     neither = sentences(answers(summary_of(cell_key(), make_pairs("null", "base", 1.0))))
     assert "? Not measured under Adam." in neither[0] and "nan" not in " ".join(neither)
+    # As where eps = 0: there are pairs, and none is finite.
+    lost = sentences(answers(summary_of(cell_key(), make_pairs("loss", "lr", 2.0, nonfinite=9))))
+    assert "No pairs of the two are finite" in lost[1] and "No such pairs are finite" in lost[2]
+
+
+def test_one_cell_and_several_have_their_verbs() -> None:
+    def said(*verdicts: str) -> str:
+        return verdict_sentence(pd.DataFrame({"verdict": verdicts}))
+
+    assert "1 of 3 judged cells do, 1 fails, 1 is unresolved." in said("holds", "fails", "unresolved")
+    assert "0 of 4 judged cells do, 2 fail, 2 are unresolved." in said(*2 * ("fails", "unresolved"))
 
 
 def test_nothing_to_say_without_pairs() -> None:

@@ -70,7 +70,7 @@ def _span(medians: Sequence[float], largest: float) -> str:
 def _same_sentence(found: Sequence[Answer]) -> str:
     measured = [answer for answer in found if answer.same_of]
     if not measured:
-        return "Is it the same as multiplying the learning rate by s? This run has no pairs of the two."
+        return "Is it the same as multiplying the learning rate by s? No pairs of the two are finite and have moved."
     yes, no = _split(measured, lambda answer: answer.same_as_lr)
     parts = []
     if yes:
@@ -103,7 +103,7 @@ def _mapped_sentence(found: Sequence[Answer]) -> str:
     hold, fail = sum(answer.hold for answer in found), sum(answer.fail for answer in found)
     wrong = [answer.label for answer in found if answer.mapped_of and not answer.mapped_identical]
     if not of:
-        verdict = "this run has no such pairs"
+        verdict = "no such pairs are finite and have moved"
     elif wrong:
         verdict = f"not always: {same} of {of} pairs agree in every bit at every checkpoint"
         verdict += f", with differences under {_names(found, wrong)}"
