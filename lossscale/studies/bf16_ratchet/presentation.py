@@ -15,13 +15,14 @@ from ...report.charts import COLORS, Chart, Curve, Panel
 from ...report.numbers import lines_of, number, rows, told
 from ...report.told import Told
 from ...support.errors import input_errors
-from . import CONSTANT_STEP, DECAYING, HALF_STEP, MOVES, RANDOM, RANDOM_STEP, SAFE, SHORT_MEMORY
+from . import CONSTANT_STEP, DECAYING, HALF_STEP, MOVES, RANDOM, RANDOM_STEP, SHORT_MEMORY
 from .script import CURVES
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _ROUNDINGS: Final = {"bfloat16 state v": "solid", "bfloat16 v": "dash"}
+_KINDS: Final = ("constant", "normal", "heavy tails", "falling to a tenth")
 _ONCE, _TWICE = "bf16-state", "bf16-true"
 
 
@@ -58,9 +59,9 @@ class Ratchet(Told):
             )
         late = _both(summary, SHORT_MEMORY, "At β₂ = .99 it is × {} and × {}")
         if late:
+            late += _of_kind(summary, "0.99; constant", ", × {} and × {} under a constant gradient")
             late += _both(summary, DECAYING, ", and × {} and × {} after the fall", "beta2=0.99; falling to a tenth")
-            off = lines_of(summary, prediction=SAFE.id)["measured"].abs().max()
-            late += f"; at .95 v is off by {100 * off:.2g} % at most"
+            late += at_short_memory(summary)
             half = [
                 number(summary, prediction=HALF_STEP.id, quantity=f"{end}_step_ratio")
                 for end in ("smallest", "largest")
@@ -98,7 +99,11 @@ class Ratchet(Told):
     def numbers(self, summary: pd.DataFrame) -> tuple[Sequence[dict[str, Any]], str]:
         """The factors by step, beta2 and storage."""
         claims = (RANDOM, RANDOM_STEP, SHORT_MEMORY, CONSTANT_STEP, DECAYING)
-        lines = summary[summary["prediction"].isin([claim.id for claim in claims]) & summary["measured"].notna()]
+        known = [f"beta2={beta2}; {kind}" for beta2 in ("0.999", "0.99", "0.95") for kind in _KINDS]
+        of_kinds = summary["quantity"].isin(["v_ratio", "step_ratio"]) & summary["options"].isin(known)
+        of_kinds &= summary["prediction"].fillna("") == ""
+        chosen = summary["prediction"].isin([claim.id for claim in claims]) | of_kinds
+        lines = summary[chosen & summary["measured"].notna()]
         columns = ("arm", "options", "step", "quantity", "predicted", "measured", "lo", "hi", "verdict")
         return rows(lines, *columns), "v and the step beside those of a float32 v."
 
@@ -115,6 +120,24 @@ def _both(summary: pd.DataFrame, claim: Claim, text: str, options: str = "") -> 
     )
     found = [number(lines, policy=policy) for policy in (_ONCE, _TWICE)]
     return "" if any(map(math.isnan, found)) else text.format(*(f"{value:.3g}" for value in found))
+
+
+def _of_kind(summary: pd.DataFrame, kind: str, text: str) -> str:
+    """The text with the step's factors of gradients of which nothing was predicted; empty where this run has none."""
+    lines = lines_of(summary, quantity="step_ratio", options=f"beta2={kind}")
+    found = [number(lines, policy=policy) for policy in (_ONCE, _TWICE)]
+    return "" if any(map(math.isnan, found)) else text.format(*(f"{value:.3g}" for value in found))
+
+
+def at_short_memory(summary: pd.DataFrame) -> str:
+    """How far the step and v are off at β₂ = .95, by the kind of gradients that is worst for each."""
+    lines = summary[summary["options"].isin([f"beta2=0.95; {kind}" for kind in _KINDS])]
+    off = {name: (lines_of(lines, quantity=f"{name}_ratio")["measured"] - 1.0).abs() for name in ("step", "v")}
+    kinds = list(dict.fromkeys(text.partition("; ")[2] for text in lines["options"]))
+    if any(found.dropna().empty for found in off.values()):
+        return ""
+    step, v = (f"{100 * found.max():.2g} %" for found in off.values())
+    return f"; at .95 the step is off by {step} at most and v by {v} (gradients: {', '.join(kinds)})"
 
 
 def _read(run: Path) -> list[dict[str, Any]]:

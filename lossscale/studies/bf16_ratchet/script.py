@@ -54,7 +54,15 @@ LATE, SHORT = Gradients(name="normal", beta2=0.99), Gradients(name="normal", bet
 TAILS = Gradients(name="heavy tails", tail=1.0)
 FALLING = Gradients(name="falling to a tenth", falls_to=0.1)
 FALLING_LATE = Gradients(name="falling to a tenth", beta2=0.99, falls_to=0.1)
-ROWS: Final = (STEADY, NORMAL, SHIFTED, LATE, SHORT, TAILS, FALLING, FALLING_LATE)
+FALLING_SHORT = Gradients(name="falling to a tenth", beta2=0.95, falls_to=0.1)
+HELD: Final = tuple(
+    Gradients(name=kind.name, beta2=beta2, tail=kind.tail, constant=kind.constant)
+    for beta2 in (0.99, 0.95)
+    for kind in (STEADY, TAILS)
+)
+"""The other kinds at the smaller β₂, of which nothing was predicted."""
+DRAWN: Final = (STEADY, NORMAL, SHIFTED, LATE, SHORT, TAILS, FALLING, FALLING_LATE)
+ROWS: Final = (*DRAWN, *HELD, FALLING_SHORT)
 HALF_ROWS: Final = (*(Gradients(name=f"normal, sigma 2^{k}/16", sigma=2 ** (k / 16)) for k in range(8)),)
 HALF_SMALL = Gradients(name="normal, sigma .004", sigma=0.004)
 
@@ -84,7 +92,7 @@ def _bfloat16(lines: Lines, context: StudyContext, steps: int) -> list[dict[str,
     elements = 1_024 if context.quick else 16_384
     storages = (REFERENCE, ONE, TWO, ONE_RESET, TWO_RESET)
     drawn = places(steps)
-    curves = _Curves(ROWS, storages)
+    curves = _Curves(DRAWN, storages)
     checkpoints = {*drawn, *(at for at in (1_000, 2_000, 5_000, 10_000, 20_000) if at <= steps)}
     for now in simulate(context, ROWS, storages, elements=elements, checkpoints=sorted(checkpoints)):
         curves.add(now)
@@ -114,6 +122,15 @@ def _judge_random(lines: Lines, now: Reading) -> None:
             lines.add("root_ratio", _root_ratio(now, storage, NORMAL), **cell)
 
 
+def _add(lines: Lines, now: Reading, rows: Iterable[Gradients]) -> None:
+    """What became of gradients of which nothing was predicted, beside a float32 v: medians of v and of the step."""
+    for row in rows:
+        for storage in (ONE, TWO):
+            cell, place = _cell(storage, row, now.step), ROWS.index(row)
+            lines.add("v_ratio", Measured.median(now.v_ratio(storage, place, REFERENCE)), **cell)
+            lines.add("step_ratio", Measured.median(now.step_ratio(storage, place, REFERENCE)), **cell)
+
+
 def _root_ratio(now: Reading, storage: Storage, row: Gradients) -> Measured:
     """The step's factor from v alone, 1/√(v ratio): without the rounding of m, of the root and of the quotient."""
     return Measured.median(now.v_ratio(storage, ROWS.index(row), REFERENCE) ** -0.5)
@@ -126,6 +143,7 @@ def _judge_short(lines: Lines, now: Reading) -> None:
         lines.add("root_ratio", _root_ratio(now, storage, LATE), **_cell(storage, LATE, now.step))
         v = Measured.mean(now.v_ratio(storage, ROWS.index(SHORT), REFERENCE) - 1)
         lines.rounded("v_bias", v, SAFE, 0.0, 0.001, **_cell(storage, SHORT, now.step))
+    _add(lines, now, (SHORT,))
 
 
 def _judge_decaying(lines: Lines, now: Reading) -> None:
@@ -137,6 +155,7 @@ def _judge_decaying(lines: Lines, now: Reading) -> None:
     ):
         taken = Measured.median(now.step_ratio(storage, ROWS.index(row), REFERENCE))
         lines.rounded("step_ratio", taken, DECAYING, step, half_unit, **_cell(storage, row, now.step))
+    _add(lines, now, (FALLING_SHORT,))
     for storage, step in ((ONE_RESET, 0.973), (TWO_RESET, 0.877)):
         taken = _against_stationary(now, storage)
         lines.add("step_ratio", taken, RESETS, predicted=step, **_cell(storage, FALLING, now.step))
@@ -172,6 +191,7 @@ def _judge_end(lines: Lines, now: Reading) -> None:
             lines.rounded("step_ratio", taken, claim, 0.32, 0.005, **cell)
         else:
             lines.add("step_ratio", taken, **cell)
+    _add(lines, now, HELD)
 
 
 def _float16(lines: Lines, context: StudyContext, steps: int) -> list[dict[str, Any]]:
