@@ -16,7 +16,7 @@ from ..backends import interpreter
 from ..backends.triton import Launch, launcher
 from ..launch.rows import Columns
 from ..rounding.powers import power_table
-from . import launches, pack_kernel, short_forms, train_kernel
+from . import launches, pack_kernel, train_kernel
 from .launches import Run
 from .network import Network
 from .policy import Policy
@@ -122,9 +122,8 @@ def _kernels(
 def triton_launches(run: Run, data: Tensor, kept: Tensor | None) -> None:
     """Train by `train_kernel`, on the GPU of the parameters or in the interpreter.
 
-    Where the run is an ordinary one and the device's `short_forms` hold, a first, optimistic pass takes short roots and
-    quotients. The blocks for which it cannot vouch it leaves as they were, and a second pass trains those: the result
-    has the same bits either way.
+    Where the run is an ordinary one, a first, optimistic pass takes short roots and quotients. The blocks for which it
+    cannot vouch it leaves as they were, and a second pass trains those: the result has the same bits either way.
 
     Args:
         run: what to do.
@@ -175,7 +174,7 @@ def triton_launches(run: Run, data: Tensor, kept: Tensor | None) -> None:
             powers.values,
         )
         counts = (blocks, run.families, run.arms, len(run.rows), first_step, steps)
-        optimistic = run.ordinary and (INTERPRETS_PASSES or not interpreter.ACTIVE) and short_forms.hold(device)
+        optimistic = run.ordinary and (INTERPRETS_PASSES or not interpreter.ACTIVE)
         if optimistic:
             doubtful = torch.zeros(blocks + 1, dtype=torch.int32, device=device)
             found.first.launch(blocks, (*given, doubtful), counts)

@@ -42,7 +42,7 @@ Two bits: the first alone chooses between two results, both together multiply by
 OPTIMISTIC = Flag(1 << 11)
 """Roots and quotients without the branches for operands out of range, to the same bits where their result is in range
 (`arithmetic.sqrt`); lerp and addcmul for ordinary weights. Only a compiled kernel that looks at its results asks for
-it, on a device whose tables are good enough.
+it.
 """
 SHORTER = Flag(ZEROS.value | OPTIMISTIC.value)
 """All that says how roots and quotients are taken."""
