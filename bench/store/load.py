@@ -11,7 +11,7 @@ from typing import Any
 from lossscale.support.errors import InputError
 
 from .freshness import SCHEMA
-from .schema import StepRow
+from .schema import StepRow, is_above_zero
 
 Key = tuple[str, ...]
 KEY = ("provider", "optimizer", "dtype", "workload", "table")
@@ -62,11 +62,11 @@ def parse_result(text: str, argument: str, path: Path) -> Result:
     try:
         _check_header(document)
         tables = {"": document, "steps": document.get("steps") or {}}
-        rows = {
-            key_of(row, table): row
-            for table, found in tables.items()
-            for row in map(StepRow.from_dict, _timed(found.get("rows", [])))
-        }
+        rows: dict[Key, StepRow] = {}
+        for table, found in tables.items():
+            for row in map(StepRow.from_dict, _timed(found.get("rows", []))):
+                if rows.setdefault(key_of(row, table), row) is not row:
+                    raise ValueError(f"two rows of {' '.join(filter(None, key_of(row, table)))}")
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(argument, path, f"damaged: {error}; make the result again") from error
     if not rows:
@@ -80,6 +80,14 @@ def _check_header(document: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {document[name]!r}")
     if not isinstance(document.get("provenance", {}).get("packages", {}), dict):
         raise ValueError("the packages in provenance are no table")
+    launch, ceilings = document.get("launch_ns"), document.get("ceilings", [])
+    if launch is not None and not is_above_zero(launch):
+        raise ValueError(f"launch_ns is {launch!r}")
+    if not isinstance(ceilings, list) or not all(isinstance(one, dict) for one in ceilings):
+        raise ValueError(f"ceilings are {ceilings!r}")
+    for rate in (one.get("copy_gb_per_s") for one in ceilings):
+        if not is_above_zero(rate):
+            raise ValueError(f"a ceiling's copy_gb_per_s is {rate!r}")
 
 
 def key_of(row: StepRow, table: str) -> Key:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,18 +94,15 @@ class StepRow:
         """What a file may have wrong.
 
         Raises:
-            ValueError: if a time is no number, or a list of samples is none.
+            ValueError: if a field is of another type, a number is not finite, or a sample is no time.
         """
         for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if f.name.startswith("samples_"):
-                if not isinstance(value, list) or not all(map(_is_number, value)):
-                    raise ValueError(f"{f.name} is no list of numbers")
-            elif (f.name.endswith(("_ns", "_per_s")) or f.name == "share_of_copy") and f.name != "throttled_ns":
-                if value is not None and not _is_number(value):
-                    raise ValueError(f"{f.name} is {value!r}")
-            elif f.type == "str" and not isinstance(value, str):
-                raise ValueError(f"{f.name} is {value!r}")
+            value, kind = getattr(self, f.name), str(f.type)
+            if value is None and kind.endswith(" | None"):
+                continue
+            if not _FITS[kind.removesuffix(" | None")](value):
+                what = "no list of times, numbers above 0" if kind == "list[int]" else repr(value)
+                raise ValueError(f"{f.name} is {what}")
 
     def as_dict(self) -> dict[str, Any]:
         """The table's columns, then every field."""
@@ -152,7 +150,30 @@ def workload_name(tensors: int, elements: int) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_above_zero(value: object) -> bool:
+    """Whether a value is a finite number above 0, as times and rates are."""
+    return _is_number(value) and value > 0  # type: ignore[operator]
+
+
+def _are_times(value: object) -> bool:
+    return isinstance(value, list) and all(map(is_above_zero, value))
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
+    "int": _is_number,
+    "float": _is_number,
+    "Quantiles": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "list[int]": _are_times,
+    "list[str]": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    "dict[str, list[int]]": lambda value: isinstance(value, dict) and all(map(_are_times, value.values())),
+    "dict[str, Any]": lambda value: isinstance(value, dict),
+}
+"""Whether a value that was read is of a field's type, as it is written there."""
 
 
 def _us(time_ns: float | None) -> float | None:

@@ -101,6 +101,22 @@ def test_unlike_machines_are_compared_only_when_told(capsys: pytest.CaptureFixtu
         (result(rows=[{**result()["rows"][0], "samples_step_ns": "fast"}]), (), "samples_step_ns is no list"),
         (result(rows=[{**result()["rows"][0], "kernel_time_ns": "fast"}]), (), "kernel_time_ns is 'fast'"),
         (result(rows=[{**result()["rows"][0], "provider": 7}]), (), "provider is 7"),
+        *(
+            (result(rows=[{**result()["rows"][0], **wrong}]), (), complaint)
+            for wrong, complaint in (
+                ({"samples_step_ns": [5, -1]}, "samples_step_ns is no list of times"),
+                ({"samples_kernel_ns": [0] * 30}, "samples_kernel_ns is no list of times"),
+                ({"samples_queued_ns": [float("nan")] * 30}, "samples_queued_ns is no list of times"),
+                ({"step_time_ns": float("nan")}, "step_time_ns is nan"),
+                ({"step_time_quantiles": {"q10": "low"}}, "step_time_quantiles is"),
+                ({"throttled_ns": {"step": 5}}, "throttled_ns is"),
+                ({"options": []}, "options is []"),
+            )
+        ),
+        (result(rows=[result()["rows"][0]] * 2), (), "damaged: two rows of torch-fused AdamW fp32 2^20"),
+        (result(ceilings=7), (), "ceilings are 7"),
+        (result(ceilings=[{"copy_gb_per_s": 0}]), (), "a ceiling's copy_gb_per_s is 0"),
+        (result(launch_ns="short"), (), "launch_ns is 'short'"),
         (result(provenance=7), (), "provenance is 7"),
         (result(), (), "is A again"),
         (result(slower=2.0), ("--fail-above", "0"), "--fail-above"),
