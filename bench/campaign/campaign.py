@@ -82,7 +82,7 @@ def campaign_command(
         raise errors.InputError("--minutes", minutes, "must be above 0 and at most 1440")
     chosen = choose_all("--part", parts, [part.name for part in PARTS])
     if not dry_run:
-        cli.resolve_device("cuda")
+        cli.resolve_device("cuda", "device", "give --dry-run to walk it on the CPU")
     files.make_directory(out)
     deadline = time.monotonic() + 60 * minutes
     lines: list[str] = []

@@ -32,7 +32,7 @@ def tune_command(
     """
     if not 1 <= elements <= 1 << 32:
         raise errors.InputError("--elements", elements, "must be from 1 to 2^32")
-    cli.resolve_device("cuda")
+    cli.resolve_device("cuda", "device", "launch shapes are measured on a GPU alone")
     from pathlib import Path
 
     from kernels import step_kernel

@@ -132,7 +132,7 @@ def command_line() -> str:
     return _typed.get()
 
 
-def resolve_device(value: str, argument: str = "--device") -> str:
+def resolve_device(value: str, argument: str = "--device", remedy: str = "give cpu or auto") -> str:
     """Returns ``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``; an error if there is no such device here."""
     check_choice(argument, value, ("auto", "cpu", "cuda"))
     if value == "cpu":
@@ -142,7 +142,7 @@ def resolve_device(value: str, argument: str = "--device") -> str:
     if torch.cuda.is_available():
         return "cuda"
     if value == "cuda":
-        raise InputError(argument, value, "torch finds no CUDA device here; give cpu or auto")
+        raise InputError(argument, value, f"torch finds no CUDA device here; {remedy}")
     return "cpu"
 
 

@@ -101,5 +101,12 @@ def test_the_chosen_shape_is_written_into_the_source(tmp_path: Path) -> None:
 
 
 def test_it_needs_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tune"]) == 2 and "no CUDA device" in capsys.readouterr().err
+    # Neither has an option --device, so none is named.
+    for arguments, remedy in (
+        (["tune"], "launch shapes are measured on a GPU alone"),
+        (["campaign", "--out", "nowhere"], "give --dry-run to walk it on the CPU"),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert "no CUDA device" in error and remedy in error and "--device" not in error
     assert main(["tune", "--elements", "0"]) == 2 and "--elements 0" in capsys.readouterr().err
