@@ -157,7 +157,8 @@ class RowTable:
         # Two records tell what depends on them, and are soon formed.
         two = mapped(self._together, lambda field: np.resize(field, 2).view(Column))
         formed = [self._entries(_numbers_from(begin, count), first, two) for begin, count, first in parts]
-        depends = tuple(map(_dependence, formed[-1]))
+        changed = self._changed_by_first if apart else (False,) * len(formed[-1])
+        depends = tuple(map(_dependence_of_parts, changed, *formed))
         of_steps = [
             np.concatenate([np.full(count, entries[k]) if np.ndim(entries[k]) == 0 else np.ravel(entries[k])
                             for entries, (_, count, _) in zip(formed, parts, strict=True)])
@@ -171,12 +172,22 @@ class RowTable:
             by_both=self._by_both(depends, parts, device),
         )
 
-    @functools.cached_property
+    @property
     def _first_matters(self) -> bool:
         """Whether scalars know that a step is the first."""
-        one = ((self._records[0], 2.0, first) for first in (True, False))
-        with_first, without = host_rows(self._recipe, self._dtypes, one, self._powers)
-        return with_first != without
+        return any(self._changed_by_first)
+
+    @functools.cached_property
+    def _changed_by_first(self) -> tuple[bool, ...]:
+        """Of each column, whether any record's scalar knows that a step is the first."""
+
+        def columns(first: bool) -> Iterable[Any]:
+            if self._together is not None:
+                return self._entries(_numbers_from(2, 1), first)
+            keys = ((record, 2.0, first) for record in self._records)
+            return zip(*host_rows(self._recipe, self._dtypes, keys, self._powers), strict=True)
+
+        return tuple(not np.array_equal(x, y) for x, y in zip(columns(True), columns(False), strict=True))
 
     def _by_model(self, depends: tuple[str, ...], device: torch.device) -> Tensor:
         """Columns [columns, records] that no step changes; kept, for every run wants them."""
@@ -221,6 +232,14 @@ def _dependence(entry: Any) -> str:
     """What an entry formed for two records and some steps [steps, 1] depends on."""
     shape = np.shape(entry)
     return "by_step" if not shape or shape[-1] == 1 else "by_model" if len(shape) == 1 else "by_both"
+
+
+def _dependence_of_parts(changed: bool, *entries: Any) -> str:
+    """The same of a column whose entries are formed apart for the first step, which ``changed`` it or not."""
+    kinds = set(map(_dependence, entries))
+    if kinds == {"by_step"} or (len(kinds) == 1 and not changed):
+        return kinds.pop()
+    return "by_both"
 
 
 def _numbers_from(first_step: int, steps: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The trainer's two passes: short roots and quotients have the exact ones' bits, or a block is trained again."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import triton.language as tl
 
 import kernels
 from kernels import bits, interpreter
-from kernels.launch.rows import RowTable
+from kernels.launch.rows import Columns, RowTable
 from kernels.population import launches, launches_triton
 from kernels.rounding import arithmetic
 from kernels.rounding.flags import OPTIMISTIC
@@ -149,6 +150,18 @@ def test_two_passes_have_the_bits_of_the_reference(
     assert (first, blocks, second) == ("first", 8, "listed") and 4 <= again < 8
 
 
+def _formed(columns: Columns, steps: int, records: int) -> torch.Tensor:
+    """The rows [steps, records, columns] that a kernel reads."""
+    held = {kind: iter(range(9)) for kind in ("by_step", "by_model", "by_both")}
+    formed = torch.empty(steps, records, len(columns.depends), dtype=torch.float64)
+    for k, kind in enumerate(columns.depends):
+        place = next(held[kind])
+        formed[:, :, k] = (
+            columns.by_step[:, place, None] if kind == "by_step" else getattr(columns, kind)[..., place, :]
+        )
+    return formed
+
+
 @pytest.mark.parametrize("name", sorted(kernels.ALGORITHMS))
 def test_columns_by_what_they_depend_on_are_the_rows(name: str) -> None:
     algorithm, device = kernels.get_algorithm(name), torch.device("cpu")
@@ -158,15 +171,27 @@ def test_columns_by_what_they_depend_on_are_the_rows(name: str) -> None:
         for first_step, steps in ((1, 4), (1, 1), (7, 3)):
             columns = table.columns_on(first_step, steps, device)
             assert columns is not None
-            held = {kind: iter(range(9)) for kind in ("by_step", "by_model", "by_both")}
-            formed = torch.empty(steps, len(hypers), len(recipe.columns), dtype=torch.float64)
-            for k, kind in enumerate(columns.depends):
-                place = next(held[kind])
-                if kind == "by_step":
-                    formed[:, :, k] = columns.by_step[:, place, None]
-                else:
-                    formed[:, :, k] = getattr(columns, kind)[..., place, :]
+            formed = _formed(columns, steps, len(hypers))
             assert bits.mismatches(formed, torch.from_numpy(table.rows(first_step, steps))) == 0
+
+
+@pytest.mark.parametrize("first_alone", [True, False])
+def test_columns_that_the_first_step_alone_changes(first_alone: bool) -> None:
+    """A number of the model's after the first step, or in it, and 1 otherwise; the first record has 1 always."""
+    algorithm, device = kernels.get_algorithm("sgd"), torch.device("cpu")
+
+    def row(hyper: Any, step: float, first: bool, powers: Any) -> tuple[Any, ...]:
+        return (hyper.lr, 1 - hyper.dampening if first == first_alone else 1.0, 2 * hyper.lr if first else hyper.lr)
+
+    recipe = dataclasses.replace(algorithm.recipe("foreach"), row=row, columns=("lr", "1-dampening", "rate"))
+    hypers = [algorithm.hyperparameters(lr=0.1 * k, dampening=0.2 * k) for k in range(4)]
+    table = RowTable(recipe, (torch.float32,) * 3 + (None,), hypers, power_table(device))
+    for first_step, steps in ((1, 3), (1, 1), (2, 2)):
+        columns = table.columns_on(first_step, steps, device)
+        assert columns is not None
+        assert bits.mismatches(_formed(columns, steps, 4), torch.from_numpy(table.rows(first_step, steps))) == 0
+        exact = [[row(hyper, t, t == 1, None) for hyper in hypers] for t in range(first_step, first_step + steps)]
+        assert table.rows(first_step, steps).tolist() == [[list(entries) for entries in step] for step in exact]
 
 
 def test_what_is_ordinary() -> None:
