@@ -88,7 +88,7 @@ def rescale_states(
         for name, degree in degrees.items():
             if degree and entry.get(name) is not None:
                 negative += _below_zero(entry[name]) if name in squares else 0
-                entry[name], lost = _times(entry[name], factor**degree, name)
+                entry[name], lost = _times(entry[name], factor, degree, name)
                 zeros, rounded = zeros + lost.zeros, rounded + lost.rounded
                 nonfinite += lost.nonfinite
     stateless = not any(states)
@@ -119,23 +119,25 @@ def _below_zero(value: Tensor) -> int:
     return 0 if value.is_complex() else int((value < 0).sum())
 
 
-def _times(value: Any, by: float, name: str) -> tuple[Any, Lost]:
+def _times(value: Any, factor: float, degree: int, name: str) -> tuple[Any, Lost]:
     import torch
 
     if not isinstance(value, torch.Tensor):
-        return value * by, Lost()
+        return value * factor**degree, Lost()
     if value.is_complex():
-        parts, lost = _times_real(torch.view_as_real(value.detach().resolve_conj()), by, name)
+        parts, lost = _times_real(torch.view_as_real(value.detach().resolve_conj()), factor, degree, name)
         return torch.view_as_complex(parts), lost
-    return _times_real(value, by, name)
+    return _times_real(value, factor, degree, name)
 
 
-def _times_real(value: Tensor, by: float, name: str) -> tuple[Tensor, Lost]:
+def _times_real(value: Tensor, factor: float, degree: int, name: str) -> tuple[Tensor, Lost]:
     value = value.detach()  # a Parameter's product would keep its history
-    exact = value.double() * by
+    exact = value.double() * factor**degree
     product = exact.to(value.dtype)
     if bool((value.isfinite() & ~product.isfinite()).any()):
-        raise InputError("--scale", f"{by:g}", f"{name} overflows {value.dtype}; give a scale nearer to 1")
+        by = "its square" if degree == 2 else "it" if degree == 1 else f"it to the power of {degree}"
+        remedy = f"{name}, multiplied by {by}, overflows {value.dtype}; give a scale nearer to 1"
+        raise InputError("--scale", f"{factor:g}", remedy)
     zeros = int(((value != 0) & (product == 0)).sum())
     rounded = int((value.isfinite() & (product.double() != exact)).sum())
     return product, Lost(zeros=zeros, rounded=rounded, nonfinite=int((~value.isfinite()).sum()))

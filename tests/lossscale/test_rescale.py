@@ -132,6 +132,10 @@ def _steps(optimizer: torch.optim.Optimizer, p: torch.Tensor, grads: list[torch.
         (("adam", "--scale", "8", "--from", "sgd.pt"), "not Adam's"),
         (("adam", "--scale", "8", "--from", "sgd.pt", "eps=1"), "leave them"),
         (("sgd", "--scale", "2^100", "--from", "sgd.pt", "--out", "x.pt"), "overflows"),
+        (
+            ("adam", "--scale", "2^100", "--from", "adam.pt", "--out", "x.pt"),
+            "--scale 1.26765e+30: exp_avg_sq, multiplied by its square, overflows",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -148,6 +152,9 @@ def test_bad_input(
     optimizer = torch.optim.SGD([p], lr=0.1, momentum=0.9)
     _steps(optimizer, p, [torch.full((2,), 1e20)], 1.0)
     torch.save(optimizer.state_dict(), "sgd.pt")
+    adam = torch.optim.Adam([p])
+    _steps(adam, p, [torch.ones(2)], 1.0)
+    torch.save(adam.state_dict(), "adam.pt")
     assert main(["rescale", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1 and words in captured.err
