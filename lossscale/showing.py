@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from . import studies
 from .support.cli import JsonOption, OutOption
 from .support.errors import InputError, check_directory_name, check_ending
 from .support.output import Output
+
+if TYPE_CHECKING:
+    from .report.finished import FinishedRun
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.", show_default=False)]
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.", show_default=False)]
@@ -50,6 +53,8 @@ def verdicts(runs: RunsArgument, out: OutOption = None, as_json: JsonOption = Fa
 
             write_text(out, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
         output.table(rows, [name for name in rows[0] if name not in ("says", "reasons")] if rows else None)
+        for item in found:
+            _say_how_it_stands(output, item)
 
 
 def picture(run: RunArgument, out: OutOption = None, as_json: JsonOption = False) -> None:
@@ -83,3 +88,12 @@ def keep(run: RunArgument, out: FolderOption, as_json: JsonOption = False) -> No
         except LibraryMissing as missing:
             raise InputError("RUN", run, str(missing)) from missing
         output.table([{"kept": path, "bytes": path.stat().st_size} for path in written])
+        _say_how_it_stands(output, finished)
+
+
+def _say_how_it_stands(output: Output, finished: FinishedRun) -> None:
+    """What a reader of the kept numbers must know: a part of the study, a run that was not finished, other code."""
+    from .report.standing import as_sentence, remarks
+
+    for remark in remarks(finished.manifest, finished.study):
+        output.note(f"{finished.path}: {as_sentence(remark)}")

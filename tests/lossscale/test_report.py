@@ -269,13 +269,15 @@ def test_every_study_has_limits_of_its_own() -> None:
     assert not [text for texts in own for text in texts if len(text) < 60 or not text.endswith(".")]
 
 
-def test_a_run_of_other_code_says_so(make_run: Callable[..., Path]) -> None:
+def test_a_run_of_other_code_says_so(make_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run()
     words = "made by another version of the code"
     assert words not in write_report([run]).read_text(encoding="utf-8")
     manifest = read_manifest(run)
     records.write_manifest(run, dataclasses.replace(manifest, resume_key={SOURCES: "0123456789abcdef"}))
     assert words in write_report([run]).read_text(encoding="utf-8")
+    assert main(["verdicts", str(run)]) == 0 and words in capsys.readouterr().out
+    assert main(["verdicts", str(run), "--json"]) == 0 and words in capsys.readouterr().err
     records.write_manifest(run, dataclasses.replace(manifest, resume_key={SOURCES: digest("loss-vs-lr")}))
     assert words not in write_report([run]).read_text(encoding="utf-8")
 
