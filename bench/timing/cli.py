@@ -35,6 +35,9 @@ def time_step_command(
         quick: fewer workloads and less time.
         json: print one JSON document.
         out: also write it there.
+
+    Returns:
+        1 if nothing was timed, else 0.
     """
     chosen = cli.resolve_device(device)
     errors.check_ending("--out", out, ".json")
@@ -72,7 +75,7 @@ def time_step_command(
             output.note(f"not offered: {line}")
         if document["not_run"]:
             output.note(f"not run in the time limit: {len(document['not_run'])} workloads")
-    return 0
+    return 0 if any(row.get("step_us") or row.get("kernel_us") for row in rows) else 1
 
 
 def _workloads(names: Names, optimizers: Names, dtypes: Names, device: str, quick: bool) -> list[Any]:

@@ -91,6 +91,15 @@ def test_command_has_the_columns_of_the_table(capsys: pytest.CaptureFixture[str]
     assert json.loads(out.read_text())["rows"] == document["rows"]
 
 
+def test_a_command_that_timed_nothing_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["time", "step", "--device", "cpu", "--quick", "--workload", "2^6", "--optimizer", "adam"]
+    refuses = ["--provider", "torch.optim:SparseAdam"]
+    assert main([*arguments, *refuses]) == 1
+    assert "no time: torch.optim:SparseAdam" in "".join(capsys.readouterr())
+    assert main([*arguments, *refuses, "--provider", "torch-fused"]) == 0
+    assert "no time: torch.optim:SparseAdam" in "".join(capsys.readouterr())
+
+
 def test_rows_of_the_version_before_are_read() -> None:
     old = {"provider": "torch-fused", "optimizer": "SGD", "dtype": "fp32", "tensors": 10_000, "elements": 640_000}
     assert StepRow.from_dict(old).workload == "10000x64"
