@@ -1,19 +1,25 @@
 """The compiled half of `looks`: built on first use from ``looks.c``, and done without wherever it cannot be had.
 
-Triton's own builder compiles it, as it compiles its launchers wherever it is used, and keeps it in Triton's cache. It
-asks torch's stable C functions (those that exported models call) about a tensor. They take a handle, a pointer to the
-tensor object's pointer to its implementation. Two things no such function tells: a tensor's dispatch keys, and, so that
-it can be fetched early, where its storage is. Where an object has its pointer and an implementation these two is not
-assumed: it is searched for, on tensors of several kinds, by torch's own account of each.
+Triton's own builder compiles it, as it compiles its launchers wherever it is used. It is kept beside vector code, with
+a digest: half of a shared object, once loaded, ends the process.
+
+It asks torch's stable C functions (those that exported models call) about a tensor. They take a handle, a pointer to
+the tensor object's pointer to its implementation. Two things no such function tells: a tensor's dispatch keys, and, so
+that it can be fetched early, where its storage is. Where an object has its pointer and an implementation these two is
+not assumed: it is searched for, on tensors of several kinds, by torch's own account of each.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
+import importlib.util
+import platform
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -22,9 +28,12 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..backends.simd import cache
+
 FEWEST = 16
 """Parameters from which on an optimizer asks for it that steps none by Triton: its loading is repaid in 400 steps."""
 
+_NAME = "kernels_looks"
 _FUNCTIONS = (
     "aoti_torch_get_data_ptr",
     "aoti_torch_get_storage_size",
@@ -68,21 +77,41 @@ def _built() -> ModuleType | None:
         # Where Triton looks. The compiler would complain on the user's terminal.
         return None
     try:
-        from triton.runtime.build import compile_module_from_src
-
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         functions = [_address(getattr(library, name)) for name in _FUNCTIONS]
         samples = _samples()
         offsets = (_handle_offset(samples), _keys_offset(samples), _storage_offset(samples))
         if None in offsets or not all(map(_has_handle, samples)) or any(map(answers_in_python, samples)):
             return None
-        source = resources.files(__package__).joinpath("looks.c").read_text()
-        module: ModuleType = compile_module_from_src(src=source, name="kernels_looks")
+        module = _loaded(resources.files(__package__).joinpath("looks.c").read_text())
         module.bind(torch._C.TensorBase, *offsets, *functions)
     except (ImportError, AttributeError, TypeError, OSError, RuntimeError, subprocess.CalledProcessError):
         # Another torch or Triton, no compiler, no folder for its cache.
         return None
     return module if _agrees(module) else None
+
+
+def _loaded(source: str) -> ModuleType:
+    """The module of a source: the one that was kept, else compiled now and kept."""
+    from triton.runtime.build import _build
+
+    suffix = str(sysconfig.get_config_var("EXT_SUFFIX"))
+    key = "looks-" + hashlib.sha256(repr((source, sys.version, suffix, platform.machine())).encode()).hexdigest()
+    code = cache.read(key)
+    with tempfile.TemporaryDirectory() as folder:
+        if code is None:
+            Path(folder, f"{_NAME}.c").write_text(source)
+            code = Path(_build(_NAME, str(Path(folder, f"{_NAME}.c")), folder, [], [], [], [])).read_bytes()
+            cache.write(key, code)
+        # Loaded from where nobody else writes.
+        path = Path(folder, f"loaded{suffix}")
+        path.write_bytes(code)
+        spec = importlib.util.spec_from_file_location(_NAME, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"no loader for {path.name}")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
 
 
 def _address(function: object) -> int:
