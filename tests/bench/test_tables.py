@@ -50,7 +50,8 @@ def test_the_answers_are_those_of_the_thresholds() -> None:
         for match in re.findall(r"^≤ 2\^-(\d+)", "\n".join(line), re.M)
     )
     assert len(hidden) == 9
-    assert f"for {hidden[0]} to {hidden[-1]} binades" in readme
+    least, most = (str(power).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")) for power in (hidden[0], hidden[-1]))
+    assert f"until s has fallen to 2⁻{least} (RMSprop, moments) … 2⁻{most} (Adagrad, all of it)" in readme
 
 
 def test_what_is_stalled_or_left_open_says_so() -> None:
