@@ -150,7 +150,7 @@ def test_a_share_of_a_finished_run_changes_nothing(whole: Path, capsys: pytest.C
     assert main(["run", "loss-vs-lr", *TYPED, "--shard", "1/2", "--out", str(whole), "--json"]) == 0
     captured = capsys.readouterr()
     (row,) = json.loads(captured.out)["rows"]
-    assert row == {"study": "loss-vs-lr", "shard": "1/2", "cohorts": 4, "pairs": (5 + 2 + 1 + 2) * 7}
+    assert row == {"study": "loss-vs-lr", "shard": "1/2", "cohorts": 4, "pairs": (5 + 2 + 1 + 2) * 8}
     assert "the run is finished" in captured.err
     assert contents(whole) == before
 
