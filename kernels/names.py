@@ -15,7 +15,7 @@ def shown(value: Any) -> str:
             if value.numel() != 1:
                 raise RuntimeError
             value = value.item()
-        except (RuntimeError, NotImplementedError):  # many, on the meta device, or mapped over
+        except RuntimeError:  # many, on the meta device, or mapped over
             return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
     return " ".join(short(value).split())
 

@@ -85,7 +85,7 @@ def build_or_unsupported(make: Any, groups: list[dict[str, Any]], options: Mappi
     """Call a constructor; what it refuses (TypeError, ValueError, RuntimeError, …) becomes `Unsupported`."""
     try:
         optimizer: torch.optim.Optimizer = make(groups, **options)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         # The ways in which packages refuse an option. Any other exception is a fault and keeps its traceback.
         raise Unsupported(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
     return optimizer

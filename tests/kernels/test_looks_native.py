@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from ways import WAYS, look_by
+from ways import WAYS, compiled_look, look_by
 
 import kernels
 from bench.timing import host_cost
@@ -46,9 +46,7 @@ def _edits(chance: random.Random, optimizer: Any) -> None:
 
 
 def test_states_are_the_same_by_both_ways() -> None:
-    # The compiled way is optional, and there is nothing to compare without it; the other way is tested everywhere.
-    if native._built() is None:
-        pytest.skip("no compiler, or another torch: looks.c cannot be built here")
+    compiled_look()
     answers = set()
     for seed in range(200):
         chance = random.Random(seed)
@@ -119,11 +117,7 @@ def test_a_counter_whose_memory_is_exchanged_counts_on_from_there(
 
 @pytest.fixture
 def module() -> Any:
-    built = native._built()
-    # As above: these are tests of the compiled module alone.
-    if built is None:
-        pytest.skip("no compiler, or another torch: looks.c cannot be built here")
-    return built
+    return compiled_look()
 
 
 def test_a_folder_that_keeps_nothing_is_no_error(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
