@@ -7,7 +7,7 @@ from lossscale.support.output import Output
 
 
 def list_command(device: cli.DeviceOption = "auto", json: cli.JsonOption = False) -> None:
-    """Providers (and why one is missing), backends, workloads, and the results that are kept.
+    """Providers (and why one is missing), backends, the compiled look, workloads, and the results that are kept.
 
     Args:
         device: where they would run.
@@ -16,7 +16,7 @@ def list_command(device: cli.DeviceOption = "auto", json: cli.JsonOption = False
     chosen = cli.resolve_device(device)
     import torch
 
-    from kernels import available_backends, resolve_backend
+    from kernels import available_backends, compiled_look_missing, resolve_backend
 
     from .providers import registry
     from .store.kept import kept_results
@@ -30,9 +30,18 @@ def list_command(device: cli.DeviceOption = "auto", json: cli.JsonOption = False
         ]
         results = kept_results()
         backends = {"auto": resolve_backend("auto", torch.device(chosen)), **available_backends()}
-        output.table(rows, title=f"Providers on {chosen}", backends=backends, workloads=workloads, results=results)
+        look = compiled_look_missing()
+        output.table(
+            rows,
+            title=f"Providers on {chosen}",
+            backends=backends,
+            compiled_look=look or "yes",
+            workloads=workloads,
+            results=results,
+        )
         output.note()
         output.note(f"Backend auto is {backends.pop('auto')} here; " + ", ".join(map(_said, backends.items())))
+        output.note(f"Tensors are looked at {f'in Python: {look}' if look else 'by compiled code'}")
         output.note(f"{len(workloads)} timing workloads, such as {workloads[0]}")
         output.note("Kept results: " + (", ".join(results) or "none"))
 

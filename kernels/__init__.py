@@ -13,7 +13,7 @@ from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm, regi
 from .backends import available_backends, interpreter, resolve_backend
 from .fingerprint import fingerprint
 from .launch import step_kernel, tables
-from .optim import StepOptimizer, graphed, make_optimizer
+from .optim import StepOptimizer, compiled_look_missing, graphed, make_optimizer
 from .population import NETWORKS, POLICIES, MinibatchLinear, Network, Policy, Population, Trainer, optimizer_step
 from .rounding import flags
 from .rounding.dtypes import DTYPES
@@ -73,6 +73,7 @@ __all__ = [
     "available_backends",
     "backends",
     "bits",
+    "compiled_look_missing",
     "fingerprint",
     "flags",
     "functional",

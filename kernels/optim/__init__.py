@@ -2,6 +2,7 @@
 
 from .classes import make_optimizer
 from .graphs import graphed
+from .native import compiled_look_missing
 from .optimizer import StepOptimizer
 
-__all__ = ["StepOptimizer", "graphed", "make_optimizer"]
+__all__ = ["StepOptimizer", "compiled_look_missing", "graphed", "make_optimizer"]

@@ -1,7 +1,6 @@
 """The compiled half of `looks`: built on first use from ``looks.c``, and done without wherever it cannot be had.
 
-Triton's own builder compiles it, as it compiles its launchers wherever it is used. It is kept beside vector code, with
-a digest: half of a shared object, once loaded, ends the process.
+`compiling` compiles it with the machine's C compiler, and keeps it. `compiled_look_missing` says why there is none.
 
 It asks torch's stable C functions (those that exported models call) about a tensor. They take a handle, a pointer to
 the tensor object's pointer to its implementation. Two things no such function tells: a tensor's dispatch keys, and, so
@@ -13,13 +12,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import importlib.util
-import platform
-import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -28,7 +22,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..backends.simd import cache
+from . import compiling
 
 FEWEST = 16
 """Parameters from which on an optimizer asks for it that steps none by Triton: its loading is repaid in 400 steps."""
@@ -66,52 +60,46 @@ def answers_in_python(tensor: Tensor) -> bool:
     return bool(torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python))
 
 
-@functools.cache
+def compiled_look_missing() -> str:
+    """Why optimizers look at their tensors with torch's methods, at the same answers and more time; empty if compiled.
+
+    It is compiled now if it has not been yet.
+    """
+    found = _found()
+    return found if isinstance(found, str) else ""
+
+
 def _built() -> ModuleType | None:
+    found = _found()
+    return None if isinstance(found, str) else found
+
+
+@functools.cache
+def _found() -> ModuleType | str:
+    """The module, or why there is none."""
     if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
-        # It walks dicts and reads objects under the interpreter's lock.
-        return None
-    scheme = sysconfig.get_default_scheme()
-    headers = sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme)
-    if not Path(headers, "Python.h").exists():
-        # Where Triton looks. The compiler would complain on the user's terminal.
-        return None
+        return "it walks dicts and reads objects under the lock of CPython's interpreter"
+    if not Path(compiling.headers(), "Python.h").exists():
+        return f"no Python.h in {compiling.headers()}; install Python's headers"
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         functions = [_address(getattr(library, name)) for name in _FUNCTIONS]
         samples = _samples()
         offsets = (_handle_offset(samples), _keys_offset(samples), _storage_offset(samples))
         if None in offsets or not all(map(_has_handle, samples)) or any(map(answers_in_python, samples)):
-            return None
-        module = _loaded(resources.files(__package__).joinpath("looks.c").read_text())
-        module.bind(torch._C.TensorBase, *offsets, *functions)
-    except (ImportError, AttributeError, TypeError, OSError, RuntimeError, subprocess.CalledProcessError):
-        # Another torch or Triton, no compiler, no folder for its cache.
-        return None
-    return module if _agrees(module) else None
+            return f"torch {torch.__version__} lays tensors out in another way"
 
+        def finish(module: ModuleType) -> str:
+            module.bind(torch._C.TensorBase, *offsets, *functions)
+            return "" if _agrees(module) else "what was compiled does not say of tensors what torch says"
 
-def _loaded(source: str) -> ModuleType:
-    """The module of a source: the one that was kept, else compiled now and kept."""
-    from triton.runtime.build import _build
-
-    suffix = str(sysconfig.get_config_var("EXT_SUFFIX"))
-    key = "looks-" + hashlib.sha256(repr((source, sys.version, suffix, platform.machine())).encode()).hexdigest()
-    code = cache.read(key)
-    with tempfile.TemporaryDirectory() as folder:
-        if code is None:
-            Path(folder, f"{_NAME}.c").write_text(source)
-            code = Path(_build(_NAME, str(Path(folder, f"{_NAME}.c")), folder, [], [], [], [])).read_bytes()
-            cache.write(key, code)
-        # Loaded from where nobody else writes.
-        path = Path(folder, f"loaded{suffix}")
-        path.write_bytes(code)
-        spec = importlib.util.spec_from_file_location(_NAME, path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"no loader for {path.name}")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return module
+        source = resources.files(__package__).joinpath("looks.c").read_text()
+        return compiling.module_of(_NAME, source, torch.__version__, finish)
+    except compiling.Unavailable as error:
+        return str(error)
+    except (AttributeError, TypeError, OSError, RuntimeError) as error:
+        # Another torch, no folder for temporary files.
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _address(function: object) -> int:

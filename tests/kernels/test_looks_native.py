@@ -122,7 +122,7 @@ def module() -> Any:
 
 def test_a_folder_that_keeps_nothing_is_no_error(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    assert native._built.__wrapped__() is not None
+    assert not isinstance(native._found.__wrapped__(), str)
 
 
 @pytest.mark.parametrize("left", [0, 100, 4096, -1])
@@ -130,11 +130,11 @@ def test_a_damaged_kept_module_is_built_again(
     left: int, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert native._built.__wrapped__() is not None
+    assert not isinstance(native._found.__wrapped__(), str)
     (kept,) = tmp_path.rglob("looks-*")
     whole = kept.read_bytes()
     kept.write_bytes(whole[:left])
-    assert native._built.__wrapped__() is not None
+    assert not isinstance(native._found.__wrapped__(), str)
     assert kept.read_bytes()[:20] == whole[:20] and len(kept.read_bytes()) == len(whole)
 
 
@@ -253,9 +253,10 @@ def test_it_is_done_without(
         monkeypatch.setattr(native, "_keys_offset", lambda samples: None)
     else:
         monkeypatch.setattr(sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
-    built = native._built.__wrapped__()
-    assert built is None and capfd.readouterr() == ("", "")
-    monkeypatch.setattr(native, "_built", lambda: built)
+    reason = native._found.__wrapped__()
+    assert isinstance(reason, str) and reason and capfd.readouterr() == ("", "")
+    monkeypatch.setattr(native, "_found", lambda: reason)
+    assert native.compiled_look_missing() == reason
     ends = []
     for make_optimizer in (kernels.AdamW, torch.optim.AdamW):
         params = [Param(torch.ones(4)) for _ in range(64)]
