@@ -39,12 +39,16 @@ def mismatches(a: Tensor, b: Tensor) -> int:
 
 def differing_bits(a: Tensor, b: Tensor) -> Tensor:
     """int64, number of differing bits per element (0 to the dtype's width; two NaN count 0)."""
-    xor = torch.where(a.isnan() & b.isnan(), 0, bit_view(a) ^ bit_view(b))
-    if xor.device.type != "cpu":
-        return _popcount(xor)
+    return set_bits(torch.where(a.isnan() & b.isnan(), 0, bit_view(a) ^ bit_view(b))).to(torch.int64)
+
+
+def set_bits(words: Tensor) -> Tensor:
+    """How many bits of every element of an integer tensor are set: uint8 on a CPU, else int64."""
+    if words.device.type != "cpu":
+        return _popcount(words)
     # One pass where numpy has an instruction for it; of a signed number it would count the absolute value's.
-    words = xor.numpy()
-    counts = np.bitwise_count(words.view(f"u{words.itemsize}")).astype(np.int64)
+    array = words.numpy()
+    counts = np.bitwise_count(array.view(f"u{array.itemsize}"))
     return torch.from_numpy(np.asarray(counts))  # of a scalar tensor numpy makes a number
 
 
@@ -68,9 +72,9 @@ def _popcount32(x: Tensor) -> Tensor:
 
 def ordered(tensor: Tensor) -> Tensor:
     """int64 numbers in the order of the floats: neighbours differ by 1, -0 and +0 are the same number."""
-    bits = bit_view(tensor).to(torch.int64)
-    smallest = -(1 << (torch.iinfo(_INTEGER[tensor.dtype]).bits - 1))
-    return torch.where(bits < 0, smallest - bits, bits)
+    bits = bit_view(tensor)
+    magnitude, sign = bits & torch.iinfo(bits.dtype).max, bits >> (8 * bits.itemsize - 1)  # the sign's is 0 or -1
+    return ((magnitude ^ sign) - sign).to(torch.int64)
 
 
 def ulp_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from kernels import DTYPES, bits
 from .. import theory
 from ..design.measures import EPS_QUANTILES
 from ..diagnose import steps
+from .pairwise import Compared, Sides, States, compare_params, compare_states
 
 if TYPE_CHECKING:
     from .observer import Observer, Snapshot
@@ -30,14 +31,6 @@ class ClosedForm:
 
     ratio: Tensor
     tolerance: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class States:
-    """Whether the states of a pair agree, and how many of their elements were left out of the comparison."""
-
-    identical: Tensor
-    left_out: Tensor
 
 
 class Observation:
@@ -113,37 +106,34 @@ class Observation:
     @cached_property
     def differing_bits(self) -> Tensor:
         """Of pairs: parameter bits that differ."""
-        return bits.differing_bits(*self._both).sum(2)
+        return self._compared.differing_bits
 
     @cached_property
     def differing_elements(self) -> Tensor:
         """Of pairs: parameters whose bits differ."""
-        return bits.mismatch_mask(*self._both).sum(2)
+        return bits.mismatch_mask(*self._sides.of(self._by_family(self.snapshot.params))).sum(2)
 
     @cached_property
     def max_ulp(self) -> Tensor:
         """Of pairs: the largest distance of two parameters in units in the last place."""
-        return bits.ulp_distance(*self._both).amax(2)
+        return self._compared.max_ulp
 
     @cached_property
     def rel_distance(self) -> Tensor:
         """Of pairs: |arm − against| / |against|."""
-        arm, against = self._both
-        distance = self._norm(arm.double() - against.double())
-        return torch.where(distance == 0, distance, distance / self._norm(against.double()))
+        distance = self._compared.distance
+        return torch.where(distance == 0, distance, distance / self.of_against(self._size))
 
     @cached_property
     def distance_over_moved(self) -> Tensor:
         """Of pairs: d = |arm − against| / |against − its initialisation|; 0 for pairs that agree, wherever they are."""
-        arm, against = self._both
-        distance = self._norm(arm.double() - against.double())
+        distance = self._compared.distance
         return torch.where(distance == 0, distance, distance / self.of_against(self.moved))
 
     @cached_property
     def size_ratio(self) -> Tensor:
         """Of pairs: |arm| / |against|."""
-        arm, against = self._both
-        return self._norm(arm.double()) / self._norm(against.double())
+        return self.of_arm(self._size) / self.of_against(self._size)
 
     def eps_over_r(self, level: float) -> Tensor:
         """Of pairs: a quantile of eps/r over v > 0 (a level of EPS_QUANTILES), of what the arm is compared with."""
@@ -201,24 +191,31 @@ class Observation:
 
         Elements that are subnormal, or underflowed to 0, in either run are counted and left out.
         """
-        shape = (self._kept, len(self._arm))
-        equal = torch.ones(shape, dtype=torch.bool, device=self.snapshot.params.device)
-        left_out = torch.zeros(shape, dtype=torch.int64, device=self.snapshot.params.device)
-        for name, tensor in self.snapshot.state.items():
-            degree = self._algorithm.degrees[name]
-            units = _column([member.loss_factor**degree for member in self._family], tensor)
-            unscaled = (tensor.view(-1, len(self._family), tensor.shape[1]).double() / units).view(tensor.shape)
-            ours, theirs = self.of_arm(unscaled), self.of_against(unscaled)
-            tiny = torch.zeros_like(ours, dtype=torch.bool)
-            for unit in (units[self._arm], units[self._against]):
-                tiny |= self._subnormal(ours * unit) | self._subnormal(theirs * unit)
-            left_out += tiny.sum(2)
-            equal &= ((ours == theirs) | (ours.isnan() & theirs.isnan()) | tiny).all(2)
-        return States(identical=equal, left_out=left_out)
+        if not self.snapshot.state:
+            shape, device = (self._kept, len(self._arm)), self.snapshot.params.device
+            return States(
+                identical=torch.ones(shape, dtype=torch.bool, device=device),
+                left_out=torch.zeros(shape, dtype=torch.int64, device=device),
+            )
+        degrees = self._algorithm.degrees
+        states = [
+            (self._by_family(tensor), [member.loss_factor ** degrees[name] for member in self._family])
+            for name, tensor in self.snapshot.state.items()
+        ]
+        return compare_states(states, self._sides, self._smallest_normal)
 
     @cached_property
-    def _both(self) -> tuple[Tensor, Tensor]:
-        return self.of_arm(self.snapshot.params), self.of_against(self.snapshot.params)
+    def _compared(self) -> Compared:
+        return compare_params(self._by_family(self.snapshot.params), self._sides, self._norm)
+
+    @cached_property
+    def _size(self) -> Tensor:
+        """[models]: |parameters|."""
+        return self._norm(self.snapshot.params.double())
+
+    @property
+    def _sides(self) -> Sides:
+        return Sides(arm=self._arm, against=self._against)
 
     def _by_family(self, tensor: Tensor) -> Tensor:
         """[kept families, members, …] of a tensor of models."""
@@ -275,11 +272,6 @@ class Observation:
         if self._algorithm.degrees.get("weight_decay") != 0 or getattr(base, "weight_decay", 0.0) == 0:
             return None
         return before.double() * -float(base.lr * base.weight_decay)
-
-    def _subnormal(self, values: Tensor) -> Tensor:
-        """Whether the state's format would hold each value as a subnormal number."""
-        magnitude = values.abs()
-        return (magnitude > 0) & (magnitude < self._smallest_normal)
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
