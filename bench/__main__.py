@@ -6,13 +6,17 @@ limit failed). Only the module of the command that is called is imported, so tha
 module imports torch inside the function.
 """
 
+import atexit
+import os
 import signal
 import sys
+import threading
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command answers it: importing leaves no traceback
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from lossscale.support.cli import Command, run_commands
 
@@ -95,5 +99,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
+def leave(code: int) -> NoReturn:
+    """Ends the process, though the code of others that it ran has left threads running."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lossscale.support import cli, errors, files
-from lossscale.support.output import Output
+from lossscale.support.output import Output, printed_as_errors
 
 Names = list[str] | None
 
@@ -83,7 +83,9 @@ def conform_command(
 
         limit = QUICK_CASES if quick and not provider else None
         selection = Selection(optimizers=optimizers, dtypes=dtypes, quick=quick, limit=limit)
-        done = run(entrants, selection, device=chosen, deadline=deadline_after(60 * minutes), on_row=on_row)
+        # What providers print is not the command's answer.
+        with printed_as_errors():
+            done = run(entrants, selection, device=chosen, deadline=deadline_after(60 * minutes), on_row=on_row)
         if not any(row.outcome.compared or row.outcome.broke for row in rows):
             why = next((row.detail for row in rows if row.detail), "no case fits this selection")
             raise errors.InputError("--provider", ", ".join(provider or ["all"]), f"nothing could be compared: {why}")

@@ -9,18 +9,23 @@ from typing import Any
 import torch
 
 from ..providers.base import Provider, Unsupported
+from ..providers.contained import Ended, contained
 from ..tracebacks import kept_traceback
 from . import bitwise
 from .cases import Case
 from .inputs import make_gradients
-from .rows import FirstMismatch, Outcome, Row, row_of
+from .rows import APART, FirstMismatch, Outcome, Row, row_of
 from .side import Misstep, Side, gradient_is_scratch
 
 
 def run_case(case: Case, provider: Provider, against: Provider, device: torch.device) -> Row:
     """Compare `provider` with `against` on `case`; every failure is an outcome of the row, none is raised."""
     started = time.perf_counter()
-    row = _compared(case, provider, against, device)
+    try:
+        with contained():
+            row = _compared(case, provider, against, device)
+    except Ended as error:
+        row = row_of(case, provider.name, against.name, Outcome.ERROR, str(error))
     return replace(row, time_s=round(time.perf_counter() - started, 4))
 
 
@@ -55,6 +60,8 @@ def _compared(case: Case, provider: Provider, against: Provider, device: torch.d
         return row(Outcome.UNSUPPORTED, str(error))
     except Exception:
         return row(Outcome.ERROR, trace())
+    if ours.apart and not found.detail:
+        return replace(found, detail=f"{APART}: {', '.join(f'{name} is {what}' for name, what in ours.apart.items())}")
     if gradient_is_scratch(case) and not found.detail:
         return replace(found, detail="p.grad not compared: torch's foreach adds the momentum into it")
     return found

@@ -18,6 +18,7 @@ import torch
 from kernels import DTYPES
 
 from ..providers.base import Provider, Unsupported
+from ..providers.contained import Ended, contained
 from ..providers.torch_optim import TorchOptim
 from . import bitwise
 from .cases import Case
@@ -109,7 +110,11 @@ def run_drift(case: Case, provider: Provider, device: torch.device, *, allowed: 
         allowed: ulp that the provider claims; beyond it the outcome is a mismatch.
     """
     started = time.perf_counter()
-    row = _measured(case, provider, device, allowed)
+    try:
+        with contained():
+            row = _measured(case, provider, device, allowed)
+    except Ended as error:
+        row = row_of(case, provider.name, "float64", Outcome.ERROR, str(error))
     return replace(row, time_s=round(time.perf_counter() - started, 4))
 
 

@@ -94,7 +94,12 @@ def by_variant(pairs: Iterable[tuple[Provider, Provider, Case]], device: str) ->
 
 def case_pool(*, workers: int, limit_s: float, environment: Mapping[str, str] | None = None) -> CasePool:
     """A pool that compares cases."""
-    return Pool(count=workers, limit_s=limit_s, lost=_lost, environment=environment, worn=_context_lost)
+    return Pool(count=workers, limit_s=limit_s, lost=_lost, environment=environment, worn=_context_lost, whose=_whose)
+
+
+def _whose(cases: Cases) -> str:
+    assert isinstance(cases.work, Comparing)
+    return cases.work.provider.name
 
 
 def _lost(cases: Cases, case: Case, loss: Loss) -> Row:

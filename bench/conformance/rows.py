@@ -12,6 +12,10 @@ NAN_ON_ONE_SIDE = 2**63 - 1
 """The distance of a number from NaN; of float64 from an infinity too."""
 
 
+APART = "states not compared"
+"""How the detail of a comparison begins in which states that have torch's names were left alone, being no numbers."""
+
+
 class Outcome(StrEnum):
     """How a comparison ended. Only IDENTICAL and CLOSE are passes; where nothing was compared nothing failed."""
 

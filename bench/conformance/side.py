@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import inspect
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import torch
+
+from kernels import DTYPES
 
 from ..optimizers import registered
 from ..providers.base import Provider, Unsupported
 from .cases import Case
 from .inputs import make_gradients, make_groups, make_parameters
+
+_COMPARED = {torch.float64, *(known.torch for known in DTYPES.values())}
+_LOSS = 0.5
+"""What closures return."""
 
 
 class Misstep(Exception):
@@ -40,6 +46,8 @@ class Side:
         values = [p.detach().clone() for p in self.parameters]
         if case.order == "early":
             self._fill([torch.zeros_like(value) for value in values])
+        #: States under torch's names that cannot be compared, and what they are instead of numbers.
+        self.apart: dict[str, str] = {}
         self.optimizer = self._build()
         if case.order == "early":
             self._fill(values)
@@ -98,7 +106,10 @@ class Side:
 
     def _held(self) -> list[torch.Tensor]:
         """The optimizer's parameters."""
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        try:
+            return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise Misstep(f"param_groups are no list of groups with params: {type(error).__name__}: {error}") from error
 
     def _give_all(self, index: int) -> None:
         for number, gradient in enumerate(make_gradients(self.case, index, self.device)):
@@ -124,6 +135,8 @@ class Side:
     def _halve_lr(self) -> None:
         for group in self.optimizer.param_groups:
             # As torch's schedulers do: a tensor is filled, a number replaced.
+            if "lr" not in group:
+                raise Misstep("a group has no lr, which schedulers set")
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].mul_(0.5)
             else:
@@ -133,8 +146,10 @@ class Side:
         """Set the step counter through the state dictionary, as a user resuming a long run would."""
         saved = self.optimizer.state_dict()
         for state in saved["state"].values():
-            if "step" in state:
+            if isinstance(state, MutableMapping) and "step" in state:
                 was, start = state["step"], float(self.case.start_step)
+                if not isinstance(was, torch.Tensor | int | float):
+                    raise Unsupported(f"its step counter is {_kind(was)}, not a number")
                 state["step"] = torch.full_like(was, start) if isinstance(was, torch.Tensor) else type(was)(start)
         self.optimizer.load_state_dict(saved)
 
@@ -149,18 +164,34 @@ class Side:
     def states(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
         """A parameter's states as flat tensors under torch's names, brought back to the case's own loss."""
         found: dict[str, torch.Tensor] = {}
-        for name, value in self.optimizer.state.get(parameter, {}).items():
+        for name, value in self._entry(parameter).items():
             if self.state_names is not None:
                 if name not in self.state_names:
                     continue
                 name = self.state_names[name]
             if value is None or name == "master":
                 continue
+            if not isinstance(value, torch.Tensor | int | float):
+                self.apart[name] = _kind(value)
+                continue
             flat = torch.as_tensor(value).reshape(-1)
+            if name != "step" and flat.dtype not in _COMPARED:
+                self.apart[name] = f"of {flat.dtype}"
+                continue
             degree = self.degrees.get(name, 0)
             flat = flat * 2.0 ** (-self.power * degree) if degree else flat
             found[name] = flat.float() if name == "step" else flat
         return found
+
+    def _entry(self, parameter: torch.Tensor) -> Mapping[str, Any]:
+        """What the optimizer keeps for a parameter, by name."""
+        if not isinstance(self.optimizer.state, Mapping):
+            raise Misstep(f"its state is {_kind(self.optimizer.state)}, not a mapping by parameter")
+        entry = self.optimizer.state.get(parameter, {})
+        if isinstance(entry, Mapping):
+            return entry
+        self.apart["a parameter's entry"] = _kind(entry)
+        return {}
 
     def arrays(self) -> dict[str, torch.Tensor]:
         """Parameters, gradients (where they are anybody's business) and states, each flattened over all tensors."""
@@ -173,6 +204,11 @@ class Side:
             for name, flat in self.states(parameter).items():
                 found.setdefault(name, []).append(flat)
         return {name: torch.cat(pieces).to(self.device) for name, pieces in found.items()}
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def gradient_is_scratch(case: Case) -> bool:
@@ -194,13 +230,15 @@ def _step_with(optimizer: torch.optim.Optimizer, evaluate: Callable[[], None]) -
             raise Misstep("step(closure) called the closure with gradients off; call it under torch.enable_grad()")
         evaluate()
         called.append(True)
-        return 0.0
+        return _LOSS
 
-    returned = optimizer.step(closure)
+    returned: object = optimizer.step(closure)
     if not called:
         raise Unsupported("step(closure) does not call its closure")
     if returned is None:
         raise Misstep("step(closure) returned None; return what the closure returned")
+    if not isinstance(returned, float | torch.Tensor) or returned != _LOSS:
+        raise Misstep(f"step(closure) returned {_kind(returned)}, not the loss that its closure returned")
 
 
 def scaled_step(optimizer: torch.optim.Optimizer, parameters: list[torch.Tensor], case: Case, index: int) -> None:
@@ -212,6 +250,8 @@ def scaled_step(optimizer: torch.optim.Optimizer, parameters: list[torch.Tensor]
     if case.grad_scale is None and case.found_inf_at is None:
         optimizer.step()
         return
+    if not parameters:
+        raise Misstep("the optimizer has no parameters left")
     device = parameters[0].device
     overflow = torch.full((), float(case.found_inf_at == index), device=device)
     scale = torch.full((), case.grad_scale or 1.0, device=device)

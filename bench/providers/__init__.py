@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .base import Provider, Traits, Unsupported
+from .contained import Ended, contained
 from .ours import Ours
 from .torch_optim import TorchOptim, reference_for
 
-__all__ = ["Ours", "Provider", "TorchOptim", "Traits", "Unsupported", "reference_for"]
+__all__ = ["Ended", "Ours", "Provider", "TorchOptim", "Traits", "Unsupported", "contained", "reference_for"]

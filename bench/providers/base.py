@@ -27,6 +27,8 @@ class Traits:
         interpreted: it runs Triton's interpreter, which has to be switched on before a process starts.
         slow: it compiles for every shape, and gets few cases and much time.
         tables: it keeps tables of addresses whose upkeep can be timed without a launch.
+        known: it is this project's or torch's: its states are those of the optimizer that it is asked for, and its
+            calls return. Of the others states are measured, and their calls are contained.
     """
 
     recipe: str = "foreach"
@@ -36,6 +38,7 @@ class Traits:
     interpreted: bool = False
     slow: bool = False
     tables: bool = False
+    known: bool = False
 
 
 class Provider(Protocol):
@@ -88,4 +91,6 @@ def build_or_unsupported(make: Any, groups: list[dict[str, Any]], options: Mappi
     except (TypeError, ValueError, RuntimeError) as error:
         # The ways in which packages refuse an option. Any other exception is a fault and keeps its traceback.
         raise Unsupported(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"{make} made {optimizer!r:.60}, which is no torch.optim.Optimizer")
     return optimizer

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from .base import Provider, Traits, Unsupported, build_or_unsupported
+from .contained import contained
 
 _NAMES = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sum", "step")
 SAME = dict(zip(_NAMES, _NAMES, strict=True))
@@ -80,7 +81,7 @@ class Foreign(Provider):
         if device.type not in self.devices:
             return f"runs on {' and '.join(self.devices)} only"
         try:
-            with _silence():
+            with _silence(), contained():
                 importlib.import_module(self.module)
         except ModuleNotFoundError as error:
             return f"not installed: {error}"
@@ -125,9 +126,12 @@ def accepted_options(
     """The options that the constructor takes, torch's defaults among them: a package's own may be others.
 
     Raises:
-        Unsupported: if it lacks one that is not off.
+        Unsupported: if it lacks one that is not off, or the learning rate, or does not say what it takes.
     """
-    parameters = inspect.signature(made).parameters
+    try:
+        parameters = inspect.signature(made).parameters
+    except (TypeError, ValueError) as error:
+        raise Unsupported(f"its constructor does not say what it takes: {error}") from error
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(options)
     taken = {name for name in parameters if name not in lacks}
@@ -135,6 +139,9 @@ def accepted_options(
     if lacking:
         raise Unsupported(f"no option {', '.join(lacking)}")
     every = {**_torch_defaults(optimizer), **options}
+    if "lr" in every and "lr" not in taken:
+        # Whatever it does then, it does at a learning rate of its own.
+        raise Unsupported("no option lr")
     return {name: value for name, value in every.items() if name in taken}
 
 

@@ -39,6 +39,7 @@ class Ours(Provider):
             block=64 if self.recipe == "cpu-fused" else 1,
             interpreted=self.backend == "interpreter",
             tables=True,
+            known=True,
         )
 
     def missing(self, device: torch.device) -> str:

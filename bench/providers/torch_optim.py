@@ -40,7 +40,7 @@ class TorchOptim(Provider):
     @property
     def traits(self) -> Traits:
         """Cases are those of the recipe that reproduces it."""
-        return Traits(recipe=self.implementation.removesuffix("-capturable"))
+        return Traits(recipe=self.implementation.removesuffix("-capturable"), known=True)
 
     def missing(self, device: torch.device) -> str:
         """Empty: torch.optim runs wherever torch does, but for its capturable variants."""
@@ -108,7 +108,7 @@ class CompiledTorch(Provider):
     @property
     def traits(self) -> Traits:
         """It compiles for every shape."""
-        return Traits(slow=True)
+        return Traits(slow=True, known=True)
 
     def missing(self, device: torch.device) -> str:
         """Why torch.compile cannot be used: on the CPU it needs a C++ compiler."""

@@ -9,8 +9,14 @@ from typing import Any
 
 import torch
 
+from lossscale.support.output import printed_as_errors
+
 from .base import Provider, Traits, build_or_unsupported
+from .contained import Ended, contained
 from .foreign import SAME, accepted_options
+
+_IMPORT_LIMIT_S = 120.0
+"""Of a module of a user's: others take half a minute from a cold disk."""
 
 
 class _Standing(Provider):
@@ -68,16 +74,17 @@ class UserClass(_Standing):
         if not module or not name:
             raise ValueError("give module:Class")
         try:
-            imported = importlib.import_module(module)
+            with printed_as_errors(), contained(_IMPORT_LIMIT_S):
+                made = getattr(importlib.import_module(module), name, None)
         except ImportError as error:
             raise ValueError(f"cannot be imported: {error}; is its directory on PYTHONPATH?") from error
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             # Whatever a user's module does when it is imported is that module's to mend.
             reason = str(error).splitlines()[0] if str(error) else ""
-            raise ValueError(f"cannot be imported: {type(error).__name__}: {reason}; mend {module} first") from error
-        if not hasattr(imported, name):
+            said = reason if isinstance(error, Ended) else f"{type(error).__name__}: {reason}"
+            raise ValueError(f"cannot be imported: {said}; mend {module} first") from error
+        if made is None:
             raise ValueError(f"{module} has no {name}")
-        made = getattr(imported, name)
         if not (isinstance(made, type) and issubclass(made, torch.optim.Optimizer)):
             raise ValueError(f"{name} is not a subclass of torch.optim.Optimizer")
         return made

@@ -32,7 +32,7 @@ class StepRow:
     Attributes:
         provider, optimizer, options, dtype, workload, device: what was timed, and where.
         tensors, elements: of the workload.
-        bytes_moved: the fewest that the step can move.
+        bytes_moved: the fewest that the step can move, by the states that the provider keeps; None where it shows none.
         kernel_time_ns: on the device, the host hidden; `kernel_time_from` says by "events" or "profiler".
         step_time_ns: a whole step as a user's clock sees it, the device idle before and after.
         queued_time_ns: of one step among several that nobody waits for in between.
@@ -61,7 +61,7 @@ class StepRow:
     device: str
     tensors: int
     elements: int
-    bytes_moved: int
+    bytes_moved: int | None = None
     kernel_time_ns: float | None = None
     kernel_time_from: str | None = None
     kernel_time_quantiles: Quantiles | None = None
@@ -133,7 +133,6 @@ class StepRow:
             elements, tensors = int(known["elements"]), int(known["tensors"])
             known.setdefault("workload", workload_name(tensors, elements))
             known.setdefault("device", "")
-            known.setdefault("bytes_moved", 0)
             known.setdefault("options", {})
             row = cls(**known)
             row._check()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Annotated, Any
 
 import typer
 
 from lossscale.support import cli, errors, files
-from lossscale.support.output import Output
+from lossscale.support.output import Output, printed_as_errors
 
 Names = list[str] | None
 _EXTRA = ("queued_us", "host_moved_us", "predicted_us", "model_error", "differing_elements")
@@ -56,14 +57,17 @@ def time_step_command(
         clock = make_clock(chosen)
         _check_memory(workloads, clock.free_bytes())
         on = torch.device(chosen)
-        document = time_all(
-            workloads,
-            lambda w: named or usual_providers(w, on),
-            clock,
-            deadline=time.monotonic() + limit_s,
-            write=(lambda found: files.write_json(out, found)) if out is not None else (lambda found: None),
-            longest_s=0.3 if quick else 2.5,
-        )
+        threads = threading.enumerate()
+        # What providers print is not the command's answer.
+        with printed_as_errors():
+            document = time_all(
+                workloads,
+                lambda w: named or usual_providers(w, on),
+                clock,
+                deadline=time.monotonic() + limit_s,
+                write=(lambda found: files.write_json(out, found)) if out is not None else (lambda found: None),
+                longest_s=0.3 if quick else 2.5,
+            )
         rows = document["rows"]
         shown = [name for name in (*COLUMNS, *_EXTRA) if any(row.get(name) is not None for row in rows)]
         output.table(rows, shown, **{name: value for name, value in document.items() if name != "rows"})
@@ -73,6 +77,8 @@ def time_step_command(
                 output.note(f"no time: {row.get('provider', '')} {row['optimizer']} {row['workload']}: {last}")
         for line in document["not_offered"]:
             output.note(f"not offered: {line}")
+        if left := [thread for thread in threading.enumerate() if thread not in threads]:
+            output.note(f"threads that were left running beside the timings: {len(left)}, such as {left[0].name}")
         if document["not_run"]:
             output.note(f"not run in the time limit: {len(document['not_run'])} workloads")
     return 0 if any(row.get("step_us") or row.get("kernel_us") for row in rows) else 1

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..providers.base import Provider, Unsupported
+from ..providers.contained import contained
 from ..providers.registry import references
 from ..store.schema import StepRow
 from ..tracebacks import kept_traceback
@@ -33,6 +34,8 @@ from .workloads import StepWorkload
 # torch's foreach makes lists of intermediate results.
 _ROOM = 0.7
 _CATCH_UP_S = 3.0
+# Of what is nobody's that we know: to be built and to take its first steps, or to take those of a round.
+_CALL_S, _SLOW_CALL_S = 60.0, 240.0
 
 
 def time_workload(
@@ -137,8 +140,10 @@ def _with_references(providers: Sequence[Provider], device: torch.device) -> lis
 def _guard(one: Timed, work: Callable[[Timed], Any]) -> None:
     if one.error or one.unsupported:
         return
+    traits = one.provider.traits
     try:
-        work(one)
+        with nullcontext() if traits.known else contained(_SLOW_CALL_S if traits.slow else _CALL_S):
+            work(one)
     except Unsupported as error:
         one.unsupported = str(error)
     except Exception:

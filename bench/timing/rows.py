@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kernels import DTYPES
+
 from ..store.schema import StepRow
 from . import gate, roofline
 from .clock import Clock
@@ -37,6 +39,19 @@ def bytes_moved(workload: StepWorkload) -> int:
     return workload.tensors.elements * each
 
 
+def bytes_of(one: Timed, workload: StepWorkload) -> int | None:
+    """The fewest bytes that a provider's step can move; of somebody's own class by the tensors that it keeps.
+
+    Parameters are read and written, gradients read, states read and written. None where a class shows no tensors
+    though the optimizer that it stands for keeps some.
+    """
+    if one.provider.traits.known:
+        return bytes_moved(workload)
+    if one.state_bytes is None and roofline.state_names(workload.optimizer, workload.options):
+        return None
+    return workload.tensors.elements * 3 * DTYPES[workload.dtype].bytes + 2 * (one.state_bytes or 0)
+
+
 def row_of(one: Timed, workload: StepWorkload, clock: Clock, rounds: Rounds, ceiling: float) -> StepRow:
     """The row of a provider: with its times, or with the reason why it has none; `ceiling` is a copy's GB/s."""
     error = one.error
@@ -51,7 +66,7 @@ def row_of(one: Timed, workload: StepWorkload, clock: Clock, rounds: Rounds, cei
         device=clock.device.type,
         tensors=len(workload.tensors.shapes),
         elements=workload.tensors.elements,
-        bytes_moved=bytes_moved(workload),
+        bytes_moved=None if error else bytes_of(one, workload),
         differing_elements=one.differing,
         state_bytes=one.state_bytes,
         peak_bytes=one.peak_bytes,
@@ -67,7 +82,7 @@ def _timed(row: StepRow, one: Timed, copy: float) -> StepRow:
     kernel_ns = kernel["median"] if kernel else one.profiled_ns
     step_ns = step["median"] if step else None
     busy_ns = step_ns if row.device == "cpu" else kernel_ns
-    gb_per_s = row.bytes_moved / busy_ns if busy_ns else None
+    gb_per_s = row.bytes_moved / busy_ns if busy_ns and row.bytes_moved else None
     return replace(
         row,
         kernel_time_ns=kernel_ns,

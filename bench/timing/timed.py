@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -84,15 +87,17 @@ def prepare(one: Timed, workload: StepWorkload, gradients: Sequence[torch.Tensor
     one.optimizer = one.provider.build(workload.optimizer, [{"params": one.parameters}], workload.options)
     for parameter, gradient in zip(one.parameters, gradients, strict=True):
         parameter.grad = gradient
+    addresses = [parameter.data_ptr() for parameter in one.parameters]
     clock.synchronize()
     began = time.perf_counter()
     one.step()
     clock.synchronize()
     one.warm_up_s = time.perf_counter() - began
-    one.state_bytes = _state_bytes(one.optimizer)
     one.peak_bytes = clock.peak_bytes(one.step)
     while one.steps <= _FIRST_STEPS and time.perf_counter() - began < one.warm_up_s + _WARM_UP_LIMIT_S:
         _timed_step(one, clock)
+    _check_parameters(one, addresses)
+    one.state_bytes = state_bytes(one.optimizer, attributes=not one.provider.traits.known)
 
 
 def warm_up(one: Timed, clock: Clock) -> None:
@@ -110,16 +115,41 @@ def _timed_step(one: Timed, clock: Clock) -> None:
     one.last_s = time.perf_counter() - began
 
 
-def _state_bytes(optimizer: torch.optim.Optimizer) -> int | None:
-    """Of every tensor among the states, a storage that several share counted once; None where torch cannot see them."""
-    held = {
-        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
-        for entry in optimizer.state.values()
-        if isinstance(entry, dict)
-        for value in entry.values()
-        if isinstance(value, torch.Tensor)
-    }
+def _check_parameters(one: Timed, addresses: Sequence[int]) -> None:
+    """That the parameters which are stepped are still those that were handed over, where they were."""
+    assert one.optimizer is not None
+    held = {id(p) for group in one.optimizer.param_groups for p in group["params"]}
+    if not held.issuperset(map(id, one.parameters)) or [p.data_ptr() for p in one.parameters] != addresses:
+        raise ValueError("its steps replaced parameters instead of updating them in place")
+
+
+def state_bytes(optimizer: torch.optim.Optimizer, *, attributes: bool) -> int | None:
+    """Of every tensor that an optimizer keeps, a storage that several share counted once; None where it shows none.
+
+    Args:
+        optimizer: after a step or more.
+        attributes: whether tensors that are attributes count, in whatever containers, or those among the states alone.
+    """
+    every = [p for group in optimizer.param_groups for p in group["params"]]
+    others = {id(tensor) for p in every for tensor in (p, p.grad)}
+    kept = {name: value for name, value in vars(optimizer).items() if name not in ("param_groups", "defaults")}
+    held: dict[int, int] = {}
+    for tensor in _tensors(kept if attributes else optimizer.state, set()):
+        if id(tensor) not in others:
+            # A storage that cannot be had belongs to a layout of several tensors, sparse for one.
+            with suppress(NotImplementedError, RuntimeError):
+                held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return sum(held.values()) if held else None
+
+
+def _tensors(value: Any, seen: set[int]) -> Iterator[torch.Tensor]:
+    """Every tensor in nested mappings and sequences."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple | set | deque) and id(value) not in seen:
+        seen.add(id(value))
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(inner, seen)
 
 
 def measure_once(one: Timed, clock: Clock, *, queued: bool) -> None:

@@ -5,8 +5,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,12 +31,7 @@ class Output:
 
     def __enter__(self) -> Self:
         if self.as_json:
-            sys.stdout.flush()
-            # The descriptor too: compiled libraries and worker processes do not know sys.stdout.
-            kept = os.dup(1)
-            os.dup2(2, 1)
-            self._stack.callback(_restore_stdout, kept)
-            self._stack.enter_context(redirect_stdout(sys.stderr))
+            self._stack.enter_context(printed_as_errors())
         return self
 
     def __exit__(
@@ -69,6 +64,21 @@ class Output:
         if title:
             print(title)
         print(format_table(rows, columns))
+
+
+@contextmanager
+def printed_as_errors() -> Iterator[None]:
+    """What this process, its libraries and its new workers print inside goes to standard error."""
+    sys.stdout.flush()
+    # The descriptor too: compiled libraries and worker processes do not know sys.stdout.
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def format_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
@@ -152,8 +162,3 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy's and torch's scalars and arrays, without importing either
         return plain(value.tolist())
     raise TypeError(f"a {type(value).__name__} has no place in a JSON document: {value!r}")
-
-
-def _restore_stdout(kept: int) -> None:
-    os.dup2(kept, 1)
-    os.close(kept)

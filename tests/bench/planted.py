@@ -1,6 +1,7 @@
 """Providers with planted faults, importable by worker processes."""
 
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Hangs(torch.optim.SGD):
 
 class Dies(torch.optim.SGD):
     def step(self, closure: Any = None) -> None:
-        os._exit(11)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class WrongState(torch.optim.Adam):

@@ -38,7 +38,7 @@ def test_a_case_that_hangs_is_ended_and_the_rest_goes_on() -> None:
 def test_a_worker_that_dies_costs_one_case() -> None:
     done = run(Planted(planted.Dies, only_with_momentum=True), case_limit_s=30)
     assert sorted(row.outcome for row in done.results) == [Outcome.ERROR, Outcome.IDENTICAL]
-    assert "exit code 11" in next(row.detail for row in done.results if row.outcome is Outcome.ERROR)
+    assert "exit code -9" in next(row.detail for row in done.results if row.outcome is Outcome.ERROR)
 
 
 def test_what_does_not_fit_is_counted() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..rows import Outcome, Row
+from ..rows import APART, Outcome, Row
 
 
 def coverage(rows: Sequence[Row], not_run: int) -> dict[str, Any]:
@@ -18,13 +18,13 @@ def coverage(rows: Sequence[Row], not_run: int) -> dict[str, Any]:
 
     Returns:
         `compared` (bits put side by side), `broke` (raised, died or hung), `unsupported`, `no_reference` (the reference
-        has no such case), `missing` and `not_run`; and as `reasons` for each provider why cases were not compared, with
-        their number.
+        has no such case), `missing` and `not_run`; and as `reasons` for each provider why cases, or states in them,
+        were not compared, with their number.
     """
     outcomes = Counter(row.outcome for row in rows)
     reasons: dict[str, Counter[str]] = {}
     for row in rows:
-        if not (row.outcome.compared or row.outcome.broke):
+        if not (row.outcome.compared or row.outcome.broke) or row.detail.startswith(APART):
             reasons.setdefault(row.provider, Counter())[reason(row)] += 1
     return {
         "compared": sum(count for outcome, count in outcomes.items() if outcome.compared),

@@ -1,4 +1,4 @@
-"""Work in processes that may hang, crash or lose their device without ending the run: the one pool of `bench`."""
+"""Processes that may hang, crash or lose their device without ending the run."""
 
 from __future__ import annotations
 
@@ -7,60 +7,22 @@ import multiprocessing
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from lossscale.support.processes import end_with_parent, environment
 
-from .tracebacks import kept_traceback
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from ..tracebacks import kept_traceback
+from .batches import Batch, Done, Ending, Item, Loss, Result
 
 # Replacing workers for ever would hide something that kills each of them.
 _MAX_REPLACEMENTS = 40
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch(Generic[Item, Result]):
-    """Items that one worker does in order, so that what they share is made once.
-
-    Attributes:
-        work: a function of module level, or a `functools.partial` of one: it is sent to the worker.
-        items: its arguments; they are sent too.
-    """
-
-    work: Callable[[Item], Result]
-    items: tuple[Item, ...]
-
-
-class Ending(StrEnum):
-    """How an item ended that has no result."""
-
-    RAISED = "raised"
-    DIED = "died"
-    HUNG = "hung"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """Why an item has no result: the ending, and a traceback or a sentence."""
-
-    ending: Ending
-    text: str
-
-
-@dataclass
-class Done(Generic[Result]):
-    """Results in the order they came, and how many items were left when time was up."""
-
-    results: list[Result] = field(default_factory=list)
-    not_run: int = 0
-    replaced_workers: int = 0
+# Nor are all the items of one that kills each of its workers, or keeps it for ever, worth a worker and a limit each.
+_MOST_LOST = 3
 
 
 @dataclass(eq=False)
@@ -71,21 +33,6 @@ class _Worker:
     next: int = 0
     since: float = 0.0
     ready: bool = False
-
-
-def run_here(
-    batches: Iterable[Batch[Item, Result]], deadline: float, on_result: Callable[[Result], None]
-) -> Done[Result]:
-    """Do every batch in this process until `deadline` (a `time.monotonic` value): no protection against hangs."""
-    done: Done[Result] = Done()
-    for batch in batches:
-        for item in batch.items:
-            if time.monotonic() > deadline:
-                done.not_run += 1
-                continue
-            done.results.append(batch.work(item))
-            on_result(done.results[-1])
-    return done
 
 
 def one_thread() -> None:
@@ -107,6 +54,8 @@ class Pool(Generic[Item, Result]):
         environment: set in the workers before they import anything.
         setup: called in a worker before its first item.
         worn: called in a worker with each result; True ends the worker, and another goes on with its batch.
+        whose: who answers for a batch: after three of somebody's items that killed their worker or hung, the others are
+            lost untried.
         leads: each worker leads a process group, and is ended together with the processes that it started.
     """
 
@@ -120,12 +69,14 @@ class Pool(Generic[Item, Result]):
         environment: Mapping[str, str] | None = None,
         setup: Callable[[], None] | None = one_thread,
         worn: Callable[[Result], bool] | None = None,
+        whose: Callable[[Batch[Item, Result]], str] | None = None,
         leads: bool = False,
     ) -> None:
         """Start nothing yet; `run` does."""
         self._count, self._lost, self._leads = count, lost, leads
         self._limit_s, self._start_limit_s = limit_s, start_limit_s
-        self._environment, self._setup, self._worn = dict(environment or {}), setup, worn
+        self._environment, self._setup, self._worn, self._whose = dict(environment or {}), setup, worn, whose
+        self._losses: Counter[str] = Counter()
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
 
@@ -223,7 +174,26 @@ class Pool(Generic[Item, Result]):
             item = worker.batch.items[worker.next]
             worker.next += 1
             add(self._lost(worker.batch, item, Loss(ending=ending, text=text)))
+            self._give_up(worker, queue, add, Loss(ending=ending, text=f"not tried: {why} in {_MOST_LOST} others"))
         self._replace(worker, queue, done)
+
+    def _give_up(
+        self, worker: _Worker, queue: list[Batch[Item, Result]], add: Callable[[Result], None], loss: Loss
+    ) -> None:
+        """Once too many of somebody's items were lost: the rest of this batch, and of the queue, without a worker."""
+        assert worker.batch is not None
+        if self._whose is None:
+            return
+        name = self._whose(worker.batch)
+        self._losses[name] += 1
+        if self._losses[name] < _MOST_LOST:
+            return
+        waiting = [batch for batch in queue if self._whose(batch) == name]
+        queue[:] = [batch for batch in queue if self._whose(batch) != name]
+        for batch in (replace(worker.batch, items=worker.batch.items[worker.next :]), *waiting):
+            for item in batch.items:
+                add(self._lost(batch, item, loss))
+        worker.next = len(worker.batch.items)
 
     def _replace(self, worker: _Worker, queue: list[Batch[Item, Result]], done: Done[Result]) -> None:
         """End a worker, put the rest of its batch back, and start another if there is work."""
