@@ -49,9 +49,9 @@ EngineOption = Annotated[
     str,
     typer.Option(
         "--engine",
-        metavar="auto|batched|trainer|module",
-        help="What trains the models: batched has networks written by hand in fp32, trainer has mlp-6-6-1 in every "
-        "policy, module has every network in every policy; auto is the first of them that can.",
+        metavar="auto|trainer|batched|module",
+        help="What trains the models: trainer has mlp-6-6-1 in every policy, batched has networks written by hand in "
+        "fp32, module has every network in every policy; auto is the first of them that can.",
     ),
 ]
 PredictionsOption = Annotated[

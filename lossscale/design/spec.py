@@ -66,7 +66,12 @@ class Cohort:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """Everything that decides a run's pairs, bit for bit, on one machine."""
+    """Everything that decides a run's pairs, bit for bit, on one machine.
+
+    Attributes:
+        engine: of every cell, or ``auto``.
+        engines: where ``auto`` has taken several: policy, network and the engine of their cells.
+    """
 
     study: str
     networks: tuple[NetworkInits, ...]
@@ -84,6 +89,7 @@ class RunSpec:
     measures: tuple[str, ...] = ()
     engine: str = AUTO
     scaler: str = ""
+    engines: tuple[tuple[str, str, str], ...] = ()
 
     @classmethod
     def of(cls, study: str, grid: Grid, *, seed: int, device: str, backend: str, engine: str = AUTO) -> RunSpec:
@@ -112,6 +118,7 @@ class RunSpec:
         values["against"] = tuple((arm, other) for arm, other in values["against"])
         values["measures"] = values.get("measures", ())
         values["engine"] = values.get("engine", "batched")  # all that there was
+        values["engines"] = tuple(map(tuple, values.get("engines", ())))
         for name in ("scales", "arms", "policies", "checkpoints", "measures"):
             values[name] = tuple(values[name])
         return cls(**values)
@@ -127,7 +134,7 @@ class RunSpec:
             for name in ("recipe", "networks"):
                 if not optimizer[name]:
                     del optimizer[name]
-        for name in ("measures", "scaler"):
+        for name in ("measures", "scaler", "engines"):
             if not getattr(self, name):
                 del document[name]
         plain: dict[str, Any] = _as_lists(document)
@@ -138,6 +145,11 @@ class RunSpec:
         last = next(network.last_step for network in self.networks if network.network == name)
         kept = tuple(step for step in self.checkpoints if step <= last)
         return dataclasses.replace(self, checkpoints=kept or self.checkpoints[:1]) if last else self
+
+    @property
+    def engines_by_cell(self) -> dict[tuple[str, str], str]:
+        """`engines` by policy and network."""
+        return {(policy, network): engine for policy, network, engine in self.engines}
 
     @property
     def steps(self) -> int:

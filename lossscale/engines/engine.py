@@ -58,14 +58,15 @@ class Engine(Protocol):
         """The cohort at each checkpoint in turn; a snapshot holds until the next is asked for."""
 
 
-ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (Batched(), Trainer(), Module())}
+ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (Trainer(), Batched(), Module())}
 """Every engine, by name; ``auto`` takes the first that has a network and runs a policy."""
 
 
 def engine_of(spec: RunSpec, policy: str, network: str) -> Engine:
     """The engine that the spec has for the policy and the network."""
-    if spec.engine != AUTO:
-        return ENGINES[spec.engine]
+    chosen = spec.engine if spec.engine != AUTO else spec.engines_by_cell.get((policy, network))
+    if chosen is not None:
+        return ENGINES[chosen]
     formats = get_policy(policy)
     scaled = bool(spec.scaler) and formats.takes_scaler
     able = (engine for engine in ENGINES.values() if network in engine.networks() and not engine.refusal(formats))

@@ -191,11 +191,13 @@ def _larger_cohorts(spec: RunSpec) -> RunSpec:
 
 
 def _settled(spec: RunSpec) -> RunSpec:
-    """The spec with ``auto`` by the engine's name, where it is one for all policies and networks."""
-    from ..engines.engine import engines_of
+    """The spec with what ``auto`` takes by name: one engine, or one for each policy and network."""
+    from ..engines.engine import engine_of
 
-    own = engines_of(spec)
-    return dataclasses.replace(spec, engine=own[0].name) if len(own) == 1 else spec
+    cells = [(policy, item.network) for policy in spec.policies for item in spec.networks]
+    own = tuple((*cell, engine_of(spec, *cell).name) for cell in cells)
+    several = len({name for _, _, name in own}) > 1
+    return dataclasses.replace(spec, engines=own) if several else dataclasses.replace(spec, engine=own[0][2])
 
 
 QUICK_STEPS = 50

@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from ..design.spec import AUTO
 from ..support.errors import InputError
 from . import records
 from .lock import LOCK
@@ -91,12 +92,16 @@ def _refuse_other_machine(run: Path, found: Manifest, asked: Manifest, joining: 
 
 
 def _refuse_other(run: Path, found: Manifest, asked: Manifest) -> None:
+    decided, deciding = _decisive(found), _decisive(asked)
+    if decided.get("engine") == AUTO and "engines" not in decided:
+        # Older manifests do not say which engines it took. No cohort joins such a run: its sources are others.
+        deciding.pop("engines", None)
     differences = [
         "{} {} instead of {}".format(name, *_apart(str(theirs), str(ours)))
         for name, theirs, ours in (
             ("study", found.study, asked.study),
             ("seed", found.seed, asked.seed),
-            *_differences(_decisive(found), _decisive(asked)),
+            *_differences(decided, deciding),
             *_differences(found.options, asked.options),
         )
         if theirs != ours

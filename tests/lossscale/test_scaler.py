@@ -121,7 +121,7 @@ def test_a_scaler_chooses_its_engine() -> None:
         wanted = get_policy(policy).takes_scaler
         assert wanted == (policy == "fp16-mixed")
         name = engine_of(spec, policy, "mlp-6-6-1").name
-        assert name == ("module" if wanted else "batched" if policy == "fp32" else "trainer")
+        assert name == ("module" if wanted else "trainer")
     spec = dataclasses.replace(spec_of("dynamic", engine="trainer"), networks=())
     with pytest.raises(InputError, match=r"trainer: has no GradScaler, .* dynamic one in fp16-mixed; give --engine "):
         choose_engine(spec, "fp16-mixed", "mlp-6-6-1")
