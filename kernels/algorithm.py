@@ -145,6 +145,10 @@ class Algorithm:
         """The recipe used when none is named."""
         return next(iter(self.recipes))
 
+    def rows_count(self, recipe: Recipe) -> bool:
+        """Whether the host scalars of one of its recipes change with every step."""
+        return self.step_in_row and not recipe.device_step
+
     @property
     def degrees(self) -> dict[str, int]:
         """Degree of every quantity under loss scaling, with default options."""

@@ -103,7 +103,7 @@ def step_(
     check_apart(params)
     grad_scale = None if grad_scale is None else one_number(grad_scale, "grad_scale")
     found_inf = None if found_inf is None else one_number(found_inf, "found_inf")
-    counts = _counts(step, len(params), waits=record.step_in_row and not chosen.device_step)
+    counts = _counts(step, len(params), waits=record.rows_count(chosen))
     assemblies = list(assemble(members))
     for assembly in assemblies:
         assembly.check(scaled=grad_scale is not None)
@@ -186,7 +186,7 @@ def _rows(
     count, device = len(bucket.params), bucket.device
     powers = power_table(device)
     distinct, row_of = np.array([0.0]), np.zeros(count, np.int64)
-    if record.step_in_row and not recipe.device_step:
+    if record.rows_count(recipe):
         known = np.array([numbers]) if isinstance(numbers, float) else numbers.numpy(force=True)
         distinct, inverse = np.unique(known, return_inverse=True)
         row_of = np.broadcast_to(inverse, (count,)).astype(np.int64)

@@ -118,7 +118,7 @@ def static_command(
     chosen = variants(architectures, names)
     chosen = covering(chosen, QUICK_LIMIT) if quick else chosen
     if instructions:
-        return _instructions([variant for variant in chosen if not variant.scaled], json, out)
+        return _instructions([variant for variant in chosen if not variant.scaled and not variant.rows], json, out)
     with Output(as_json=json) as output:
         import triton
 

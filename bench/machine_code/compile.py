@@ -11,9 +11,9 @@ from typing import Any
 
 from .variants import Variant
 
-# 16-byte aligned, as torch allocates: the launcher specialises on these, and not on the two scalars behind them.
+# 16-byte aligned, as torch allocates: the launcher specialises on these, and not on the scalars behind them.
 _ALIGNED = 5
-_STEP: Mapping[str, str] = {
+_STEP: Mapping[str, Any] = {
     "table_ptr": "*i64",
     "chunks_ptr": "*i32",
     "rows_ptr": "*fp64",
@@ -22,6 +22,7 @@ _STEP: Mapping[str, str] = {
     "grad_scale_ptr": "*fp32",
     "found_inf_ptr": "*fp32",
     "tensors": "i32",
+    "scalars": (),
 }
 
 
@@ -42,7 +43,7 @@ class Job:
     constants: Mapping[str, Any]
     options: Mapping[str, Any]
     arch: str
-    arguments: Mapping[str, str] = field(default_factory=lambda: _STEP)
+    arguments: Mapping[str, Any] = field(default_factory=lambda: _STEP)
     aligned: int = _ALIGNED
 
     def key(self) -> str:
@@ -97,6 +98,14 @@ def job_of(variant: Variant, kernel: Any = None) -> Job:
         ),
         scaled=variant.scaled,
         found_inf=variant.found_inf,
+        rows=variant.rows,
     )
+    scalars = ("i64",) * (variant.rows * int(constants["COLUMNS"]))  # type: ignore[call-overload]
     options = step_kernel.launch_options(variant.states, scaled=variant.scaled)
-    return Job(kernel=kernel or step_kernel.step_kernel, constants=constants, options=options, arch=variant.arch)
+    return Job(
+        kernel=kernel or step_kernel.step_kernel,
+        constants=constants,
+        options=options,
+        arch=variant.arch,
+        arguments={**_STEP, "scalars": scalars},
+    )

@@ -44,7 +44,7 @@ def examine(variant: Variant, kernel: Any = None) -> dict[str, Any]:
     return {
         "algorithm": variant.algorithm,
         "recipe": variant.recipe,
-        "options": bits.describe(variant.flags),
+        "options": bits.describe(variant.flags) + (f" rows={variant.rows}" if variant.rows else ""),
         "dtype": str(variant.dtypes),
         "arch": variant.arch,
         "registers": used.registers,

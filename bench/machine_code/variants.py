@@ -49,6 +49,7 @@ class Variant:
         dtypes: of the tensors.
         scaled: whether a grad_scale is taken out in the kernel.
         found_inf: whether the kernel reads a found_inf.
+        rows: rows of host scalars that come as arguments, 0 where they are a table.
         arch: such as "sm_90".
     """
 
@@ -59,11 +60,12 @@ class Variant:
     dtypes: Dtypes
     scaled: bool
     found_inf: bool
+    rows: int = 0
     arch: str
 
     def features(self) -> tuple[object, ...]:
         """What the covering set should mix."""
-        return (self.algorithm, self.recipe, self.flags & 127, str(self.dtypes), self.scaled, self.arch)
+        return (self.algorithm, self.recipe, self.flags & 127, str(self.dtypes), self.scaled, self.rows, self.arch)
 
 
 def reachable(algorithm: Any) -> Iterator[tuple[int, int]]:
@@ -95,6 +97,7 @@ def variants(architectures: Iterable[str] = ARCHITECTURES, algorithms: Iterable[
     """Every kernel that can be launched, once each: algorithms and recipes that share a rule share its kernels."""
     from kernels import ALGORITHMS, get_algorithm
     from kernels import flags as bits
+    from kernels.launch.carried import COUNTS
 
     found: list[Variant] = []
     seen: set[tuple[Any, ...]] = set()
@@ -103,7 +106,8 @@ def variants(architectures: Iterable[str] = ARCHITECTURES, algorithms: Iterable[
         algorithm = get_algorithm(name)
         options = list(reachable(algorithm))
         for recipe in algorithm.recipes.values():
-            for (flags, states), scaled in itertools.product(options, (False, True)):
+            carried = (0, *COUNTS) if algorithm.rows_count(recipe) else (0,)
+            for (flags, states), scaled, rows in itertools.product(options, (False, True), carried):
                 found_inf = scaled and (recipe.device_step or not algorithm.stateful_step)
                 edge = (flags, states) in (options[0], options[-1])
                 for dtypes in (*UNIFORM, *(MIXED if edge and not scaled else ())):
@@ -111,7 +115,17 @@ def variants(architectures: Iterable[str] = ARCHITECTURES, algorithms: Iterable[
                         continue
                     mask = flags | (bits.SCALED.value if scaled else 0)
                     unscale = recipe.unscale if scaled else ""
-                    key = (recipe.rule, recipe.lanes, len(recipe.columns), mask, states, dtypes, unscale, found_inf)
+                    key = (
+                        recipe.rule,
+                        recipe.lanes,
+                        len(recipe.columns),
+                        mask,
+                        states,
+                        dtypes,
+                        unscale,
+                        found_inf,
+                        rows,
+                    )
                     if key in seen:
                         continue
                     seen.add(key)
@@ -124,6 +138,7 @@ def variants(architectures: Iterable[str] = ARCHITECTURES, algorithms: Iterable[
                             dtypes=dtypes,
                             scaled=scaled,
                             found_inf=found_inf,
+                            rows=rows,
                             arch=arch,
                         )
                         for arch in architectures

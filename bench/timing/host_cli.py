@@ -20,6 +20,7 @@ COLUMNS = (
     "q90_us",
     "cpu_us",
     "launches",
+    "scalars",
     "copies",
     "bytes_copied",
     "torch_cpu_fused_us",
@@ -94,14 +95,14 @@ def _rows(title: str, count: int) -> list[dict[str, Any]]:
                 parameters = _parameters(count)
                 ours = getattr(kernels, registered(title).title)(parameters, lr=1e-3, recipe=recipe)
                 host_cost.step_ns(ours, parameters, moved=moved, rounds=2)
-                before = (sent.launches, sent.copies, sent.bytes_copied)
+                before = (sent.launches, sent.scalars, sent.copies, sent.bytes_copied)
                 samples = host_cost.step_ns(ours, parameters, moved=moved, rounds=rounds, warm_up=0)
-                after = (sent.launches, sent.copies, sent.bytes_copied)
+                after = (sent.launches, sent.scalars, sent.copies, sent.bytes_copied)
                 of_thread = host_cost.step_ns(
                     ours, parameters, moved=moved, rounds=rounds, warm_up=0, clock=time.thread_time_ns
                 )
             spread, of_thread_spread = quantiles(samples) or {}, quantiles(of_thread) or {}
-            launches, copies, copied = ((b - a) / rounds for a, b in zip(before, after, strict=True))
+            launches, scalars, copies, copied = ((b - a) / rounds for a, b in zip(before, after, strict=True))
             rows.append(
                 {
                     "optimizer": title,
@@ -113,6 +114,7 @@ def _rows(title: str, count: int) -> list[dict[str, Any]]:
                     "q90_us": spread["q90"] / 1e3,
                     "cpu_us": of_thread_spread["median"] / 1e3,
                     "launches": launches,
+                    "scalars": scalars,
                     "copies": copies,
                     "bytes_copied": copied,
                     "torch_cpu_fused_us": _torch_us(title, count, moved, rounds),

@@ -26,11 +26,13 @@ class Sent:
 
     Attributes:
         launches: kernels.
+        scalars: host scalars among their arguments.
         copies: of tables, host to device.
         bytes_copied: in all of them.
     """
 
     launches: int = 0
+    scalars: int = 0
     copies: int = 0
     bytes_copied: int = 0
 
@@ -41,8 +43,9 @@ def without_launches() -> Iterator[Sent]:
     sent = Sent()
     copy = Mirror._copy
 
-    def launch(programs: int, arguments: tuple[int, ...]) -> None:
+    def launch(programs: int, arguments: tuple[Any, ...]) -> None:
         sent.launches += 1
+        sent.scalars += len(arguments[-1])
 
     def counted_copy(self: Mirror, first: int, last: int) -> None:
         assert self.host is not None

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..algorithm import Recipe
 from ..launch import step_kernel
 from ..launch.buckets import Bucket
+from ..launch.carried import Carried
 from ..launch.tables import NUMEL, Tables, address_table, fitting_block
 from ..names import check_name
 from ..rounding.flags import SCALED
@@ -69,6 +70,11 @@ def launch_block(backend: str, host: np.ndarray) -> int:
     return fitting_block(host[NUMEL]) if backend == "interpreter" else step_kernel.BLOCK
 
 
+def carries(backend: str) -> bool:
+    """Whether a launch of a backend takes host scalars as arguments too (`launch.carried`)."""
+    return backend in ("triton", "interpreter")
+
+
 def launcher(backend: str) -> Callable[..., None]:
     """What steps prepared tables on a backend that reads them: all but the reference."""
     return simd.launch_tables if backend == "simd" else triton.launch_tables
@@ -84,7 +90,7 @@ def step_bucket(
     flags: int,
     bucket: Bucket,
     *,
-    rows: Tensor,
+    rows: Tensor | Carried,
     steps: Tensor,
     powers: Tensor,
     grad_scale: Tensor | None = None,
@@ -98,7 +104,7 @@ def step_bucket(
         recipe: whose rounding.
         flags: bit mask of `kernels.rounding.flags`, the same for all tensors.
         bucket: the tensors.
-        rows: float64 [rows, columns] on the bucket's device.
+        rows: float64 [rows, columns] on the bucket's device, or what goes with a launch (`carries`).
         steps: float32 [tensors], each tensor's step number after the increment.
         powers: float32 bias-correction tables of the device.
         grad_scale: float32 scalar tensor; gradients are unscaled and written back.
@@ -111,6 +117,7 @@ def step_bucket(
     if grad_scale is not None:
         flags |= SCALED.value
     if backend == "reference":
+        assert isinstance(rows, Tensor)
         if found_inf is not None and float(found_inf) == 1.0:
             return
         for index, row in enumerate(bucket.row_of):

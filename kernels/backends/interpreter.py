@@ -138,6 +138,12 @@ def exact() -> Iterator[None]:
             setattr(owner, name, method)
 
 
+def integers(values: tuple[int, ...]) -> tuple[Any, ...]:
+    """int64 arguments: left alone the interpreter takes a number that fits for an int32."""
+    handle = _builder().TensorHandle
+    return tuple(tl.tensor(handle(np.array([value], np.int64), tl.int64), tl.int64) for value in values)
+
+
 def launch(kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], constants: dict[str, object]) -> None:
     """Run ``kernel`` over ``grid`` in the exact interpreter."""
     with exact():

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from ..algorithm import Recipe
 from ..launch import step_kernel
+from ..launch.carried import Carried
 from ..launch.dtypes import Dtypes
 from ..launch.step_kernel import kernel_constants
 from ..launch.tables import Tables
 from . import interpreter
 
-Launch = Callable[[int, tuple[int, ...]], None]
-"""``launch(programs, arguments)``: enqueues a compiled kernel; pointers are given as addresses."""
+Launch = Callable[[int, tuple[Any, ...]], None]
+"""``launch(programs, arguments)``: enqueues a compiled kernel; pointers are given as addresses, doubles as patterns."""
 
 _COMPILED: dict[tuple[Any, ...], tuple[Launch, Recipe]] = {}
 """Launches by everything that decides their code. The recipe is kept, so that no other object takes over its id."""
@@ -33,7 +34,7 @@ def launch_tables(
     *,
     states: int,
     dtypes: Dtypes,
-    rows: Tensor,
+    rows: Tensor | Carried,
     steps: Tensor,
     powers: Tensor,
     grad_scale: Tensor | None,
@@ -46,47 +47,58 @@ def launch_tables(
     addresses, chunks = tables.addresses.device, tables.chunks
     if addresses is None or chunks is None or not len(chunks):
         return
+    if isinstance(rows, Carried):
+        table, carried, scalars = powers, rows.rows, rows.patterns
+    else:
+        table, carried, scalars = rows, 0, ()
     arguments = (
         addresses,
         chunks,
-        rows,
+        table,
         steps,
         powers,
         grad_scale if grad_scale is not None else powers,
         found_inf if found_inf is not None else powers,
     )
-    kind = (flags, grad_scale is not None, found_inf is not None, tables.block)
+    kind = (flags, grad_scale is not None, found_inf is not None, tables.block, carried)
+    if interpreter.ACTIVE:
+        every = (*arguments, addresses.shape[1], interpreter.integers(scalars))
+        interpreter.launch(
+            step_kernel.step_kernel, (len(chunks), 1, 1), every, _constants(recipe, kind, states, dtypes)
+        )
+        return
     launch = tables.launches.get(kind)
     if launch is None:
-        launch = _find(tables, recipe, kind, states, dtypes, arguments)
-        if launch is None:
-            return
-        tables.launches[kind] = launch
-    launch(len(chunks), (*map(Tensor.data_ptr, arguments), addresses.shape[1]))
+        launch = tables.launches[kind] = _find(recipe, kind, states, dtypes, arguments)
+    launch(len(chunks), (*map(Tensor.data_ptr, arguments), addresses.shape[1], scalars))
 
 
-def _find(
-    tables: Tables, recipe: Recipe, kind: tuple[Any, ...], states: int, dtypes: Dtypes, arguments: tuple[Tensor, ...]
-) -> Launch | None:
-    """The launch of a kind, compiled by its first use; None if that first use was the launch itself."""
-    flags, scaled, skippable, block = kind
+def _find(recipe: Recipe, kind: tuple[Any, ...], states: int, dtypes: Dtypes, arguments: tuple[Tensor, ...]) -> Launch:
+    """The launch of a kind, compiled at its first use."""
     device = arguments[0].device
     key = (id(recipe), kind, states, dtypes, step_kernel.LAUNCH_OPTIONS["num_warps"], device.index)
     if key in _COMPILED:
         return _COMPILED[key][0]
-    constants = kernel_constants(
-        recipe, flags, states=states, dtypes=dtypes, scaled=scaled, found_inf=skippable, block=block
-    )
-    assert tables.chunks is not None
-    grid = (len(tables.chunks), 1, 1)
-    if interpreter.ACTIVE:
-        interpreter.launch(step_kernel.step_kernel, grid, (*arguments, arguments[0].shape[1]), constants)
-        return None
+    _, scaled, _, _, carried = kind
+    constants = _constants(recipe, kind, states, dtypes)
     options = step_kernel.launch_options(states, scaled=scaled)
+    every = (*arguments, arguments[0].shape[1], (_ANY_INT64,) * (carried * len(recipe.columns)))
     with torch.cuda.device(device):
-        compiled = step_kernel.step_kernel[grid](*arguments, arguments[0].shape[1], **constants, **options)
-    _COMPILED[key] = (launcher(compiled, device.index, tuple(constants.values())), recipe)
-    return None
+        compiled = step_kernel.step_kernel.warmup(*every, grid=(1, 1, 1), **constants, **options)
+        launch = launcher(compiled, device.index, tuple(constants.values()))
+    _COMPILED[key] = (launch, recipe)
+    return launch
+
+
+_ANY_INT64 = (1 << 40) + 1
+"""Stands for a bit pattern while a kernel compiles: small numbers are int32 there, and even ones and 1 are promises."""
+
+
+def _constants(recipe: Recipe, kind: tuple[Any, ...], states: int, dtypes: Dtypes) -> dict[str, object]:
+    flags, scaled, skippable, block, carried = kind
+    return kernel_constants(
+        recipe, flags, states=states, dtypes=dtypes, scaled=scaled, found_inf=skippable, rows=carried, block=block
+    )
 
 
 def launcher(compiled: Any, device: int, constants: tuple[object, ...]) -> Launch:

@@ -110,6 +110,19 @@ def _update(
         tl.store(copy_ptr + offset, p.to(COPY), mask=mask)
 
 
+@triton.jit
+def _row(scalars, number, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The doubles of one of the rows that came with the launch, from the bit patterns of all, row by row."""
+    row = ()
+    # Triton takes no starred tuple.
+    for column in tl.static_range(COLUMNS):
+        bits = scalars[column]
+        for other in tl.static_range(1, ROWS):
+            bits = tl.where(number == other, scalars[other * COLUMNS + column], bits)
+        row = row + (bits.to(tl.float64, bitcast=True),)  # type: ignore[assignment]  # noqa: RUF005
+    return row
+
+
 @triton.jit(do_not_specialize=["tensors"], do_not_specialize_on_alignment=["grad_scale_ptr", "found_inf_ptr"])
 def step_kernel(
     table_ptr,
@@ -120,6 +133,7 @@ def step_kernel(
     grad_scale_ptr,
     found_inf_ptr,
     tensors,
+    scalars,
     RULE: tl.constexpr,
     FLAGS: tl.constexpr,
     UNSCALE: tl.constexpr,
@@ -133,13 +147,15 @@ def step_kernel(
     COPY: tl.constexpr,
     LINE_GRAD: tl.constexpr,
     LINE_STATE: tl.constexpr,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """One program steps one chunk of one tensor.
 
     table (int64, [columns, tensors]): numel, row, address of p, g, then of each state present and of the copy.
-    chunks (int32, [chunks, 2]): tensor and block number. rows (float64, [rows, COLUMNS]). steps (float32, [tensors]).
+    chunks (int32, [chunks, 2]): tensor and block number. rows (float64, [rows, COLUMNS]); where ROWS is not 0 they are
+    arguments instead, ``scalars`` (int64 bit patterns, ROWS * COLUMNS of them). steps (float32, [tensors]).
     """
     run = True
     if FOUND_INF:
@@ -149,7 +165,10 @@ def step_kernel(
         tensor = tl.load(chunks_ptr + 2 * chunk).to(tl.int64)
         start = tl.load(chunks_ptr + 2 * chunk + 1).to(tl.int64) * BLOCK
         numel = tl.load(table_ptr + tensor)
-        row = rows_ptr + tl.load(table_ptr + tensors + tensor) * COLUMNS
+        if ROWS == 0:
+            row = rows_ptr + tl.load(table_ptr + tensors + tensor) * COLUMNS
+        else:
+            row = _row(scalars, tl.load(table_ptr + tensors + tensor), ROWS, COLUMNS)
         step = tl.load(steps_ptr + tensor)
 
         p_ptr = _pointer(table_ptr, 2, tensors, tensor, PARAM)
@@ -263,9 +282,13 @@ def kernel_constants(
     dtypes: Dtypes,
     scaled: bool = False,
     found_inf: bool = False,
+    rows: int = 0,
     block: int = BLOCK,
 ) -> dict[str, object]:
-    """The compile-time arguments of `step_kernel`, in its order; ``states`` has bit k set where state k is kept."""
+    """The compile-time arguments of `step_kernel`, in its order.
+
+    Bit k of ``states`` is set where state k is kept; ``rows`` is how many come as arguments, 0 where they are a table.
+    """
     param, grad, state, copy = dtypes
     line_grad, line_state = line_dtypes(recipe, flags, dtypes)
     return {
@@ -282,6 +305,7 @@ def kernel_constants(
         "COPY": BY_TORCH[copy].triton if copy is not None else None,
         "LINE_GRAD": BY_TORCH[line_grad].triton,
         "LINE_STATE": BY_TORCH[line_state].triton,
+        "ROWS": rows,
         "COLUMNS": len(recipe.columns),
         "BLOCK": block,
     }

@@ -175,7 +175,7 @@ def graphed(optimizer: AnyOptimizer) -> AnyOptimizer:
         kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
         raise TypeError(f"optimizer: {kind} is none of kernels' optimizers; make it with kernels.AdamW, say")
     algorithm, recipe = optimizer.algorithm, optimizer.recipe
-    if algorithm.step_in_row and not recipe.device_step:
+    if algorithm.rows_count(recipe):
         raise ValueError(
             f"optimizer: {algorithm.title} with recipe {recipe.name!r} counts its steps on the host, which no graph "
             "repeats; use recipe='fused', or capturable=True where torch has it"

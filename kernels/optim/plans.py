@@ -15,8 +15,9 @@ from torch.autograd.graph import increment_version
 
 from .. import backends
 from ..algorithm import Algorithm, Recipe, Row
-from ..backends.dispatch import launch_block
+from ..backends.dispatch import carries, launch_block
 from ..launch.buckets import Assembly
+from ..launch.carried import Carried, carried
 from ..launch.checks import bytes_spanned
 from ..launch.rows import host_rows
 from ..launch.tables import GRAD, Mirror, Tables, address_table, table_of
@@ -66,9 +67,11 @@ class Plan:
         # Where the rule reads no step, the kernel is given zeros.
         self._reads_steps = self.recipe.device_step
         self._no_steps = torch.zeros(0 if self._reads_steps else len(self.owners), device=self.device)
-        self._rows_count = self.algorithm.step_in_row and not self._reads_steps
+        self._rows_count = self.algorithm.rows_count(self.recipe)
         self._sent_for: Any = None
         self._sent_rows: list[Row] = []
+        self._carries = self._rows_count and carries(self.backend)
+        self._carried: Carried | None = None
         self._written = bucket.params if bucket.copies is None else bucket.copies
         # The version that autograd looks at is a DTensor's own.
         self._written = [*self._written, *filter(is_dtensor, self.owners)]
@@ -183,7 +186,7 @@ class Plan:
         self.any_first = False
         self.assembly.release()
 
-    def bring_up(self, hypers: list[Any]) -> Tensor:
+    def bring_up(self, hypers: list[Any]) -> Tensor | Carried:
         """Send what a launch reads and has changed: host scalars, which are returned, and addresses."""
         rows = self.send_rows(hypers)
         if self._by_address and not self.tables.current:
@@ -227,8 +230,8 @@ class Plan:
         assert self.counters is not None
         return self.counters.on_device(self.device)
 
-    def send_rows(self, hypers: list[Any]) -> Tensor:
-        """The host scalars of this step, on the device."""
+    def send_rows(self, hypers: list[Any]) -> Tensor | Carried:
+        """The host scalars of this step, on the device; few that change at every step go with the launch instead."""
         kept = self.rows.device
         if self._sent_for is hypers and not self._rows_count and kept is not None:
             return kept
@@ -247,9 +250,14 @@ class Plan:
         rows = host_rows(self.recipe, self.bucket.dtypes, [(hypers[k], n, first) for k, n, first in keys], self._powers)
         # While a tensor is before its first update the next rows differ for another reason than hyperparameters.
         self._sent_for = None if self.any_first else hypers
-        if kept is not None and rows == self._sent_rows:
-            return kept
+        if rows == self._sent_rows:
+            same = self._carried if self._carried is not None else kept
+            if same is not None:
+                return same
         self._sent_rows = rows
+        self._carried = carried(rows) if self._carries else None
+        if self._carried is not None:
+            return self._carried
         return self.rows.send(np.array(rows, np.float64), self.device)
 
     def _rows_of(self, numbers: np.ndarray | None) -> tuple[list[tuple[int, float, bool]], np.ndarray]:
@@ -259,7 +267,7 @@ class Plan:
             numbers: each tensor's step, or None where no host scalar depends on it.
         """
         if numbers is None or len(numbers) == 1 or (numbers == numbers[0]).all():
-            number = 0.0 if numbers is None else float(numbers[0])
+            number = 0.0 if numbers is None else float(numbers.item(0))
             if not self.any_first or self.first.all():
                 return [(group, number, self.any_first) for group in self.distinct_groups], self._row_of_group
         if not self.any_first:

@@ -184,7 +184,7 @@ def launch_population(
         scaled=grad_scale is not None,
         block=INTERPRETER_BLOCK if interpreter.ACTIVE else BLOCK,
     )
-    for name in ("FOUND_INF", "COPY", "LINE_GRAD", "LINE_STATE"):
+    for name in ("FOUND_INF", "COPY", "LINE_GRAD", "LINE_STATE", "ROWS"):
         del constants[name]
     constants["ONE_ROW"] = len(rows) == 1 and not skips
     constants["SKIPS"] = skips

@@ -13,24 +13,22 @@ from .flags import OPTIMISTIC
 
 
 @triton.jit
-def _place(row, column: tl.constexpr):
-    """Where a host scalar is: rows are pointers to their first column, or tuples with a pointer for every column."""
+def scalar64(row, column: tl.constexpr):
+    """One host scalar, a double. Rows are pointers to their first column, or tuples with a pointer or value of each."""
     if isinstance(row, tl.tensor):
-        return row + column
+        return tl.load(row + column)
     else:
-        return row[column]
+        entry = row[column]
+        if entry.dtype.is_ptr():
+            return tl.load(entry)
+        else:
+            return entry
 
 
 @triton.jit
 def scalar(row, column: tl.constexpr):
     """One host scalar: a Python double narrowed once to float32, as torch narrows the scalars of its kernels."""
-    return tl.load(_place(row, column)).to(tl.float32)
-
-
-@triton.jit
-def scalar64(row, column: tl.constexpr):
-    """One host scalar kept as a double (fused Adagrad)."""
-    return tl.load(_place(row, column))
+    return scalar64(row, column).to(tl.float32)
 
 
 @triton.jit
@@ -39,8 +37,8 @@ def bias_correction(powers, row, column: tl.constexpr, step):
 
     The table ends where the power falls under 2^-25: from there the correction is exactly 1.
     """
-    offset = tl.load(_place(row, column)).to(tl.int64)
-    last = tl.load(_place(row, column + 1)).to(tl.int64) - 1
+    offset = scalar64(row, column).to(tl.int64)
+    last = scalar64(row, column + 1).to(tl.int64) - 1
     index = step.to(tl.int64) - 1
     return tl.load(powers + offset + tl.where(index < last, index, last))
 

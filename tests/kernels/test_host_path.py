@@ -108,8 +108,8 @@ def test_steps_go_on_counting_in_shared_memory() -> None:
 
 
 def test_what_a_step_sends() -> None:
-    """SGD sends nothing while nothing changes, Adam its scalars, new gradients one row of addresses."""
-    for name, rows in (("SGD", 0), ("Adam", 1)):
+    """Nothing while nothing changes, Adam's scalars with the launch, new gradients one row of addresses."""
+    for name, scalars in (("SGD", 0), ("Adam", 7)):
         params = _params(3)
         for p in params:
             p.grad = torch.ones(8)
@@ -117,11 +117,11 @@ def test_what_a_step_sends() -> None:
             optimizer = getattr(kernels, name)(params, lr=0.1)
             optimizer.step()
             optimizer.step()
-            before = (sent.launches, sent.copies, sent.bytes_copied)
+            before = (sent.launches, sent.scalars, sent.copies, sent.bytes_copied)
             optimizer.step()
-            after = (sent.launches, sent.copies, sent.bytes_copied)
-            assert [b - a for a, b in zip(before, after, strict=True)] == [1, rows, 56 * rows]
+            after = (sent.launches, sent.scalars, sent.copies, sent.bytes_copied)
+            assert [b - a for a, b in zip(before, after, strict=True)] == [1, scalars, 0, 0]
             for p in params:
                 p.grad = torch.ones(8)
             optimizer.step()
-            assert sent.copies - after[1] == rows + 1 and sent.bytes_copied - after[2] == 56 * rows + 24
+            assert sent.copies - after[2] == 1 and sent.bytes_copied - after[3] == 24

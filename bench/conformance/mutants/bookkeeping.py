@@ -105,8 +105,8 @@ STATE: tuple[Mutant, ...] = (
         "rows-kept",
         "a changed learning rate is not sent to the device",
         "Plan.send_rows",
-        "kept is not None and rows == self._sent_rows",
-        "kept is not None",
+        "rows == self._sent_rows",
+        "self._sent_rows",
         optimizer="SGD",
     ),
     Mutant(
@@ -164,6 +164,18 @@ LAUNCH: tuple[Mutant, ...] = (
         ("step_kernel.step_kernel", "run = tl.load(found_inf_ptr) != 1.0", "run = tl.load(found_inf_ptr) != 2.0"),
         optimizer="Adam",
         recipe="fused",
+    ),
+    _launch(
+        "first-record-for-all",
+        "every tensor of a launch is stepped with the first group's scalars",
+        ("step_kernel._row", "scalars[other * COLUMNS + column]", "scalars[column]"),
+        optimizer="Adam",
+    ),
+    _launch(
+        "scalars-kept",
+        "a launch carries the first step's host scalars for ever",
+        ("Plan.send_rows", "if rows == self._sent_rows:", "if self._sent_rows:"),
+        optimizer="AdamW",
     ),
     _launch(
         "tail-skipped",

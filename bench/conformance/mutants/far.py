@@ -37,6 +37,6 @@ def far_step(package: ModuleType) -> torch.Tensor:
     )
     row = torch.tensor([[0.0, 0.0, 1.0, -1.0, 1.0]], dtype=torch.float64)
     nothing = torch.zeros(1)
-    arguments = (torch.from_numpy(host), torch.from_numpy(chunks), row, nothing, nothing, nothing, nothing, 1)
+    arguments = (torch.from_numpy(host), torch.from_numpy(chunks), row, nothing, nothing, nothing, nothing, 1, ())
     module_of(package, "interpreter.launch").launch(kernel.step_kernel, (len(chunks), 1, 1), arguments, constants)
     return p
