@@ -35,9 +35,10 @@ class Shaped(HostClock):
 def test_every_shape_is_launched_and_the_best_is_chosen() -> None:
     clock = Shaped()
 
-    def find(tables: Any, *arguments: Any) -> Any:
+    def find(recipe: Any, kind: Any, *arguments: Any) -> Any:
         # What a launch is compiled for is what stands in the constants when it is looked for.
-        shape = (tables.block, step_kernel.LAUNCH_OPTIONS["num_warps"])
+        *_, block, _ = kind
+        shape = (block, step_kernel.LAUNCH_OPTIONS["num_warps"])
         return lambda programs, given: clock.launched.append(shape)
 
     now = (step_kernel.BLOCK, dict(step_kernel.LAUNCH_OPTIONS))
