@@ -120,7 +120,7 @@ def step_(
             powers=power_table(assembly.bucket.device).values,
             grad_scale=grad_scale,
             found_inf=found_inf,
-            backend=backend,
+            backend=resolve_backend(backend, assembly.bucket.device),
         )
         assembly.store(scaled=grad_scale is not None)
     increment_version([*params, *(copies or ())])

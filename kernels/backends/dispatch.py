@@ -80,11 +80,6 @@ def launcher(backend: str) -> Callable[..., None]:
     return simd.launch_tables if backend == "simd" else triton.launch_tables
 
 
-def _device_scalar(value: Tensor | None, device: torch.device) -> Tensor | None:
-    """A scale or overflow flag (of `one_number`) as the kernel reads it: float32 on the tensors' device."""
-    return value if value is None else value.to(device, torch.float32)
-
-
 def step_bucket(
     recipe: Recipe,
     flags: int,
@@ -93,9 +88,9 @@ def step_bucket(
     rows: Tensor | Carried,
     steps: Tensor,
     powers: Tensor,
+    backend: str,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
-    backend: str = "auto",
     tables: Tables | None = None,
 ) -> None:
     """One optimizer step of every tensor in the bucket, in place.
@@ -107,15 +102,17 @@ def step_bucket(
         rows: float64 [rows, columns] on the bucket's device, or what goes with a launch (`carries`).
         steps: float32 [tensors], each tensor's step number after the increment.
         powers: float32 bias-correction tables of the device.
-        grad_scale: float32 scalar tensor; gradients are unscaled and written back.
-        found_inf: float32 scalar tensor; nothing is changed where it is 1.
-        backend: see `resolve_backend`.
+        backend: of `resolve_backend`, not "auto".
+        grad_scale: a number of `one_number`; gradients are unscaled and written back.
+        found_inf: likewise; nothing is changed where it is 1.
         tables: kept between steps by the caller, or None; if they are marked current they are taken as they are.
     """
-    backend = resolve_backend(backend, bucket.device)
-    grad_scale, found_inf = (_device_scalar(value, bucket.device) for value in (grad_scale, found_inf))
+    # Kernels read both as float32 on the tensors' device.
     if grad_scale is not None:
+        grad_scale = grad_scale.to(bucket.device, torch.float32)
         flags |= SCALED.value
+    if found_inf is not None:
+        found_inf = found_inf.to(bucket.device, torch.float32)
     if backend == "reference":
         assert isinstance(rows, Tensor)
         if found_inf is not None and float(found_inf) == 1.0:

@@ -45,7 +45,7 @@ def launch_tables(
     Bit k of ``states`` is set where state k is kept; the other arguments are `step_bucket`'s.
     """
     addresses, chunks = tables.addresses.device, tables.chunks
-    if addresses is None or chunks is None or not len(chunks):
+    if addresses is None or chunks is None or not tables.programs:
         return
     if isinstance(rows, Carried):
         table, carried, scalars = powers, rows.rows, rows.patterns
@@ -64,13 +64,13 @@ def launch_tables(
     if interpreter.ACTIVE:
         every = (*arguments, addresses.shape[1], interpreter.integers(scalars))
         interpreter.launch(
-            step_kernel.step_kernel, (len(chunks), 1, 1), every, _constants(recipe, kind, states, dtypes)
+            step_kernel.step_kernel, (tables.programs, 1, 1), every, _constants(recipe, kind, states, dtypes)
         )
         return
     launch = tables.launches.get(kind)
     if launch is None:
         launch = tables.launches[kind] = _find(recipe, kind, states, dtypes, arguments)
-    launch(len(chunks), (*map(Tensor.data_ptr, arguments), addresses.shape[1], scalars))
+    launch(tables.programs, (*map(Tensor.data_ptr, arguments), addresses.shape[1], scalars))
 
 
 def _find(recipe: Recipe, kind: tuple[Any, ...], states: int, dtypes: Dtypes, arguments: tuple[Tensor, ...]) -> Launch:

@@ -148,6 +148,7 @@ class Tables:
     Attributes:
         addresses: the address table.
         chunks: the chunk table on the device.
+        programs: how many chunks.
         block: elements of a chunk.
         current: whether the owner has brought them up to its bucket: a launch then takes them as they are.
         launches: compiled kernels of this bucket, by what else decides them.
@@ -155,6 +156,7 @@ class Tables:
 
     addresses: Mirror = field(default_factory=Mirror)
     chunks: Tensor | None = None
+    programs: int = 0
     block: int = 0
     current: bool = False
     launches: dict[Any, Any] = field(default_factory=dict)
@@ -170,5 +172,6 @@ class Tables:
             or (known.shape[1] != host.shape[1] or not np.array_equal(known[NUMEL], host[NUMEL]))
         ):
             self.chunks = torch.from_numpy(chunk_table(host[NUMEL], block)).to(device)
+            self.programs = self.chunks.shape[0]
         self.addresses.send(host, device)
         self.block = block

@@ -108,7 +108,8 @@ class Counters:
         self._array: Any = None
         self._cells: list[Any] = []
         if self.on_host:
-            if self._whole is not None:
+            # One number is sooner changed by its address.
+            if self._whole is not None and len(counters) > 1:
                 self._array = self._whole.numpy()
             else:
                 self._cells = [_cell(counter, counter.data_ptr()) for counter in counters]
@@ -121,7 +122,7 @@ class Counters:
     def advance(self, by: int) -> None:
         """Add ``by`` to every counter, in place."""
         if self.on_host:
-            if self._whole is not None:
+            if self._array is not None:
                 self._array[self._index] += by
             else:
                 for cell in self._cells:
@@ -135,7 +136,7 @@ class Counters:
         """The counters' values; waits for a device."""
         if not self.on_host:
             return self.on_device(self.tensors[0].device).numpy(force=True)
-        if self._whole is not None:
+        if self._array is not None:
             found: np.ndarray = self._array[self._index]
             return found
         return np.array([cell.value for cell in self._cells], np.float64)

@@ -66,7 +66,7 @@ def test_the_kernel_steps_far_chunks_where_they_are(tail: bool) -> None:
     recipe = kernels.get_algorithm("sgd").recipe("foreach")
     host = np.array([[numel], [0], *([t.data_ptr() - 4 * start] for t in (p, g))], np.int64)
     tables = Tables(addresses=Mirror(device=torch.from_numpy(host), host=host), block=block)
-    tables.chunks = torch.tensor([[0, number]], dtype=torch.int32)
+    tables.chunks, tables.programs = torch.tensor([[0, number]], dtype=torch.int32), 1
     powers = power_table(CPU)
     launch_tables(
         tables,

@@ -220,8 +220,7 @@ def launch_tables(
     Bit k of ``states`` is set where state k is kept, ``grad_scale`` may be one per tensor, and an eager rule's lines
     round to ``lines`` instead of as torch promotes; the other arguments are `step_bucket`'s.
     """
-    table, chunks = tables.addresses.device, tables.chunks
-    count = 0 if chunks is None else chunks.shape[0]
+    table, count = tables.addresses.device, tables.programs
     if table is None or not count or (found_inf is not None and float(found_inf) == 1.0):
         return
     found = tables.launches.get(flags)
