@@ -25,8 +25,9 @@ from ..tracebacks import kept_traceback, without_places
 from ..workers import Batch, Loss, Pool
 
 _MAX_LINES = 100
-# After its share, a part gets this long to write its last file before it is ended.
-_GRACE_S = 20.0
+# After its share, a part gets this long to write its last file before it is ended; at the campaign's end, as long as
+# is kept for that.
+_GRACE_S, _CLOSING_S = 20.0, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +41,14 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A part to be run in a process of its own; what it prints goes into the file `said`."""
+    """A part to be run in a process of its own; what it prints goes into the file `said`.
+
+    The deadline is one of `time.monotonic`, which all processes of a machine share: a part's own start counts.
+    """
 
     part: Part
     out: Path
-    budget_s: float
+    deadline: float
     dry_run: bool
     said: Path
 
@@ -89,11 +93,11 @@ def campaign_command(
     failed = False
     for part in (p for p in PARTS if p.name in chosen):
         began = time.monotonic()
-        budget_s = (deadline - began) * part.share
+        budget_s = (deadline - began - _CLOSING_S) * part.share
         if budget_s < 5 and not dry_run:
             lines.append(f"- {part.name}: not run, no time left")
             continue
-        outcome = _run_part(part, out, max(budget_s, 5.0), dry_run)
+        outcome = _run_part(part, out, max(budget_s, 5.0), deadline, dry_run)
         failed |= bool(outcome)
         took = time.monotonic() - began
         lines.append(f"- {part.name}: {outcome or 'done'} in {took:.0f} s (limit {budget_s:.0f} s)")
@@ -103,14 +107,16 @@ def campaign_command(
     return int(failed)
 
 
-def _run_part(part: Part, out: Path, budget_s: float, dry_run: bool) -> str:
-    """Run a part in a process; "" or what went wrong."""
+def _run_part(part: Part, out: Path, budget_s: float, ends: float, dry_run: bool) -> str:
+    """Run a part in a process, within its budget and, if it does not end by itself, about the campaign's end."""
+    now = time.monotonic()
+    grace_s = min(_GRACE_S, max(_CLOSING_S, ends - now - budget_s))
     with tempfile.TemporaryDirectory(prefix="campaign-") as held:
-        call = Call(part=part, out=out, budget_s=budget_s, dry_run=dry_run, said=Path(held) / "said.txt")
+        call = Call(part=part, out=out, deadline=now + budget_s, dry_run=dry_run, said=Path(held) / "said.txt")
         # A part starts workers of its own: they are ended with it.
         pool: Pool[Call, str] = Pool(
             count=1,
-            limit_s=budget_s + _GRACE_S,
+            limit_s=budget_s + grace_s,
             lost=_lost,
             setup=None,
             leads=True,
@@ -158,7 +164,7 @@ def run_part(call: Call) -> str:
     module, _, function = call.part.target.partition(":")
     run: Callable[[Path, float, bool], Any] = getattr(importlib.import_module(module), function)
     try:
-        run(call.out, time.monotonic() + call.budget_s, call.dry_run)
+        run(call.out, call.deadline, call.dry_run)
     except Exception:
         print(kept_traceback(), file=sys.stderr)
         raise

@@ -21,7 +21,7 @@ from ..conformance.rows import Outcome, Row
 from ..golden import format, hypotheses, powf, recording
 from ..golden import replay as replaying
 from ..providers import Ours, reference_for
-from ..store.kept import read_json
+from ..store.kept import kept_timings, read_json
 from ..timing.clock import Clock, make_clock
 from ..timing.run import time_all
 from ..tracebacks import kept_traceback
@@ -184,17 +184,22 @@ def study(out: Path, deadline: float, dry_run: bool) -> None:
 
 
 def tune(out: Path, deadline: float, dry_run: bool) -> None:
-    """Launch shapes of every step kernel; section `tune` of timing.json. On a CPU a stand-in takes the launches."""
+    """Launch shapes of the step kernels; section `tune` of timing.json. On a CPU a stand-in takes the launches."""
     from ..timing import host_cost
     from ..timing import tune as tuning
+    from ..timing.compilers import Compilers
 
     sizes: dict[str, Any] = {"elements": 1 << 26}
     if dry_run:
         sizes = {"elements": 1 << 10, "shapes": tuning.SHAPES[:2], "rounds": 1}
-    with host_cost.without_launches() if dry_run else nullcontext():
+    # What an earlier campaign has of today's kernels on such a machine, here or among the kept results.
+    earlier = [read_json(path).get("tune") for path in (out / "timing.json", *kept_timings())]
+    with host_cost.without_launches() if dry_run else nullcontext(), Compilers(_device(dry_run).type) as compilers:
         tuning.tune(
             _clock(dry_run),
             deadline=deadline,
+            earlier=[found for found in earlier if found],
+            compiled=tuning.not_ahead if dry_run else compilers.compile,
             write=lambda document: _update(out / "timing.json", tune=document),
             said=print,
             **sizes,

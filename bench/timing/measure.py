@@ -11,6 +11,8 @@ Rounds end when every median is known well enough (`stopping.py`). What was meas
 from __future__ import annotations
 
 import gc
+import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
@@ -27,7 +29,7 @@ from . import gate
 from .clock import Clock
 from .rows import bytes_moved, row_of
 from .sensors import Reading
-from .stopping import FEWEST, Rounds
+from .stopping import ENOUGH, FEWEST, Rounds
 from .timed import Timed, measure_once, prepare, profile_once, warm_up
 from .workloads import StepWorkload
 
@@ -44,6 +46,7 @@ def time_workload(
     clock: Clock,
     budget_s: float,
     seen: list[Reading] | None = None,
+    deadline: float = math.inf,
 ) -> tuple[list[StepRow], list[str]]:
     """Time every provider over a workload, rounds interleaved, within about `budget_s`.
 
@@ -51,6 +54,9 @@ def time_workload(
 
     Returns:
         One row per provider, and a line for each that does not offer the optimizer.
+
+    Raises:
+        TimeIsUp: the deadline (by `time.monotonic`) came before everyone had been timed `ENOUGH` times.
     """
     rows: list[StepRow] = []
     lacking: list[str] = []
@@ -59,7 +65,7 @@ def time_workload(
     before = clock.copy_gb_per_s(moved)
     groups = _fitting(workload, providers, clock)
     for group in groups:
-        timed, rounds = _time_group(workload, group, clock, budget_s / len(groups), seen)
+        timed, rounds = _time_group(workload, group, clock, budget_s / len(groups), seen, deadline)
         lacking += [f"{one.provider.name}: {one.unsupported}" for one in timed if one.unsupported]
         for one in timed:
             one.parameters, one.optimizer = [], None
@@ -83,40 +89,59 @@ def _fitting(workload: StepWorkload, providers: Sequence[Provider], clock: Clock
     return list(groups.values())
 
 
+class TimeIsUp(Exception):
+    """The deadline came while a workload was being timed, before there was enough to tell."""
+
+
 def _time_group(
-    workload: StepWorkload, providers: Sequence[Provider], clock: Clock, budget_s: float, seen: list[Reading]
+    workload: StepWorkload,
+    providers: Sequence[Provider],
+    clock: Clock,
+    budget_s: float,
+    seen: list[Reading],
+    deadline: float,
 ) -> tuple[list[Timed], Rounds]:
     gradients = workload.gradients(clock.device)
     timed = _with_references(providers, clock.device)
     for one in timed:
-        _guard(one, lambda v: prepare(v, workload, gradients, clock))
-    _check(timed)
+        # To be built and to compile may take seconds each.
+        _in_time(deadline)
+        _guard(one, lambda v: prepare(v, workload, gradients, clock), deadline)
+    _check(timed, deadline)
     live = [one for one in timed if not (one.error or one.unsupported or one.silent)]
     for one in live:
-        _guard(one, lambda v: warm_up(v, clock))
-    rounds = Rounds(limit_s=budget_s)
+        _in_time(deadline)
+        _guard(one, lambda v: warm_up(v, clock), deadline)
+    rounds = Rounds(limit_s=budget_s, deadline=deadline)
     before = clock.reading()
     while live and rounds.go_on(_sound(live), _measures(live)):
         # Each round starts with another provider, so that none always follows the same neighbour.
         first = (rounds.count - 1) % len(live)
         for one in live[first:] + live[:first]:
             counts = {name: len(samples) for name, samples in one.samples.items()}
-            _guard(one, lambda v: measure_once(v, clock, queued=rounds.count % 3 == 1))
+            _guard(one, lambda v: measure_once(v, clock, queued=rounds.count % 3 == 1), deadline)
             after = clock.reading()
             # A device that was held back before or after was not itself in between.
             if reasons := {name for now in (before, after) if now is not None for name in now.throttled_by}:
                 one.set_aside(counts, reasons)
             seen += [after] if after is not None else []
             before = after
+    if rounds.stopped_by == "time" and rounds.count < ENOUGH and not all(one.error for one in live):
+        raise TimeIsUp
     for one in live:
         one.settle(FEWEST)
-    _check(timed)
+    _check(timed, deadline)
     for one in live:
         if one.host_bound and not one.error and float(np.median(one.step_ns)) < 3e8:
             # A profiler that does not work here takes the kernel's time along, and nothing else.
             with suppress(Exception):
                 profile_once(one)
     return timed, rounds
+
+
+def _in_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeIsUp
 
 
 def _sound(live: Sequence[Timed]) -> int:
@@ -137,12 +162,13 @@ def _with_references(providers: Sequence[Provider], device: torch.device) -> lis
     return timed + [Timed(references()[name], silent=True) for name in silent]
 
 
-def _guard(one: Timed, work: Callable[[Timed], Any]) -> None:
+def _guard(one: Timed, work: Callable[[Timed], Any], deadline: float = math.inf) -> None:
     if one.error or one.unsupported:
         return
     traits = one.provider.traits
+    limit_s = min(_SLOW_CALL_S if traits.slow else _CALL_S, max(0.1, deadline - time.monotonic()))
     try:
-        with nullcontext() if traits.known else contained(_SLOW_CALL_S if traits.slow else _CALL_S):
+        with nullcontext() if traits.known else contained(limit_s):
             work(one)
     except Unsupported as error:
         one.unsupported = str(error)
@@ -152,17 +178,18 @@ def _guard(one: Timed, work: Callable[[Timed], Any]) -> None:
         one.parameters, one.optimizer = [], None
 
 
-def _check(timed: Sequence[Timed]) -> None:
+def _check(timed: Sequence[Timed], deadline: float) -> None:
     """Hold everyone's bits against their reference's; what was wrong once stays so.
 
     A reference that is not timed has steps to catch up with; where that takes too long, the first check has to do.
     """
+    catch_up_s = min(_CATCH_UP_S, deadline - time.monotonic())
     by_name = {one.provider.name: one for one in timed}
     for one in timed:
         reference = by_name.get(one.checked)
         if reference is None or reference.error or reference.unsupported:
             continue
-        if reference.silent and (one.steps - reference.steps) * reference.last_s > _CATCH_UP_S:
+        if reference.silent and (one.steps - reference.steps) * reference.last_s > catch_up_s:
             continue
         with torch.no_grad():
             _guard(one, lambda v, r=reference: _compare(v, r))  # type: ignore[misc]

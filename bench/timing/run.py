@@ -16,13 +16,15 @@ from ..tracebacks import kept_traceback
 from . import host_cost
 from .clock import Clock
 from .cost_model import predictions
-from .measure import time_workload
+from .measure import TimeIsUp, time_workload
 from .rows import median
 from .sensors import Reading, spread
 from .workloads import StepWorkload
 
 Document = dict[str, Any]
 _SHORTEST_S, _LONGEST_S = 0.3, 2.5
+# What the first workload is taken to need beside its rounds, to be built and to compile.
+_FIRST_S = 2.0
 _TABLES_LIMIT = 1 << 26
 
 
@@ -41,31 +43,43 @@ def time_all(
         workloads: in order of importance.
         providers: who takes part in each.
         clock: of the device.
-        deadline: what is left then is named under `not_run`.
+        deadline: what is left then is named under `not_run`. No workload begins that would not be over by then, if it
+            takes as long beside its rounds as those of its tensors did, or the longest did.
         write: given the document after every workload.
         longest_s: for the rounds of one workload.
     """
     document: Document = {**_header(clock), "clocks": [], "rows": [], "not_offered": [], "not_run": []}
     todo = list(workloads)
+    beside: dict[str, float] = {}
     for position, workload in enumerate(todo):
-        left = deadline - time.monotonic()
-        if left < 2:
-            document["not_run"] = [w.label() for w in todo[position:]]
-            break
-        budget_s = max(_SHORTEST_S, min(longest_s, 0.5 * left / (len(todo) - position)))
+        began = time.monotonic()
+        left = deadline - began
+        expected_s = beside.get(workload.tensors.name, max(beside.values(), default=_FIRST_S))
+        if left < expected_s + _SHORTEST_S:
+            # A smaller one that follows may fit.
+            document["not_run"].append(workload.label())
+            continue
+        budget_s = max(_SHORTEST_S, min(longest_s, left - expected_s, 0.5 * left / (len(todo) - position)))
         seen: list[Reading] = []
         try:
-            rows, lacking = time_workload(workload, providers(workload), clock, budget_s, seen)
+            chosen = providers(workload)
+            by_name = {provider.name: provider for provider in chosen}
+            rows, lacking = time_workload(workload, chosen, clock, budget_s, seen, deadline)
             _, told = predictions(document, rows)
             model = {
                 one.row.provider: {"predicted_us": one.predicted_ns / 1e3, "model_error": one.error} for one in told
             }
             document["rows"] += [
-                {**row.as_dict(), **_upkeep(workload, row, clock), **model.get(row.provider, {})} for row in rows
+                {**row.as_dict(), **_upkeep(workload, row, by_name[row.provider], clock), **model.get(row.provider, {})}
+                for row in rows
             ]
             document["not_offered"] += [f"{workload.optimizer}, {line}" for line in lacking]
+        except TimeIsUp:
+            document["not_run"].append(workload.label())
         except Exception:
             document["rows"].append({**workload.label(), "error": kept_traceback(most=1500)})
+        took = max(0.0, time.monotonic() - began - budget_s)
+        beside[workload.tensors.name] = max(took, beside.get(workload.tensors.name, 0.0))
         if seen:
             document["clocks"].append({**workload.label(), **spread(seen)})
         write(document)
@@ -86,13 +100,10 @@ def _header(clock: Clock) -> Document:
     return found
 
 
-def _upkeep(workload: StepWorkload, row: StepRow, clock: Clock) -> dict[str, Any]:
+def _upkeep(workload: StepWorkload, row: StepRow, provider: Provider, clock: Clock) -> dict[str, Any]:
     """On a CPU, of providers that keep tables: the host's share of a step on a GPU, as two more columns of the row."""
-    from ..providers.registry import parse_provider
-
     if clock.device.type != "cpu" or row.error or workload.tensors.elements > _TABLES_LIMIT:
         return {}
-    provider = parse_provider(row.provider)
     if not provider.traits.tables:
         return {}
     parameters = workload.parameters(clock.device)

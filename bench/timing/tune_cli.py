@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import time
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -15,40 +17,58 @@ _COLUMNS = ("optimizer", "recipe", "dtype", "block", "num_warps", "gb_per_s", "s
 def tune_command(
     out: cli.OutOption = None,
     elements: Annotated[int, typer.Option("--elements", help="Elements of the tensor.")] = 1 << 26,
+    minutes: Annotated[float, typer.Option("--minutes", help="Time limit; the rest is counted as not run.")] = 60.0,
     write: Annotated[bool, typer.Option("--write", help="Put the chosen shape into the kernel's source.")] = False,
     json: cli.JsonOption = False,
-) -> None:
-    """Time every launch shape (block and warps) of every step kernel on this GPU, and choose the one they all have.
+) -> int:
+    """Time the launch shapes (block and warps) of every step kernel on this GPU, and choose the one they all have.
+
+    Kernels that most people train with come first, with all shapes; those that follow are tried with ever fewer. A run
+    that ended early goes on when it is given the same --out on the same machine, with the same kernels.
 
     The shape that gives up least at its worst kernel is chosen; the one at hand stays unless another is half a per
     cent better. Written constants make other machine code: kept results are stale then, and `static` holds the new
-    kernels against its limits.
+    kernels against its limits. Exit code 1 when no kernel could be measured.
 
     Args:
-        out: the table with every sample.
+        out: the table with every sample; read first, if it is there.
         elements: of the one tensor.
+        minutes: must be above 0.
         write: change kernels/launch/step_kernel.py.
         json: print one JSON document.
     """
     if not 1 <= elements <= 1 << 32:
         raise errors.InputError("--elements", elements, "must be from 1 to 2^32")
+    if not 0 < minutes <= 1440:
+        raise errors.InputError("--minutes", minutes, "must be above 0 and at most 1440")
+    errors.check_ending("--out", out, ".json")
     cli.resolve_device("cuda", "device", "launch shapes are measured on a GPU alone")
-    from pathlib import Path
-
     from kernels import step_kernel
 
     from .clock import make_clock
-    from .tune import tune, write_constants
+    from .compilers import Compilers
+    from .launch_shape import write_constants
+    from .tune import tune
 
-    with Output(as_json=json) as output:
+    earlier = [] if out is None else [_earlier(out)]
+    with Output(as_json=json) as output, Compilers("cuda") as compilers:
         document = tune(
             make_clock("cuda"),
             elements=elements,
+            deadline=time.monotonic() + 60 * minutes,
+            earlier=earlier,
+            compiled=compilers.compile,
             write=(lambda found: files.write_json(out, found)) if out is not None else (lambda found: None),
             said=output.note,
         )
-        chosen, now = document["chosen"], document["now"]
         output.table(document["rows"], _COLUMNS, **{k: v for k, v in document.items() if k != "rows"})
+        if document["not_run"]:
+            output.note(
+                f"not run in the time limit: {len(document['not_run'])} kernels; the same --out goes on with them"
+            )
+        if not document["rows"]:
+            return 1
+        chosen, now = document["chosen"], document["now"]
         same = [chosen["block"], chosen["num_warps"]] == now
         output.note(
             f"{'kept' if same else 'chosen'}: block {chosen['block']}, {chosen['num_warps']} warps, at most "
@@ -57,3 +77,17 @@ def tune_command(
         if write and not same:
             write_constants(Path(step_kernel.__file__), document)
             output.note("written to kernels/launch/step_kernel.py; kept results are stale now")
+    return 0
+
+
+def _earlier(out: Path) -> dict[str, Any]:
+    """What an earlier run wrote there; nothing where there is no file."""
+    from ..store.kept import read_json
+
+    try:
+        found = read_json(out)
+    except (OSError, ValueError) as error:
+        raise errors.InputError("--out", out, "is there and is no result of `bench tune`; give another name") from error
+    if type(found) is not dict or (found and not {"rows", "now", "elements"} <= found.keys()):
+        raise errors.InputError("--out", out, "is there and is no result of `bench tune`; give another name")
+    return found

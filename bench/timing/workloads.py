@@ -123,7 +123,7 @@ class StepWorkload:
         return self.tensors.elements * (1 + kept) * DTYPES[self.dtype].bytes
 
 
-def _by_use() -> Sequence[str]:
+def by_use() -> Sequence[str]:
     """Every registered optimizer, those first that most people train with."""
     first = ("AdamW", "SGD")
     return (*first, *(title for title in titles() if title not in first))
@@ -137,13 +137,13 @@ def cuda_steps(*, toy: bool = False) -> Iterator[StepWorkload]:
         return
     for tensors in (one(1 << 26), one(1 << 24), many(10_000, 64), one(1 << 28), one(1 << 20)):
         for dtype in ("fp32", "bf16"):
-            yield from (StepWorkload(optimizer=name, tensors=tensors, dtype=dtype) for name in _by_use())
+            yield from (StepWorkload(optimizer=name, tensors=tensors, dtype=dtype) for name in by_use())
 
 
 def cpu_steps(*, quick: bool = False) -> Iterator[StepWorkload]:
     """Host cost: many small tensors, where arithmetic costs nothing."""
     for count in (10, 1_000) if quick else (10, 1_000, 10_000):
-        chosen = _by_use()
+        chosen = by_use()
         for name in chosen[:1] if quick else chosen[:2] if count == 10_000 else chosen:
             yield StepWorkload(optimizer=name, tensors=many(count, 64))
 

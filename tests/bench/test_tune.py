@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 from bench.__main__ import main
-from bench.timing import host_cost, tune
+from bench.timing import host_cost, launch_shape, tune
 from bench.timing.clock import HostClock
 from kernels import step_kernel
 from kernels.backends import triton
@@ -46,7 +46,7 @@ def test_every_shape_is_launched_and_the_best_is_chosen() -> None:
         document = tune.tune(clock, elements=10_000, rounds=2, shapes=[(1024, 4), (2048, 2), (2048, 8)])
     assert now == (step_kernel.BLOCK, step_kernel.LAUNCH_OPTIONS)
     assert {(row["block"], row["num_warps"]) for row in document["rows"]} == {(1024, 4), (2048, 2), (2048, 8)}
-    assert all(len(row["samples_ns"]) == 2 for row in document["rows"])
+    assert {len(row["samples_ns"]) for row in document["rows"]} == {2}
     kernels_tuned = {(row["optimizer"], row["recipe"], row["dtype"]) for row in document["rows"]}
     assert kernels_tuned == set(tune.kernels_to_tune()) and ("AdamAtan2", "native", "fp32") in kernels_tuned
     for row in document["rows"]:
@@ -66,12 +66,12 @@ def rows(**rates: tuple[float, float]) -> list[dict[str, Any]]:
 
 
 def test_the_worst_kernel_decides_and_little_changes_nothing() -> None:
-    found = tune.choose_shape(rows(b1024w4=(95.0, 95.0), b2048w4=(100.0, 90.0), b512w2=(99.0, 98.0)), (1024, 4))
+    found = launch_shape.choose_shape(rows(b1024w4=(95.0, 95.0), b2048w4=(100.0, 90.0), b512w2=(99.0, 98.0)), (1024, 4))
     assert (found["block"], found["num_warps"]) == (512, 2)
     assert found["worst_loss"] == pytest.approx(0.01) and found["now_loss"] == pytest.approx(0.05)
-    kept = tune.choose_shape(rows(b1024w4=(99.7, 100.0), b2048w4=(100.0, 99.9)), (1024, 4))
+    kept = launch_shape.choose_shape(rows(b1024w4=(99.7, 100.0), b2048w4=(100.0, 99.9)), (1024, 4))
     assert (kept["block"], kept["num_warps"]) == (1024, 4) and kept["worst_loss"] == pytest.approx(0.003)
-    assert tune.choose_shape(rows(b2048w4=(1.0, 1.0)), (1024, 4))["now_loss"] is None
+    assert launch_shape.choose_shape(rows(b2048w4=(1.0, 1.0)), (1024, 4))["now_loss"] is None
 
 
 def test_the_chosen_shape_is_written_into_the_source(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_the_chosen_shape_is_written_into_the_source(tmp_path: Path) -> None:
         "provenance": {"device_name": "NVIDIA H200", "packages": {"triton": "3.7.1"}},
         "elements": 1 << 26,
     }
-    tune.write_constants(path, document)
+    launch_shape.write_constants(path, document)
     changed = path.read_text()
     values = {
         node.targets[0].id: ast.literal_eval(node.value)
@@ -98,7 +98,7 @@ def test_the_chosen_shape_is_written_into_the_source(tmp_path: Path) -> None:
     assert len(set(source.splitlines()) ^ set(changed.splitlines())) <= 12
     path.write_text("BLOCK = 1")
     with pytest.raises(ValueError, match="does not have BLOCK"):
-        tune.write_constants(path, document)
+        launch_shape.write_constants(path, document)
 
 
 def test_it_needs_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
