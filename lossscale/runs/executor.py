@@ -171,10 +171,23 @@ def processes(
     # Triton reads the variable when a worker imports the kernels; this process has compiled ones.
     environment = {INTERPRET: "1"} if interpret else {}
     train = functools.partial(write_cohort, run, spec)
-    trained = in_processes(train, cohorts, workers, environment, name=lambda cohort: cohort.name)
+    on_cpu = spec.device == "cpu"
+    if on_cpu and not environment:
+        _import_for_cohorts()
+    trained = in_processes(train, cohorts, workers, environment, name=lambda cohort: cohort.name, copies=on_cpu)
     with closing(trained):
         for cohort, digest in trained:
             yield Ended(cohort, digest)
+
+
+def _import_for_cohorts() -> None:
+    """What training a cohort and writing its shard import, and what the run's summary imports afterwards."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    from ..engines import engine
+
+    del pd, pq, engine
 
 
 def work(cohort: Cohort) -> int:

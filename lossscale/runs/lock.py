@@ -19,6 +19,19 @@ LOCK: Final = ".lock"
 _UNAVAILABLE: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
+_open_here: Final[set[int]] = set()
+"""Descriptors of locks that this process holds."""
+
+
+def _let_go() -> None:
+    """In a copy of this process, whose descriptors would hold on after this one's end."""
+    while _open_here:
+        os.close(_open_here.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def locked(run: Path, *, shared: bool = False) -> Iterator[bool]:
     """Holds the directory against others; the kernel lets go of it when this process dies.
@@ -36,6 +49,7 @@ def locked(run: Path, *, shared: bool = False) -> Iterator[bool]:
         InputError: if another process holds it.
     """
     descriptor, held, made = _hold(run, shared=shared)
+    _open_here.add(descriptor)
     try:
         yield held
     except BaseException:
@@ -45,7 +59,9 @@ def locked(run: Path, *, shared: bool = False) -> Iterator[bool]:
                 (run / LOCK).unlink()
         raise
     finally:
-        os.close(descriptor)
+        if descriptor in _open_here:
+            _open_here.remove(descriptor)
+            os.close(descriptor)
 
 
 def _hold(run: Path, *, shared: bool) -> tuple[int, bool, bool]:

@@ -55,7 +55,6 @@ class Progress:
         output.note(f"{spec.study}: {self._total_pairs:,} pairs of {spec.steps} steps in {len(left)} cohorts{earlier}")
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(
@@ -68,6 +67,7 @@ class Progress:
 
     def done(self, cohort: Cohort) -> None:
         """Counts one more cohort."""
+        self._bar.start()  # with the first: it has a thread of its own, and workers are copies of a process without
         quarter = self._quarter()
         self._pairs += self._pairs_of(cohort)
         self._bar.update(self._task.id, advance=work(cohort), pairs=self._pairs, rate=self._rate())

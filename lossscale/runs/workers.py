@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import signal
+import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +35,7 @@ def in_processes(
     environment: Mapping[str, str] | None = None,
     *,
     name: Callable[[Task], str] = str,
+    copies: bool = False,
 ) -> Generator[tuple[Task, Result]]:
     """Does the tasks on ``count`` worker processes, which end when this ends or is closed, however that comes about.
 
@@ -40,6 +45,9 @@ def in_processes(
         count: of workers; no more are started than there are tasks.
         environment: variables that the workers are to see from the start.
         name: of a task, for a message.
+        copies: whether workers may begin as copies of this process, which have all that it has imported, where that is
+            safe: on Linux, as long as no other thread of Python's runs here and no variable changes. Otherwise each
+            begins anew. It must not have used a GPU.
 
     Yields:
         A task and its result, in the order they end.
@@ -56,15 +64,15 @@ def in_processes(
     # Here, since starting it unblocks signals.
     resource_tracker.ensure_running()
     others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(
-        len(first), multiprocessing.get_context("spawn"), initializer=processes.end_with_parent
-    )
+    forks = copies and not environment and sys.platform == "linux" and threading.active_count() == 1
+    context = multiprocessing.get_context("fork" if forks else "spawn")
+    executor = ProcessPoolExecutor(len(first), context, initializer=_begin)
     running: dict[Future[Result], Task] = {}
     workers: list[BaseProcess] = []
     try:
         # The first task starts all workers. An interrupt inside a start would leave a process that nobody knows; and a
         # terminal sends Ctrl-C to workers too: born with it blocked, they leave the answer to this process.
-        with _blocked(signal.SIGINT), processes.environment(environment or {}):
+        with _blocked(signal.SIGINT), processes.environment(environment or {}), _forking_quietly():
             running |= {executor.submit(work, task): task for task in first}
         workers += set(multiprocessing.active_children()) - others
         while True:
@@ -93,6 +101,23 @@ def in_processes(
             doing = ", ".join(map(name, unfinished[: len(first)])) or "no task"
             raise WorkerLost(f"a worker process {end} while the workers were at {doing}") from error
         raise
+
+
+def _begin() -> None:
+    """In a worker, before its first task."""
+    gc.freeze()  # what a copy has taken over is not looked at again, and stays shared with the others
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)  # a copy has none of the threads that torch may have had
+    processes.end_with_parent()
+
+
+@contextmanager
+def _forking_quietly() -> Iterator[None]:
+    """Python 3.12 warns of threads that are no thread of its own: of libraries, which see to forks themselves."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fork\\(\\)", category=DeprecationWarning)
+        yield
 
 
 def _end(workers: Sequence[BaseProcess]) -> str:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 MOMENTS = """
 import itertools, multiprocessing, os, signal, sys, time
-from multiprocessing import util
+from multiprocessing import popen_fork, util
 from pathlib import Path
 
 def press():
@@ -67,25 +67,29 @@ def children():
     lines = {each: read(Path(f"/proc/{each}/cmdline")) for each in found}
     return [each for each, line in lines.items() if line and "resource_tracker" not in line]
 
+copies = sys.argv[1] == "copies"
+
 def consume(name):
     with noted():  # as every command does: an interrupt inside a lock can come out as another exception
-        for number, _ in workers.in_processes(task, range(4), 2):
+        for number, _ in workers.in_processes(task, range(4), 2, copies=copies):
             if name == "consumer":
                 press()
 
 if __name__ == "__main__":
+    start = (popen_fork.Popen, "_launch") if copies else (util, "spawnv_passfds")
     patched = {
-        "before the fork of the first": (util, "spawnv_passfds", 0, False),
-        "after the fork of the first": (util, "spawnv_passfds", 0, True),
-        "before the fork of the second": (util, "spawnv_passfds", 1, False),
-        "after the fork of the second": (util, "spawnv_passfds", 1, True),
+        "before the fork of the first": (*start, 0, False),
+        "after the fork of the first": (*start, 0, True),
+        "before the fork of the second": (*start, 1, False),
+        "after the fork of the second": (*start, 1, True),
         "before the wait": (workers, "wait", 0, False),
         "after the wait": (workers, "wait", 0, True),
         "before the last end": (workers.ProcessPoolExecutor, "shutdown", 0, False),
         "after the last end": (workers.ProcessPoolExecutor, "shutdown", 0, True),
     }
-    print(dict(workers.in_processes(blocked, range(2), 2)))  # the first start is multiprocessing's tracker's too
-    for name in ("import", "task", "consumer", *patched):
+    # The first start is multiprocessing's tracker's too.
+    print(dict(workers.in_processes(blocked, range(2), 2, copies=copies)))
+    for name in (*(() if copies else ("import",)), "task", "consumer", *patched):
         # Where the workers are to come to their end they must not be slow.
         os.environ["PRESS"] = "none" if "last" in name else name
         undo = pressing(*patched[name]) if name in patched else lambda: None
@@ -99,10 +103,11 @@ if __name__ == "__main__":
 """
 
 
-def test_an_interrupt_at_any_moment_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "count"), [("new", 11), ("copies", 10)])
+def test_an_interrupt_at_any_moment_leaves_no_process(tmp_path: Path, kind: str, count: int) -> None:
     (tmp_path / "moments.py").write_text(MOMENTS)
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "moments.py")],
+        [sys.executable, str(tmp_path / "moments.py"), kind],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -113,7 +118,7 @@ def test_an_interrupt_at_any_moment_leaves_no_process(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
     first, *moments = done.stdout.splitlines()
     assert first in ("{0: True, 1: True}", "{1: True, 0: True}")
-    assert len(moments) == 11 and all(line.endswith(" answered") for line in moments), done.stdout
+    assert len(moments) == count and all(line.endswith(" answered") for line in moments), done.stdout
 
 
 def square(number: int) -> tuple[int, int, str | None]:
@@ -142,6 +147,64 @@ def test_tasks_are_done_by_processes_of_their_own() -> None:
     assert len(processes) == 2 and os.getpid() not in processes
     assert {value for _, _, value in found.values()} == {"x"} and "OF_WORKERS" not in os.environ
     assert list(in_processes(square, [], 2)) == []
+
+
+COPIES = """
+import os, signal, sys, threading, time
+from pathlib import Path
+
+from lossscale.runs import workers
+from lossscale.runs.lock import locked
+
+imported = []
+
+def seen(number):
+    return bool(imported), threading.active_count()
+
+def lost(number):
+    if number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+def begun(pipe):
+    os.write(pipe, b"begun")
+    time.sleep(60)
+
+if __name__ == "__main__":
+    imported.append(1)
+    print(dict(workers.in_processes(seen, range(3), 2, copies=True)))
+    print(dict(workers.in_processes(seen, range(3), 2, {"OF_WORKERS": "x"}, copies=True)))
+    ready = threading.Event()
+    threading.Thread(target=ready.wait).start()
+    print(dict(workers.in_processes(seen, range(3), 2, copies=True)))
+    ready.set()
+    try:
+        list(workers.in_processes(lost, range(2), 2, copies=True))
+    except workers.WorkerLost as error:
+        print(error)
+    there, here = os.pipe()
+    with locked(Path(sys.argv[1])):
+        child = os.fork() or begun(here)
+        os.read(there, 5)
+    try:
+        with locked(Path(sys.argv[1])):
+            print("locked again")
+    finally:
+        os.kill(child, signal.SIGKILL)
+"""
+
+
+def test_copies_have_what_was_imported_and_hold_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "copies.py").write_text(COPIES)
+    command = [sys.executable, "-W", "error", str(tmp_path / "copies.py"), str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
+    assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
+    copied, changed, threaded, lost, locked = done.stdout.splitlines()
+    assert copied.count("(True, 2)") == 3, "with the thread that ends it with its parent"
+    assert changed.count("(False, 2)") == 3, "with other variables it begins anew"
+    assert threaded.count("(False, 2)") == 3, "beside other threads it begins anew"
+    assert lost.startswith("a worker process was killed by SIGKILL") and locked == "locked again"
 
 
 def test_tasks_are_taken_as_they_are_needed() -> None:
