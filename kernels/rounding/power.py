@@ -92,7 +92,8 @@ def power(base: Any, exponent: Any) -> Any:
 def power_grid(bases: np.ndarray, exponents: np.ndarray) -> np.ndarray:
     """[exponents, bases] float64: `power` of each, with its bits."""
     if len(bases) == 1 and exponents.max(initial=0) < _KEPT:
-        count = -(-(int(exponents.max(initial=0)) + 1) // _ROW) * _ROW
+        # Doubled as training goes on, or every run would form all that went before.
+        count = max(_ROW, 1 << int(exponents.max(initial=0)).bit_length())
         kept: np.ndarray = _powers(float(bases[0]), count)[exponents.astype(np.int64)]
         return kept.reshape(-1, 1)
     return _power_grid(bases, exponents)

@@ -10,7 +10,7 @@ import torch
 
 import kernels
 from kernels.launch.rows import RowTable
-from kernels.rounding.power import power, power_grid, square_root
+from kernels.rounding.power import _powers, power, power_grid, square_root
 from kernels.rounding.powers import power_table
 
 BETAS = (0.0, 1e-9, 1e-3, 0.123, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999, 0.99999, 1.0)
@@ -84,3 +84,12 @@ def test_no_row_takes_a_power_of_its_own() -> None:
         for recipe in algorithm.recipes.values():
             for row in filter(None, (recipe.row, recipe.mixed_row)):
                 assert "**" not in inspect.getsource(row) and "pow(" not in inspect.getsource(row)
+
+
+def test_runs_that_go_on_form_few_tables_of_powers() -> None:
+    _powers.cache_clear()
+    for first in range(1, 10_000, 200):
+        power_grid(np.array([0.37]), np.arange(first, first + 200))
+    assert _powers.cache_info().misses <= 7
+    found = power_grid(np.array([0.37]), np.arange(1, 400)).reshape(-1)
+    assert found.tolist() == [power(0.37, float(t)) for t in range(1, 400)]
