@@ -30,6 +30,7 @@ from .checks import (
     checked_flags,
     checked_scales,
 )
+from .held import Layout
 from .records import checked_records
 from .step_backends import Step, by_kernel, by_reference, by_tables
 
@@ -58,6 +59,7 @@ class Population:
     Attributes:
         state: the state tensors by name, each [models, n].
         records: the distinct records; ``record_of`` [models] says which one a model has.
+        layout: how params and states must lie at every step.
         step_count: calls of `step`; `steps` has each model's own, without those that it skipped.
 
     Raises:
@@ -109,14 +111,16 @@ class Population:
         self._dtypes = (params.dtype, params.dtype, state_dtype or held or params.dtype, None)
         self._rows_of = RowTable(self.recipe, self._dtypes, distinct, self._powers)
         names = self.algorithm.state_names(distinct[0]) if distinct else ()
+        self.layout = Layout(
+            shape=params.shape, dtype=params.dtype, state_dtype=self._dtypes[2], device=params.device, names=names
+        )
         fills = torch.tensor([self.algorithm.fill(hyper) for hyper in distinct], dtype=torch.float64)
         self._fill = fills.to(params.device, self._dtypes[2])[self._record_index].unsqueeze(1)
         if state is None:
             check_memory(params, self._dtypes[2], len(names))
             self.state = {name: self._fill.expand(params.shape).clone() for name in names}
         else:
-            self.state = dict(state)
-            self.check_states()
+            self.layout.check(params, state)
             self.state = {name: state[name] for name in names}
         if steps is not None and models:
             taken = checked_counts(steps, models, params.device)
@@ -128,6 +132,7 @@ class Population:
     @torch.no_grad()
     def restart(self, params: Tensor) -> None:
         """Begin again from other parameters, [models, n]: states and step count as they were at first."""
+        self.check_tensors()
         check_restart(params, self.params)
         self.params.copy_(params)
         for state in self.state.values():
@@ -152,16 +157,15 @@ class Population:
 
         Raises:
             TypeError: for gradients, scales or flags that are no tensors or numbers.
-            ValueError: if they do not match the parameters, or a state was replaced by one that does not fit.
+            ValueError: if they do not match the parameters, or parameters or states were replaced by what does not fit.
         """
-        check_tensor(self.params, "params", "convert them", written=True)
+        self.check_tensors()
         check_tensor(grads, "grads", "convert them", written=grad_scale is not None)
         if grads.shape != self.params.shape or grads.dtype != self.params.dtype or not grads.is_contiguous():
             raise ValueError(
                 f"grads of shape {tuple(grads.shape)} and {grads.dtype}: give a contiguous tensor like the parameters, "
                 f"{tuple(self.params.shape)} and {self.params.dtype}"
             )
-        self.check_states()
         models, device = len(self.params), self.params.device
         scales = None if grad_scale is None else checked_scales(grad_scale, models, device)
         skips = None if found_inf is None else checked_flags(found_inf, models, device)
@@ -223,26 +227,10 @@ class Population:
         slots = [self.state.get(state.name) for state in self.algorithm.states]
         return [*slots, *[None] * (3 - len(slots))]
 
-    def check_states(self) -> None:
-        """Refuse states that were replaced by what the kernels would read otherwise than it lies, or taken away.
+    def check_tensors(self) -> None:
+        """Refuse parameters and states that were replaced or resized to what the kernels would read otherwise.
 
         Raises:
-            TypeError, ValueError: the state is named.
+            TypeError, ValueError: the tensor is named.
         """
-        names = self.algorithm.state_names(self.records[0]) if self.records else ()
-        if set(self.state) != set(names):
-            given = ", ".join(map(str, self.state)) or "nothing"
-            raise ValueError(
-                f"state: {given} given, these hyperparameters keep {', '.join(names) or 'none'}; give those"
-            )
-        expected = self._dtypes[2]
-        for name, state in self.state.items():
-            check_tensor(state, f"state {name!r}", "convert it", written=True)
-            params = self.params
-            like = (state.shape, state.dtype, state.device) == (params.shape, expected, params.device)
-            if not like or not state.is_contiguous():
-                raise ValueError(
-                    f"state {name!r} of shape {tuple(state.shape)} and {state.dtype} on {state.device}: give a "
-                    f"contiguous one of shape {tuple(params.shape)} and {expected} on {params.device}, or make the "
-                    "population with state_dtype="
-                )
+        self.layout.check(self.params, self.state)

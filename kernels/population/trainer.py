@@ -124,8 +124,10 @@ class Trainer:
             Gradients [steps, models, n] in the policy's gradient format if they were asked for, else None.
 
         Raises:
-            ValueError: if the data's shape, dtype or device does not fit, or there are fewer steps of it.
+            ValueError: if the data's shape, dtype or device does not fit, there are fewer steps of it, or parameters or
+                states were replaced by what does not fit.
         """
+        self._population.check_tensors()
         models = len(self.params)
         count = checks.checked_steps(data, steps, models, self.network.features, self.params.device)
         checks.check_flag("keep_gradients", keep_gradients)
@@ -156,6 +158,7 @@ class Trainer:
         Raises:
             ValueError: as `run`.
         """
+        self._population.check_tensors()
         models = len(self.params)
         count = checks.checked_steps(data, None, models, self.network.features, self.params.device)
         if self.backend != "simd" or not models or not count:
@@ -180,6 +183,7 @@ class Trainer:
 
     def losses(self, data: Tensor) -> Tensor:
         """[models] float32: each model's loss on its family's sample, not scaled; ``data`` is [families, features]."""
+        self._population.layout.check_params(self.params)
         checks.check_sample(data, len(self.params), self.network.features, self.params.device)
         sample = data.repeat_interleave(len(self.params) // len(data), 0)
         return network_reference.losses(self.network, self.params, sample, self.policy.dtype("compute"))
@@ -203,7 +207,6 @@ class Trainer:
     def _launched(self, families: int) -> Run:
         """The run from here on, as launches take it."""
         population = self._population
-        population.check_states()
         states = [self.state.get(state.name) for state in population.algorithm.states]
         return Run(
             network=self.network,

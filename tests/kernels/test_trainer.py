@@ -488,3 +488,94 @@ def test_parameters_are_changed_in_place_alone() -> None:
     trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.ones(8, 49), backend="reference")
     with pytest.raises(AttributeError, match="params"):
         trainer.params = torch.ones(4, 49)  # type: ignore[misc]
+
+
+BACKENDS = ["reference", "simd", pytest.param("interpreter", marks=pytest.mark.interpreter)]
+
+
+def _narrowed(tensor: torch.Tensor) -> None:
+    tensor.resize_(8, 48)
+
+
+def _emptied(tensor: torch.Tensor) -> None:
+    tensor.untyped_storage().resize_(0)
+
+
+def _given(data: torch.Tensor) -> Any:
+    def change(tensor: torch.Tensor) -> None:
+        tensor.data = data
+
+    return change
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_narrowed, r"of shape \(8, 48\)"),
+        (_emptied, "its storage was freed"),
+        (_given(torch.ones(4, 49)), r"of shape \(4, 49\)"),
+        (_given(torch.ones(8, 49).bfloat16()), "torch.bfloat16"),
+        (_given(torch.ones(49, 8).T), r"params of shape \(8, 49\) .*, strides \(1, 8\): |contiguous"),
+    ],
+    ids=["resized", "freed", "fewer models", "bfloat16", "transposed"],
+)
+@pytest.mark.parametrize("place", ["params", "exp_avg_sq"])
+def test_tensors_that_were_changed_between_runs_are_refused(
+    backend: str, change: Any, message: str, place: str
+) -> None:
+    trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.ones(8, 49), backend=backend)
+    data = torch.ones(1, 1, 7)
+    trainer.run(data)
+    change(trainer.params if place == "params" else trainer.state[place])
+    for go in (trainer.run, lambda data: next(trainer.walk(data)), lambda data: trainer.restart(torch.ones(8, 49))):
+        with pytest.raises((TypeError, ValueError), match=f"^(params|state 'exp_avg_sq').*({message})") as caught:
+            go(data)
+        assert len(str(caught.value).splitlines()) == 1
+    assert trainer.step_count == 1
+    if place == "params":
+        with pytest.raises((TypeError, ValueError), match=r"^params.*"):
+            trainer.losses(data[0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_run_goes_on_from_parameters_in_other_memory(backend: str) -> None:
+    data = torch.rand(3, 1, 7, generator=torch.Generator().manual_seed(3))
+    found = []
+    for other in (False, True):
+        trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.ones(8, 49), backend=backend)
+        trainer.run(data, 2)
+        if other:
+            before = trainer.params.data
+            trainer.params.data = before.clone()
+            before.fill_(7.0)
+        trainer.run(data[2:])
+        found.append(bits_of(trainer))
+    assert_equal(*found)
+
+
+_SHARED = torch.zeros(9, 49)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (_SHARED[:8], _SHARED[:8], "^state 'exp_avg' and state 'exp_avg_sq' share memory; give each one of its own"),
+        (_SHARED[1:], _SHARED[:8], "^state 'exp_avg' and state 'exp_avg_sq' share memory; give each one of its own"),
+        (torch.zeros(8, 49), None, "^params and state 'exp_avg_sq' share memory; give each one of its own"),
+    ],
+    ids=["one tensor", "overlapping", "the parameters"],
+)
+def test_tensors_that_share_memory_are_refused(backend: str, first: torch.Tensor, second: Any, message: str) -> None:
+    trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.ones(8, 49), backend=backend)
+    trainer.state["exp_avg"] = first
+    trainer.state["exp_avg_sq"] = trainer.params if second is None else second
+    population = kernels.Population("adam", records("adam", {}, 1), trainer.params, backend=backend)
+    population.state.update(trainer.state)
+    for go in (lambda: trainer.run(torch.ones(1, 1, 7)), lambda: population.step(torch.ones(8, 49))):
+        with pytest.raises(ValueError, match=message):
+            go()
+    with pytest.raises(ValueError, match=message):
+        kernels.Population("adam", records("adam", {}, 1), trainer.params, backend=backend, state=trainer.state)
+    assert trainer.step_count == population.step_count == 0
