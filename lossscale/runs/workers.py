@@ -74,6 +74,8 @@ def in_processes(
         # terminal sends Ctrl-C to workers too: born with it blocked, they leave the answer to this process.
         with _blocked(signal.SIGINT), processes.environment(environment or {}), _forking_quietly():
             running |= {executor.submit(work, task): task for task in first}
+            # The pool looks out for the workers that there were when it was last given something.
+            executor.submit(int)
         workers += set(multiprocessing.active_children()) - others
         while True:
             for task in itertools.islice(left, 2 * len(first) - len(running)):
