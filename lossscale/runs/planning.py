@@ -177,7 +177,10 @@ def _networks(grid: Grid, names: tuple[str, ...]) -> tuple[NetworkInits, ...]:
 
 
 def _larger_cohorts(spec: RunSpec) -> RunSpec:
-    """The spec with fewer cohorts of many initialisations, of networks whose bits do not depend on a cohort's size."""
+    """The spec with cohorts as large as they may well be, of networks whose bits do not depend on a cohort's size.
+
+    Many initialisations have fewer cohorts, and few do not fill a cohort up with others.
+    """
     from ..engines.engine import engine_of
 
     networks = []
@@ -186,6 +189,7 @@ def _larger_cohorts(spec: RunSpec) -> RunSpec:
         # A network that the engine lacks is refused later.
         if all(engine_of(spec, policy, network.network).portable for policy in spec.policies):
             size = max(size, min(-(-network.inits // _MOST_COHORTS), _MOST_MODELS // len(spec.family)))
+            size = min(size, network.inits)
         networks.append(dataclasses.replace(network, cohort_inits=size))
     return dataclasses.replace(spec, networks=tuple(networks))
 

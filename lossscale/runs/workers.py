@@ -89,14 +89,16 @@ def in_processes(
         executor.shutdown()
     except BaseException as error:
         broken = isinstance(error, BrokenProcessPool)
-        end = _end(workers) if broken else ""
-        # What is being done is done again by whoever resumes, so nothing is waited for.
-        started = set(multiprocessing.active_children()) - others
-        for process in started:
-            process.kill()
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in started:
-            _exit_code(process)
+        # A second Ctrl-C does not keep the first from ending them.
+        with _blocked(signal.SIGINT):
+            end = _end(workers) if broken else ""
+            # What is being done is done again by whoever resumes, so nothing is waited for.
+            started = set(multiprocessing.active_children()) - others
+            for process in started:
+                process.kill()
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in started:
+                _exit_code(process)
         if broken:
             # Workers take tasks in the order they are submitted.
             unfinished = [task for future, task in running.items() if not future.done() or future.exception()]

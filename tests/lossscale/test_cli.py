@@ -405,7 +405,7 @@ def test_cohorts_too_large_for_memory_are_refused_with_what_fits(
     assert main([*command, "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert re.search(r"32 initialisations in a cohort are \d+ models of 49 numbers", said)
+    assert re.search(r"128 initialisations in a cohort are [\d,]+ models of 49 numbers", said)
     assert ("give the study cohort_inits=" in said) or ("not even one fits" in said)
     assert not (tmp_path / "run").exists()
 

@@ -120,7 +120,8 @@ def test_many_initialisations_make_large_cohorts_where_bits_do_not_depend_on_the
         return {network.network: network.cohort_inits for network in planned.networks}
 
     members = len(planned_manifest(studies.get("loss-vs-lr"), CHOICES).run_spec.family)  # type: ignore[union-attr]
-    assert sizes(2048, "trainer") == sizes(1_000_000, "batched") == {"mlp-6-6-1": 32}
+    assert sizes(2048, "trainer") == sizes(1_000_000, "batched") == sizes(3, "batched") == {"mlp-6-6-1": 128}
+    assert sizes(3, "trainer") == {"mlp-6-6-1": 3}, "none fills up the last"
     assert sizes(100_000, "trainer") == {"mlp-6-6-1": 100_000 // 64 + 1}
     assert sizes(1_000_000, "trainer") == {"mlp-6-6-1": 16_384 // members}
 

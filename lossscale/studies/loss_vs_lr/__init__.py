@@ -14,7 +14,7 @@ ADAPTIVE = ("adam", "adamw", "rmsprop", "adagrad")
 
 GRID = Grid(
     networks=(
-        NetworkInits(network="mlp-6-6-1", inits=128, cohort_inits=32, quick_inits=32),
+        NetworkInits(network="mlp-6-6-1", inits=128, cohort_inits=128, quick_inits=32),
         NetworkInits(network="mlp-64-32-10", inits=8, cohort_inits=2, quick_inits=2),
     ),
     optimizers=(
