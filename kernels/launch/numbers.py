@@ -36,8 +36,18 @@ class Column(np.ndarray):
         return roots
 
 
+def sent(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array of the host on a device. Nobody waits: memory that is not pinned has been read when the call returns."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
+
 class DeviceColumn(Tensor):
-    """The same on a device."""
+    """The same on a device, where a column of the host that it meets is sent.
+
+    One that came from the host knows its numbers; those of others the host waits for.
+    """
+
+    _host: Column | None = None
 
     def __pow__(self, exponent: Any) -> Any:
         return on_device(self._numbers() ** _numbers(exponent), self.device)
@@ -49,6 +59,24 @@ class DeviceColumn(Tensor):
         """Correctly rounded, as not every root of torch's is."""
         return on_device(self._numbers().root(), self.device)
 
+    def __add__(self, other: Any) -> Any:
+        return super().__add__(on_device(other, self.device))
+
+    def __radd__(self, other: Any) -> Any:
+        return super().__radd__(on_device(other, self.device))
+
+    def __sub__(self, other: Any) -> Any:
+        return super().__sub__(on_device(other, self.device))
+
+    def __rsub__(self, other: Any) -> Any:
+        return super().__rsub__(on_device(other, self.device))
+
+    def __mul__(self, other: Any) -> Any:
+        return super().__mul__(on_device(other, self.device))
+
+    def __rmul__(self, other: Any) -> Any:
+        return super().__rmul__(on_device(other, self.device))
+
     # torch multiplies by a reciprocal where one operand of a quotient is a number, which rounds twice.
     def __truediv__(self, other: Any) -> Any:
         return torch.div(self, self._like(other))
@@ -57,10 +85,11 @@ class DeviceColumn(Tensor):
         return torch.div(self._like(other), self)
 
     def _like(self, other: Any) -> Any:
+        other = on_device(other, self.device)
         return other if isinstance(other, Tensor) else self.new_full((1,), other)
 
     def _numbers(self) -> Column:
-        return self.as_subclass(Tensor).numpy(force=True).view(Column)
+        return self.as_subclass(Tensor).numpy(force=True).view(Column) if self._host is None else self._host
 
 
 def _numbers(value: Any) -> Any:
@@ -71,7 +100,9 @@ def on_device(value: Any, device: torch.device) -> Any:
     """A column of numbers on a device; anything else as it is."""
     if not isinstance(value, np.ndarray):
         return value
-    return torch.from_numpy(np.ascontiguousarray(value)).to(device).as_subclass(DeviceColumn)
+    column = sent(value, device).as_subclass(DeviceColumn)
+    column._host = value.view(Column)
+    return column
 
 
 def mapped(together: Any, change: Callable[[np.ndarray], Any]) -> Any:

@@ -14,10 +14,14 @@ from torch import Tensor
 from ..algorithm import Recipe, Row
 from ..rounding.powers import PowerTable
 from .dtypes import Dtypes
-from .numbers import Column, Places, columns_of, mapped, on_device
+from .numbers import Column, Places, columns_of, mapped, on_device, sent
 
 _FEW = 64
 """Records up to which a device's rows are formed on the host and sent."""
+_KEPT = 1 << 27
+"""Bytes of scalars on a device that are kept for another run over the same steps."""
+_CONSTANT = (bool, int, float, str, type(None), np.generic, np.ndarray)
+"""What a field of the records together is, if nothing that happens elsewhere changes it."""
 
 Key = tuple[Any, float, bool]
 """Hyperparameters, step number, and whether the states hold nothing yet."""
@@ -41,7 +45,7 @@ class Columns:
     """Host scalars, each column once for what it depends on.
 
     Attributes:
-        depends: of each column, which of the others holds it.
+        depends: of each column, which of the others holds it; none where each is whole rows [steps, records, columns].
         by_step: float64 [steps, columns].
         by_model: float64 [columns, records].
         by_both: float64 [steps, columns, records].
@@ -72,13 +76,20 @@ class RowTable:
         self._dtypes = dtypes
         self._records = list(records)
         self._powers = powers
-        self._kept: dict[Any, Tensor] = {}
+        self._kept: dict[Any, Any] = {}
+        self._last: tuple[Any, Columns] | None = None
         self._together = columns_of(self._records) if self._records else None
         if self._together is not None:
             try:
                 self._entries(_numbers_from(2, 2), first=False)
             except (TypeError, ValueError):
                 self._together = None
+        # A record that holds a tensor is another one when that has changed.
+        self._constant = self._together is not None and all(
+            isinstance(number, _CONSTANT)
+            for field in vars(self._together).values()
+            for number in (field if isinstance(field, tuple) else (field,))
+        )
 
     @property
     def bytes_per_step(self) -> int:
@@ -94,27 +105,58 @@ class RowTable:
         self._fill(table[alone:], first_step + alone, first=False)
         return table
 
+    def on(self, first_step: int, steps: int, device: torch.device, *, apart: bool) -> Columns:
+        """The rows on a device, where kernels read them; those of the same steps once more are kept.
+
+        Args:
+            first_step: number of the first step, from 1.
+            steps: how many.
+            device: where the rows go.
+            apart: whether each column is to be held once for what it depends on, where it can be formed so.
+        """
+        key = first_step, steps, device, apart
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        self._last = None
+        columns = self.columns_on(first_step, steps, device) if apart else None
+        if columns is None:
+            rows = self.tensor(first_step, steps, device)
+            columns = Columns(depends=(), by_step=rows, by_model=rows, by_both=rows)
+        if self._constant and max(columns.by_step.nbytes, columns.by_both.nbytes) <= _KEPT:
+            self._last = key, columns
+        return columns
+
     def tensor(self, first_step: int, steps: int, device: torch.device) -> Tensor:
         """`rows` on a device; those of many records are formed there, by the same operations on doubles."""
         if device.type == "cpu" or self._together is None or len(self._records) < _FEW:
-            return torch.from_numpy(self.rows(first_step, steps)).to(device)
+            return sent(self.rows(first_step, steps), device)
         return self.formed_on(first_step, steps, device)
 
     def formed_on(self, first_step: int, steps: int, device: torch.device) -> Tensor:
         """`rows` by torch's operations on a device: a double's sum, product, quotient and root are rounded alike."""
         alone = min(steps, 1) if first_step == 1 and self._first_matters else 0
         parts = ((first_step, alone, True), (first_step + alone, steps - alone, False))
-        formed = [self._form(begin, count, first, device) for begin, count, first in parts if count]
+        every = range(len(self._recipe.columns))
+        formed = [self._form(begin, count, first, device, every) for begin, count, first in parts if count]
         return torch.cat([torch.stack(columns, -1) for columns in formed])
 
-    def _form(self, begin: int, count: int, first: bool, device: torch.device) -> list[Tensor]:
-        """The columns [count, records] of some steps."""
-        row: Callable[..., Row] = self._recipe.row_for(self._dtypes)
-        fields = mapped(self._together, lambda field: on_device(field, device))
-        step = on_device(np.arange(begin, begin + count, dtype=np.float64).reshape(-1, 1), device)
-        entries = row(fields, step, first, Places(self._powers))
-        columns = [torch.as_tensor(entry, dtype=torch.float64, device=device).as_subclass(Tensor) for entry in entries]
-        return [column.expand(count, len(self._records)) for column in columns]
+    def _form(self, begin: int, count: int, first: bool, device: torch.device, chosen: Iterable[int]) -> list[Tensor]:
+        """The chosen columns [count, records] of some steps; what depends on steps alone is formed on the host."""
+        fields = self._kept.get(device)
+        if fields is None:
+            fields = mapped(self._together, lambda field: on_device(field, device))
+            if self._constant:
+                self._kept[device] = fields
+        entries = self._entries(_numbers_from(begin, count), first, fields)
+        columns = []
+        for k in chosen:
+            entry = on_device(entries[k], device)
+            if isinstance(entry, Tensor):
+                entry = entry.as_subclass(Tensor).to(device, torch.float64)
+            else:
+                entry = torch.full((), float(entry), dtype=torch.float64, device=device)
+            columns.append(entry.expand(count, len(self._records)))
+        return columns
 
     def _fill(self, table: np.ndarray, first_step: int, *, first: bool) -> None:
         numbers = _numbers_from(first_step, len(table))
@@ -167,7 +209,7 @@ class RowTable:
         by_step = np.stack(of_steps, 1) if of_steps else np.empty((steps, 0))
         return Columns(
             depends=depends,
-            by_step=torch.from_numpy(by_step).to(device),
+            by_step=sent(by_step, device),
             by_model=self._by_model(depends, device),
             by_both=self._by_both(depends, parts, device),
         )
@@ -195,18 +237,19 @@ class RowTable:
         if key not in self._kept:
             entries = self._entries(_numbers_from(2, 1), False)
             chosen = [np.asarray(entries[k]) for k, kind in enumerate(depends) if kind == "by_model"]
-            self._kept[key] = torch.from_numpy(np.array(chosen, np.float64)).to(device)
-        return self._kept[key]
+            self._kept[key] = sent(np.array(chosen, np.float64), device)
+        found: Tensor = self._kept[key]
+        return found
 
     def _by_both(self, depends: tuple[str, ...], parts: list[tuple[int, int, bool]], device: torch.device) -> Tensor:
         """Columns [steps, columns, records]."""
         chosen = [k for k, kind in enumerate(depends) if kind == "by_both"]
         if not chosen:
             return torch.empty(0, dtype=torch.float64, device=device)
-        formed = [self._form(begin, count, first, device) for begin, count, first in parts]
+        formed = [self._form(begin, count, first, device, chosen) for begin, count, first in parts]
         if len(formed) == len(chosen) == 1:
-            return formed[0][chosen[0]].unsqueeze(1).contiguous()
-        return torch.cat([torch.stack([columns[k] for k in chosen], 1) for columns in formed])
+            return formed[0][0].unsqueeze(1).contiguous()
+        return torch.cat([torch.stack(columns, 1) for columns in formed])
 
     def columns(self, first_step: int, steps: int) -> list[np.ndarray]:
         """The columns of `rows` by what they depend on: [steps, 1], [1, records] or [steps, records].

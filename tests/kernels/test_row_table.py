@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import kernels
+from kernels.launch.numbers import Column, DeviceColumn, on_device
 from kernels.launch.rows import RowTable, host_rows
 from kernels.rounding.powers import PowerTable
 
@@ -63,3 +65,42 @@ def test_a_function_of_plain_numbers_is_called_for_each() -> None:
     table = RowTable(rule, PLAIN, records, PowerTable(torch.device("cpu"))).rows(1, 4)
     assert table[2, 3].tolist() == [math.sqrt(0.1 * 3), 0.1 * 3, 0.0]
     assert table[0, 3].tolist() == [math.sqrt(0.1 * 3), -0.1 * 3, 1.0]
+
+
+def _table(records: list[Any]) -> RowTable:
+    return RowTable(kernels.get_algorithm("adam").recipe("foreach"), PLAIN, records, PowerTable(torch.device("cpu")))
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_rows_on_a_device_are_kept_for_the_same_steps_alone(apart: bool) -> None:
+    table, device = _table(_records("adam", True)), torch.device("cpu")
+    first = table.on(1, 5, device, apart=apart)
+    assert table.on(1, 5, device, apart=apart) is first
+    for begin, steps in ((2, 5), (1, 4)):
+        other, fresh = (t.on(begin, steps, device, apart=apart) for t in (table, _table(_records("adam", True))))
+        assert other is not first and other.depends == fresh.depends
+        for name in ("by_step", "by_model", "by_both"):
+            assert np.array_equal(getattr(other, name).view(torch.int64), getattr(fresh, name).view(torch.int64))
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+def test_rows_are_formed_anew_where_a_record_holds_a_tensor() -> None:
+    rate = torch.tensor(0.5, dtype=torch.float64)
+    table, device = _table([kernels.get_algorithm("adam").hyperparameters(lr=rate)]), torch.device("cpu")
+    before = table.on(1, 3, device, apart=False).by_step.clone()
+    rate.fill_(0.25)
+    assert torch.equal(table.on(1, 3, device, apart=False).by_step[..., -1], before[..., -1] / 2)
+
+
+def test_a_column_of_a_device_meets_one_of_the_host() -> None:
+    """Every operation, on either side, as doubles on the host."""
+    numbers, steps = np.array([0.3, 0.7]).view(Column), np.arange(1.0, 4.0).reshape(-1, 1).view(Column)
+    column = on_device(numbers, torch.device("cpu"))
+    for operation in (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow):
+        for left, right, exact in ((column, steps, (numbers, steps)), (steps, column, (steps, numbers))):
+            if operation is operator.pow and left is steps:
+                continue
+            found, expected = operation(left, right), np.asarray(operation(*exact))
+            assert isinstance(found, DeviceColumn) and found.dtype == torch.float64
+            assert np.array_equal(found.as_subclass(torch.Tensor).numpy().view(np.int64), expected.view(np.int64))
+    assert np.array_equal(column.root().as_subclass(torch.Tensor).numpy(), np.asarray(numbers.root()))
