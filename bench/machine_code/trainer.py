@@ -102,7 +102,7 @@ def job_of(chosen: Trained) -> Job:
         constants=constants,
         options=training_options(),
         arch=chosen.arch,
-        arguments=training_arguments(),
+        arguments=training_arguments(kernels.POLICIES[chosen.policy]),
         aligned=len(kernels.population.train_kernel.POINTERS),
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
-from ..rounding.flags import DECAY, MAXIMIZE, SHORTER, mask
+from ..rounding.flags import DECAY, MAXIMIZE, OPTIMISTIC, mask
 from ..rounding.powers import PowerTable
 
 
@@ -63,7 +63,7 @@ def _adagrad_denominator(p, g, total, row, FLAGS: tl.constexpr, GRAD: tl.constex
     if FLAGS & DECAY:
         g = ops.add_scaled(g, p, ops.scalar(row, 0), GRAD)
     total = ops.addcmul(total, g, g, 1.0, STATE)
-    d = ops.add_scalar(ops.sqrt(total, STATE, FLAGS & SHORTER), ops.scalar(row, 1), STATE, FLAGS & SHORTER)
+    d = ops.add_scalar(ops.sqrt(total, STATE, FLAGS & OPTIMISTIC), ops.scalar(row, 1), STATE, FLAGS & OPTIMISTIC)
     return g, total, d
 
 
@@ -105,7 +105,7 @@ def _adagrad_foreach(
 ):
     g, total, d = _adagrad_denominator(p, g, total, row, FLAGS, GRAD, STATE)
     # The step size enters the numerator, rounded, before the division.
-    return ops.addcdiv(p, ops.mul(g, ops.scalar(row, 2), GRAD), d, 1.0, DTYPE, FLAGS & SHORTER), total, s1, s2
+    return ops.addcdiv(p, ops.mul(g, ops.scalar(row, 2), GRAD), d, 1.0, DTYPE, FLAGS & OPTIMISTIC), total, s1, s2
 
 
 def _denominator_reference(

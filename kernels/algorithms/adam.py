@@ -13,7 +13,7 @@ from torch import Tensor
 from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
-from ..rounding.flags import AMSGRAD, DECAY, DECOUPLED, MAXIMIZE, OPTIMISTIC, REUSED, SCALED, SHORTER, mask
+from ..rounding.flags import AMSGRAD, DECAY, DECOUPLED, MAXIMIZE, OPTIMISTIC, REUSED, SCALED, mask
 from ..rounding.power import power, square_root
 from ..rounding.powers import PowerTable, reciprocal
 
@@ -106,13 +106,13 @@ def _adam_moments(p, g, m, v, vmax, row, FLAGS: tl.constexpr, DTYPE: tl.constexp
             p = ops.mul(p, decay, DTYPE)
         else:
             g = ops.add_scaled(g, p, decay, DTYPE)
-    m = ops.lerp(m, g, ops.scalar(row, 1), DTYPE, FLAGS & SHORTER)
-    v = ops.addcmul(ops.mul(v, ops.scalar(row, 2), DTYPE), g, g, ops.scalar(row, 3), DTYPE, FLAGS & SHORTER)
+    m = ops.lerp(m, g, ops.scalar(row, 1), DTYPE, FLAGS & OPTIMISTIC)
+    v = ops.addcmul(ops.mul(v, ops.scalar(row, 2), DTYPE), g, g, ops.scalar(row, 3), DTYPE, FLAGS & OPTIMISTIC)
     if FLAGS & AMSGRAD:
         vmax = ops.maximum(vmax, v)
-        d = ops.sqrt(vmax, DTYPE, FLAGS & SHORTER)
+        d = ops.sqrt(vmax, DTYPE, FLAGS & OPTIMISTIC)
     else:
-        d = ops.sqrt(v, DTYPE, FLAGS & SHORTER)
+        d = ops.sqrt(v, DTYPE, FLAGS & OPTIMISTIC)
     return p, m, v, vmax, d
 
 
@@ -134,10 +134,10 @@ def _adam_foreach(
 ):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
     root = ops.scalar(row, 5)
-    d = ops.div_by_scalar(d, root, (FLAGS & REUSED) or tl.float32 != DTYPE, FLAGS & SHORTER)
+    d = ops.div_by_scalar(d, root, (FLAGS & REUSED) or tl.float32 != DTYPE, FLAGS & OPTIMISTIC)
     d = ops.round_to(d, DTYPE)
-    d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE, FLAGS & SHORTER)
-    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & SHORTER), m, v, vmax
+    d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE, FLAGS & OPTIMISTIC)
+    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & OPTIMISTIC), m, v, vmax
 
 
 @triton.jit
@@ -157,8 +157,8 @@ def _adam_for_loop(
     STATE: tl.constexpr,
 ):
     p, m, v, vmax, d = _adam_moments(p, g, m, v, vmax, row, FLAGS, DTYPE)
-    d = ops.add_scalar(ops.mul(d, ops.scalar(row, 5), DTYPE), ops.scalar(row, 4), DTYPE, FLAGS & SHORTER)
-    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & SHORTER), m, v, vmax
+    d = ops.add_scalar(ops.mul(d, ops.scalar(row, 5), DTYPE), ops.scalar(row, 4), DTYPE, FLAGS & OPTIMISTIC)
+    return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & OPTIMISTIC), m, v, vmax
 
 
 @triton.jit
@@ -353,7 +353,7 @@ def _adam_fused(
         d = ops.sqrt(vmax, tl.float32, FLAGS & OPTIMISTIC)
     else:
         d = ops.sqrt(v, tl.float32, FLAGS & OPTIMISTIC)
-    d = ops.div_by_scalar(d, root, (FLAGS & REUSED) or tl.float32 != DTYPE, FLAGS & SHORTER)
+    d = ops.div_by_scalar(d, root, (FLAGS & REUSED) or tl.float32 != DTYPE, FLAGS & OPTIMISTIC)
     d = ops.add_scalar(d, eps, tl.float32, FLAGS & OPTIMISTIC)
     return p - ops.quotient(step_size * m, d, FLAGS & OPTIMISTIC), m, v, vmax
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..algorithm import Algorithm, Recipe, Row, State, register
 from ..rounding import arithmetic as ops
 from ..rounding import reference as ref
-from ..rounding.flags import CENTERED, DECAY, MAXIMIZE, MOMENTUM, SHORTER, mask
+from ..rounding.flags import CENTERED, DECAY, MAXIMIZE, MOMENTUM, OPTIMISTIC, mask
 from ..rounding.powers import PowerTable
 
 
@@ -90,19 +90,19 @@ def _rmsprop(
         g = ops.negate(g)
     if FLAGS & DECAY:
         g = ops.add_scaled(g, p, weight_decay, GRAD)
-    v = ops.addcmul(ops.mul(v, alpha, STATE), g, g, one_minus_alpha, STATE, FLAGS & SHORTER)
+    v = ops.addcmul(ops.mul(v, alpha, STATE), g, g, one_minus_alpha, STATE, FLAGS & OPTIMISTIC)
     if FLAGS & CENTERED:
         mean = ops.lerp(mean, g, one_minus_alpha, STATE)
         # Can round negative; torch takes the root all the same, and so NaN.
         d = ops.sqrt(ops.addcmul(v, mean, mean, -1.0, STATE), STATE)
     else:
-        d = ops.sqrt(v, STATE, FLAGS & SHORTER)
-    d = ops.add_scalar(d, eps, STATE, FLAGS & SHORTER)
+        d = ops.sqrt(v, STATE, FLAGS & OPTIMISTIC)
+    d = ops.add_scalar(d, eps, STATE, FLAGS & OPTIMISTIC)
     if FLAGS & MOMENTUM:
         buf = ops.addcdiv(ops.mul(buf, momentum, STATE), g, d, 1.0, STATE)
         p = ops.add_scaled(p, buf, minus_lr, DTYPE)
     else:
-        p = ops.addcdiv(p, g, d, minus_lr, DTYPE, FLAGS & SHORTER)
+        p = ops.addcdiv(p, g, d, minus_lr, DTYPE, FLAGS & OPTIMISTIC)
     return p, v, buf, mean
 
 

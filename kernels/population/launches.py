@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import triton
 from torch import Tensor
 
 from ..algorithm import Recipe
@@ -18,8 +17,6 @@ from .network import Network
 from .placement import Placement
 from .policy import Policy
 
-_ZEROS = 1 << 9 if triton.__version__.startswith("3.6.") else 3 << 9
-"""How kernels step around zeros: in the form that spills nothing with this Triton (sm_90, scalars of a block)."""
 CHUNK = 1 << 26
 """Bytes of host scalars, of laid out samples or of kept gradients in one launch: a run with more is split."""
 DEVICE_CHUNK = 1 << 30
@@ -115,7 +112,6 @@ def training_constants(
         block: models per program.
     """
     numbers = network.parameters
-    zeros = _ZEROS if policy.params == policy.state == "fp32" else 0
     packed = policy.params == "fp32" and policy.state != "fp32" and states & 3 == 3
     # Packed states leave too few registers for a step without any branch.
     short = optimistic and network.head.short is not None and not packed
@@ -123,9 +119,8 @@ def training_constants(
         **network.constants(),
         "HEAD": network.head.short if short else network.head.gradient,
         "RULE": recipe.rule,
-        # A model divides all of its parameters by the root of one bias correction; dead units bring zeros. Where 16-bit
-        # numbers are kept, no register is left to step around them.
-        "FLAGS": flags | REUSED.value | (OPTIMISTIC.value if optimistic else zeros),
+        # A model divides all of its parameters by the root of one bias correction.
+        "FLAGS": flags | REUSED.value | (OPTIMISTIC.value if optimistic else 0),
         "STATES": states,
         # Lanes are those of a [models, n] tensor: rows of any length are torch's unaligned path.
         "LANES": ("unaligned" if numbers % 4 else "aligned") if recipe.lanes else "",
@@ -142,7 +137,7 @@ def training_constants(
         "BY_STEP": depends.count("by_step"),
         "BY_BOTH": depends.count("by_both"),
         "KEEP_GRADS": keep_gradients,
-        "PASS": "first" if optimistic else "listed",
+        "PASS": "first" if optimistic else "marked",
         "NUMBERS": numbers,
         "FEATURES": network.features,
         "LOG": width_log(numbers),
@@ -150,10 +145,13 @@ def training_constants(
     }
 
 
-def training_arguments() -> dict[str, str]:
-    """Triton's type of every argument of `train_kernel` that is no constant, in order."""
-    kinds = {"model_of": "*i32", "row_of": "*i32", "doubtful": "*i32"}
+def training_arguments(policy: Policy) -> dict[str, str]:
+    """Triton's type of every argument of `train_kernel` that is no constant, in order, under a policy."""
+    kinds = {"model_of": "*i32", "row_of": "*i32", "marks": "*i32"}
     kinds |= dict.fromkeys(("rows", "by_model", "by_both"), "*fp64")
+    kinds |= dict.fromkeys(("params", "grads"), f"*{policy.params}") | dict.fromkeys(
+        ("s0", "s1", "s2"), f"*{policy.state}"
+    )
     pointers = {f"{name}_ptr": kinds.get(name, "*fp32") for name in train_kernel.POINTERS}
     return pointers | dict.fromkeys(train_kernel.COUNTS, "i32")
 

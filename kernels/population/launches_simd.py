@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..rounding.flags import ZEROS
 from ..rounding.powers import power_table
 from . import train_simd
 from .launches import Run, chunks
@@ -23,7 +22,7 @@ _THREADED = 1 << 14
 
 
 def vector_launches(run: Run, data: Tensor, kept: Tensor | None) -> None:
-    """Train by `train_simd`, with torch's number of threads; arguments as in `triton_launches`."""
+    """Train by `train_simd`, with torch's number of threads; arguments as in `TritonLaunches`."""
     packed = Packed(run, data.shape[1])
     packed.advance(data, kept)
     packed.unpack(run.tensors)
@@ -64,8 +63,6 @@ class Packed:
         placed, numbers = self._placed, run.network.parameters
         powers = power_table(run.params.device)
         constants = run.constants(keep_gradients=kept is not None)
-        # A CPU's roots and quotients of zeros are as quick as any.
-        constants["FLAGS"] &= ~ZEROS.value
         per_step = max(run.rows.bytes_per_step, self._families.numel() * data.shape[2] * 4)
         per_step = max(per_step, 0 if kept is None else blocks * width * numbers * 4)
         for chunk in chunks(len(data), per_step, alone=self._step == 1 and not placed.shared):

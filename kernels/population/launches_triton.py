@@ -14,9 +14,8 @@ from torch.autograd.graph import increment_version
 from ..algorithm import Recipe
 from ..backends import interpreter
 from ..backends.triton import Launch, launcher
-from ..launch.rows import Columns
 from ..rounding.powers import power_table
-from . import launches, pack_kernel, train_kernel
+from . import launches, train_kernel
 from .launches import Run
 from .network import Network
 from .policy import Policy
@@ -53,34 +52,22 @@ class Kernel:
             return
         addresses = [tensor.data_ptr() for tensor in tensors]
         # What a compiled kernel takes for granted, beside its constants.
-        key = tensors[0].device.index, *(address % 16 == 0 for address in addresses)
+        key = tensors[0].device.index, *[address % 16 == 0 for address in addresses]
         launch = self._compiled.get(key)
         if launch is not None:
             launch(programs, (*addresses, *counts))
-            return
+        else:
+            self._compiled[key] = self._first_launch(programs, tensors, counts)
+
+    def _first_launch(self, programs: int, tensors: Sequence[Tensor], counts: tuple[int, ...]) -> Launch:
+        """Compile it and launch it by Triton's own dispatch; how to launch it from then on."""
         with torch.cuda.device(tensors[0].device):
             compiled = self.function[(programs, 1, 1)](*tensors, *counts, **self.constants, **self.options)
-        self._compiled[key] = launcher(compiled, tensors[0].device.index, tuple(self.constants.values()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kernels:
-    """All kernels of a kind of run.
-
-    Attributes:
-        pack, unpack: `pack_kernel`, there and back.
-        first: `train_kernel`, an optimistic pass over all blocks.
-        listed: the other one, over the blocks that it is given.
-    """
-
-    pack: Kernel
-    unpack: Kernel
-    first: Kernel
-    listed: Kernel
+        return launcher(compiled, tensors[0].device.index, tuple(self.constants.values()))
 
 
 @functools.lru_cache(maxsize=256)
-def _kernels(
+def _kernel(
     network: Network,
     policy: Policy,
     recipe: Recipe,
@@ -88,120 +75,100 @@ def _kernels(
     states: int,
     shared: bool,
     keep_gradients: bool,
+    optimistic: bool,
     depends: tuple[str, ...],
     block: int,
-) -> Kernels:
-    def train(*, optimistic: bool) -> Kernel:
-        constants = launches.training_constants(
-            network,
-            policy,
-            recipe,
-            flags=flags,
-            states=states,
-            shared=shared,
-            keep_gradients=keep_gradients,
-            optimistic=optimistic,
-            depends=depends,
-            block=block,
-        )
-        return Kernel(train_kernel.train_kernel, constants, train_kernel.LAUNCH_OPTIONS)
-
-    def move(*, back: bool) -> Kernel:
-        log = launches.width_log(network.parameters)
-        constants = {"STATES": states, "NUMBERS": network.parameters, "LOG": log, "BACK": back, "ROWS": block}
-        return Kernel(pack_kernel.pack_kernel, constants, pack_kernel.LAUNCH_OPTIONS)
-
-    return Kernels(
-        pack=move(back=False),
-        unpack=move(back=True),
-        first=train(optimistic=True),
-        listed=train(optimistic=False),
+) -> Kernel:
+    constants = launches.training_constants(
+        network,
+        policy,
+        recipe,
+        flags=flags,
+        states=states,
+        shared=shared,
+        keep_gradients=keep_gradients,
+        optimistic=optimistic,
+        depends=depends,
+        block=block,
     )
+    return Kernel(train_kernel.train_kernel, constants, train_kernel.LAUNCH_OPTIONS)
 
 
-def triton_launches(run: Run, data: Tensor, kept: Tensor | None) -> None:
-    """Train by `train_kernel`, on the GPU of the parameters or in the interpreter.
+class TritonLaunches:
+    """Trains a trainer's runs by `train_kernel`, on the GPU of the parameters or in the interpreter.
 
-    Where the run is an ordinary one, a first, optimistic pass takes short roots and quotients. The blocks for which it
-    cannot vouch it leaves as they were, and a second pass trains those: the result has the same bits either way.
-
-    Args:
-        run: what to do.
-        data: float32 [steps, families, features].
-        kept: where gradients go, [steps, models, n], or None.
+    Where the runs are ordinary ones, a first, optimistic pass takes short roots and quotients. The blocks for which it
+    cannot vouch it leaves as they were and marks, and a second pass trains those: the result has the same bits either
+    way. Both passes are enqueued at once: nobody waits for the marks.
     """
-    device, placed = run.params.device, run.placement
-    block = launches.block_of("interpreter" if interpreter.ACTIVE else "triton", len(run.params))
-    slots, width = len(placed.listed), 1 << launches.width_log(run.network.parameters)
-    blocks = slots // block
-    held = [tensor if tensor is None else tensor.contiguous() for tensor in run.tensors]
-    packed = [tensor if tensor is None else run.loss_scale.new_empty(slots, width) for tensor in held]
-    # A state that is not kept is not read.
-    rows_of, padded = (_without_gaps(tensors) for tensors in (held, packed))
-    data, powers = data.contiguous(), power_table(device)
-    per_step = run.rows.bytes_per_step + (0 if kept is None else slots * width * 4)
-    stretches = list(launches.chunks(len(data), per_step, None if interpreter.ACTIVE else launches.DEVICE_CHUNK))
-    for stretch in stretches:
-        first_step, steps = run.first_step + stretch.start, stretch.stop - stretch.start
-        columns = None if placed.shared else run.rows.columns_on(first_step, steps, device)
-        if columns is None:
-            rows = run.rows.tensor(first_step, steps, device)
-            columns = Columns(depends=(), by_step=rows, by_model=rows, by_both=rows)
-        found = _kernels(
-            run.network,
-            run.policy,
-            run.recipe,
-            run.flags,
-            run.states_mask,
-            placed.shared,
-            kept is not None,
-            columns.depends,
-            block,
-        )
-        if stretch is stretches[0]:
-            found.pack.launch(blocks, (*rows_of, *padded, placed.listed))
-        grads = padded[0] if kept is None else padded[0].new_empty(steps, slots, width)
-        given = (
-            *padded,
-            grads,
-            data[stretch],
-            placed.listed,
-            run.loss_scale,
-            columns.by_step,
-            columns.by_model,
-            columns.by_both,
-            run.record_of,
-            powers.values,
-        )
-        counts = (blocks, run.families, run.arms, len(run.rows), first_step, steps)
+
+    def __init__(self) -> None:
+        self._kernels: dict[tuple[Any, ...], Kernel] = {}
+        self._marks: dict[tuple[Any, ...], Tensor] = {}
+
+    def __call__(self, run: Run, data: Tensor, kept: Tensor | None) -> None:
+        """Train all of ``data``.
+
+        Args:
+            run: what to do; of the same trainer, always.
+            data: float32 [steps, families, features].
+            kept: where gradients go, [steps, models, n], or None.
+        """
+        params, placed, rows = run.params, run.placement, run.rows
+        device = params.device
+        block = launches.block_of("interpreter" if interpreter.ACTIVE else "triton", params.shape[0])
+        blocks = placed.listed.shape[0] // block
         optimistic = run.ordinary and (INTERPRETS_PASSES or not interpreter.ACTIVE)
-        if optimistic:
-            doubtful = torch.zeros(blocks + 1, dtype=torch.int32, device=device)
-            found.first.launch(blocks, (*given, doubtful), counts)
-        else:
-            every = torch.arange(blocks, dtype=torch.int32, device=device)
-            found.listed.launch(blocks, (*given, every), counts)
-        if stretch is stretches[-1]:
-            # Before the host waits: there is seldom more to do.
-            found.unpack.launch(blocks, (*padded, *rows_of, placed.listed))
-        if optimistic and doubtful[-1].item():
-            again = doubtful[:-1].nonzero().squeeze(1).int()
-            found.listed.launch(len(again), (*given, again), counts)
-            if stretch is stretches[-1]:
-                found.unpack.launch(blocks, (*padded, *rows_of, placed.listed))
-        if kept is not None:
-            kept[stretch] = grads[:, placed.slot_of, : run.network.parameters]
-    written = []
-    for tensor, values in zip(run.tensors, held, strict=True):
-        if tensor is not None and values is not None:
-            written.append(tensor)
-            if values is not tensor:
-                tensor.copy_(values)
-    # Autograd does not see what kernels write; it counts no versions of inference tensors.
-    increment_version([tensor for tensor in written if not tensor.is_inference()])
+        passes = (True, False) if optimistic else (False,)
+        # A state that is not kept is not read, nor are gradients written.
+        models = [params, *[params if state is None else state for state in run.states]]
+        marks = self._marks_of(blocks, device, marked=not optimistic)
+        data, powers = data.contiguous(), power_table(device).values
+        most = None if interpreter.ACTIVE else launches.DEVICE_CHUNK
+        for stretch in launches.chunks(data.shape[0], rows.bytes_per_step, most):
+            first_step, steps = run.first_step + stretch.start, stretch.stop - stretch.start
+            columns = rows.on(first_step, steps, device, apart=not placed.shared)
+            tensors = (
+                *models,
+                params if kept is None else kept[stretch],
+                data[stretch],
+                placed.listed,
+                run.loss_scale,
+                columns.by_step,
+                columns.by_model,
+                columns.by_both,
+                run.record_of,
+                powers,
+                marks,
+            )
+            counts = (params.shape[0], run.families, run.arms, len(rows), first_step, steps)
+            for first in passes:
+                self._kernel(run, kept is not None, first, columns.depends, block).launch(blocks, tensors, counts)
+        # Autograd does not see what kernels write; it counts no versions of inference tensors.
+        written = [tensor for tensor in run.tensors if tensor is not None]
+        increment_version([tensor for tensor in written if not tensor.is_inference()])
 
+    def _kernel(self, run: Run, keep: bool, optimistic: bool, depends: tuple[str, ...], block: int) -> Kernel:
+        key = keep, optimistic, depends
+        if key not in self._kernels:
+            self._kernels[key] = _kernel(
+                run.network,
+                run.policy,
+                run.recipe,
+                run.flags,
+                run.states_mask,
+                run.placement.shared,
+                keep,
+                optimistic,
+                depends,
+                block,
+            )
+        return self._kernels[key]
 
-def _without_gaps(tensors: Sequence[Tensor | None]) -> list[Tensor]:
-    first = tensors[0]
-    assert first is not None, "parameters are always there"
-    return [first if tensor is None else tensor for tensor in tensors]
+    def _marks_of(self, blocks: int, device: torch.device, *, marked: bool) -> Tensor:
+        """int32 [blocks]: for a first pass to write, or all of them marked."""
+        key = blocks, device, marked
+        if key not in self._marks:
+            made = torch.ones if marked else torch.empty
+            self._marks[key] = made(blocks, dtype=torch.int32, device=device)
+        return self._marks[key]

@@ -154,9 +154,41 @@ def _put_together(columns, USED: tl.constexpr, LOG: tl.constexpr, BLOCK: tl.cons
     return parts[0]
 
 
+@triton.jit
+def _places(model_of_ptr, block, NUMBERS: tl.constexpr, LOG: tl.constexpr, BLOCK: tl.constexpr):
+    """Where the numbers of a block's models are in rows of NUMBERS, [BLOCK, 2^LOG], and which are there and its own."""
+    # Read anew every time: kept, they would take registers from the models.
+    tl.debug_barrier()
+    listed = tl.load(model_of_ptr + block * BLOCK + tl.arange(0, BLOCK))
+    columns = tl.arange(0, 1 << LOG)[None, :]
+    places = listed.to(tl.int64)[:, None] * NUMBERS + columns
+    # All places of a model below 0 are below 0: a mask of the models' own would take more registers.
+    return places, (places >= 0) & (columns < NUMBERS)
+
+
+@triton.jit
+def _rows(from_ptr, model_of_ptr, block, NUMBERS: tl.constexpr, LOG: tl.constexpr, BLOCK: tl.constexpr):
+    """A block's rows as float32, a tuple of NUMBERS tensors [BLOCK]; zeros where a slot has no model of its own."""
+    places, inside = _places(model_of_ptr, block, NUMBERS, LOG, BLOCK)
+    return _take_apart(tl.load(from_ptr + places, inside, 0.0).to(tl.float32), LOG, BLOCK)[0:NUMBERS]
+
+
+@triton.jit
+def _write(
+    to_ptr, columns, proven, zero, model_of_ptr, block, NUMBERS: tl.constexpr, LOG: tl.constexpr, BLOCK: tl.constexpr
+):
+    """`_rows` backwards, where ``proven``; ``zero`` is 0, which the compiler is not to know."""
+    places, inside = _places(model_of_ptr, block, NUMBERS, LOG, BLOCK)
+    tile = _put_together(columns, NUMBERS, LOG, BLOCK)
+    if to_ptr.dtype.element_ty != tl.float32:
+        # Or else it takes the 16 bits from where the last step rounded to them, and keeps both forms in the loop.
+        tile = (tile.to(tl.int32, bitcast=True) | zero).to(tl.float32, bitcast=True)
+    tl.store(to_ptr + places, tile, inside & proven)
+
+
 POINTERS = ("params", "s0", "s1", "s2", "grads", "data", "model_of", "scale", "rows", "by_model", "by_both", "row_of",
-             "powers", "doubtful")  # fmt: skip
-COUNTS = ("blocks", "families", "arms", "records", "first_step", "steps")
+             "powers", "marks")  # fmt: skip
+COUNTS = ("models", "families", "arms", "records", "first_step", "steps")
 LEAST = tl.constexpr(2.0**-64)
 """A parameter that an optimistic pass vouches for is at least so large: subnormal quotients do not show beside it."""
 
@@ -176,8 +208,8 @@ def train_kernel(
     by_both_ptr,
     row_of_ptr,
     powers_ptr,
-    doubtful_ptr,
-    blocks,
+    marks_ptr,
+    models,
     families,
     arms,
     records,
@@ -211,41 +243,40 @@ def train_kernel(
 ):
     """``steps`` steps of BLOCK models.
 
-    params, s0, s1, s2 (float32, [slots, 2^LOG]): a model's NUMBERS parameters and zeros; states not kept are not read.
-    grads (float32, [steps, slots, 2^LOG]): written where KEEP_GRADS. data (float32, [steps, families, FEATURES]):
-    ``arms`` models after another are a family. model_of (int32, [slots]): whose numbers a slot has, -1 - m where model
-    m has another one. scale (float32, [models]). row_of (int32, [models]), the same in a block where SHARED_ROWS.
+    params, s0, s1, s2 ([models, NUMBERS], in the policy's formats): changed in place; states not kept are not read.
+    grads ([steps, models, NUMBERS], the parameters' format): written where KEEP_GRADS. data (float32, [steps, families,
+    FEATURES]): ``arms`` models after another are a family. model_of (int32, [slots]): the model of a slot, or -1 - m
+    where it computes beside model m, to fill a block, and nobody wants to know what. scale (float32, [models]). row_of
+    (int32, [models]), the same in a block where SHARED_ROWS.
 
     rows (float64, [steps, records, COLUMNS]), or what DEPENDS says of each column: in rows [steps, ...] ("by_step"), in
     by_model [..., records] or in by_both [steps, ..., records], at its place of PLACES; BY_STEP and BY_BOTH count the
     first and the last kind.
 
-    PASS "first" is an optimistic pass: a block that it cannot vouch for is left as it was, marked in doubtful (int32,
-    [blocks + 1], zeros before) and counted behind the marks. "listed" takes the blocks whose numbers it has there.
+    marks (int32, [blocks]): PASS "first" is an optimistic pass, which writes 1 for a block that it cannot vouch for and
+    leaves that as it was, and 0 for the others. "marked" trains the blocks whose mark is not 0.
 
-    A row of a power of two, loaded as one tile and taken apart, is one memory operation instead of NUMBERS: the
+    A row padded to a power of two, loaded as one tile and taken apart, is one memory operation instead of NUMBERS: the
     compiler's time grows with memory operations times all operations.
     """
     block = tl.program_id(0)
-    if PASS == "listed":
-        block = tl.load(doubtful_ptr + block)
+    if PASS == "marked":  # noqa: SIM102 - a constant, which decides what is compiled
+        if tl.load(marks_ptr + block) == 0:
+            return
     listed = tl.load(model_of_ptr + block * BLOCK + tl.arange(0, BLOCK))
     model = tl.where(listed >= 0, listed, -1 - listed)
     loss_scale = tl.load(scale_ptr + model)
     record = tl.load(row_of_ptr + model)
-    # The block's base in 64 bits, offsets inside it in 32.
-    base = block.to(tl.int64) * (BLOCK << LOG)
-    tile = (tl.arange(0, BLOCK)[:, None] << LOG) + tl.arange(0, 1 << LOG)[None, :]
-    p = _take_apart(tl.load(params_ptr + base + tile), LOG, BLOCK)[0:NUMBERS]
+    p = _rows(params_ptr, model_of_ptr, block, NUMBERS, LOG, BLOCK)
     s0 = ()
     s1 = ()
     s2 = ()
     if STATES & 1:
-        s0 = _take_apart(tl.load(s0_ptr + base + tile), LOG, BLOCK)[0:NUMBERS]
+        s0 = _rows(s0_ptr, model_of_ptr, block, NUMBERS, LOG, BLOCK)
     if STATES & 2:
-        s1 = _take_apart(tl.load(s1_ptr + base + tile), LOG, BLOCK)[0:NUMBERS]
+        s1 = _rows(s1_ptr, model_of_ptr, block, NUMBERS, LOG, BLOCK)
     if STATES & 4:
-        s2 = _take_apart(tl.load(s2_ptr + base + tile), LOG, BLOCK)[0:NUMBERS]
+        s2 = _rows(s2_ptr, model_of_ptr, block, NUMBERS, LOG, BLOCK)
     if PACKED:
         both = ()
         for k in tl.static_range(NUMBERS):
@@ -298,8 +329,8 @@ def train_kernel(
             PACKED,
         )
         if KEEP_GRADS:
-            tl.store(grads_ptr + base + tile, _put_together(g, NUMBERS, LOG, BLOCK))
-            grads_ptr += blocks.to(tl.int64) * (BLOCK << LOG)
+            _write(grads_ptr, g, True, 0, model_of_ptr, block, NUMBERS, LOG, BLOCK)
+            grads_ptr += models.to(tl.int64) * NUMBERS
         if PASS == "first":
             for k in tl.static_range(NUMBERS):
                 least = tl.minimum(least, tl.abs(p[k]), propagate_nan=tl.PropagateNan.ALL)
@@ -318,19 +349,19 @@ def train_kernel(
             second = second + (low,)
         s0 = first
         s1 = second
-    proven = None
+    proven, zero = True, steps >> 31
     if PASS == "first":
         # A parameter that was infinite is not finite any more; NaN is not at least anything.
         for k in tl.static_range(NUMBERS):
             least = tl.where(p[k] - p[k] == 0.0, least, 0.0)
-        doubtful = tl.max(tl.where(least >= LEAST, 0, 1), 0)
-        tl.store(doubtful_ptr + block, doubtful)
-        tl.atomic_add(doubtful_ptr + blocks, doubtful)
-        proven = tl.full((BLOCK, 1 << LOG), 1, tl.int1) & (doubtful == 0)
-    tl.store(params_ptr + base + tile, _put_together(p, NUMBERS, LOG, BLOCK), proven)
+        own = tl.load(model_of_ptr + block * BLOCK + tl.arange(0, BLOCK)) >= 0
+        mark = tl.max(tl.where(own & ~(least >= LEAST), 1, 0), 0)
+        tl.store(marks_ptr + block, mark)
+        proven = mark == 0
+    _write(params_ptr, p, proven, zero, model_of_ptr, block, NUMBERS, LOG, BLOCK)
     if STATES & 1:
-        tl.store(s0_ptr + base + tile, _put_together(s0, NUMBERS, LOG, BLOCK), proven)
+        _write(s0_ptr, s0, proven, zero, model_of_ptr, block, NUMBERS, LOG, BLOCK)
     if STATES & 2:
-        tl.store(s1_ptr + base + tile, _put_together(s1, NUMBERS, LOG, BLOCK), proven)
+        _write(s1_ptr, s1, proven, zero, model_of_ptr, block, NUMBERS, LOG, BLOCK)
     if STATES & 4:
-        tl.store(s2_ptr + base + tile, _put_together(s2, NUMBERS, LOG, BLOCK), proven)
+        _write(s2_ptr, s2, proven, zero, model_of_ptr, block, NUMBERS, LOG, BLOCK)

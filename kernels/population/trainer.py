@@ -19,7 +19,7 @@ from ..rounding.powers import power_table
 from . import checks, network_reference
 from .launches import Run, block_of
 from .launches_simd import Packed, vector_launches
-from .launches_triton import triton_launches
+from .launches_triton import TritonLaunches
 from .network import Network, get_network
 from .placement import place
 from .policy import Policy, get_policy
@@ -92,6 +92,7 @@ class Trainer:
             and ordinary is not None
             and all(map(ordinary, self._population.records))
         )
+        self._launches = vector_launches if self.backend == "simd" else TritonLaunches()
         self._placed = place(record_of, block_of(self.backend, models), params.device)
 
     @property
@@ -199,9 +200,7 @@ class Trainer:
             self._population.step(grads)
 
     def _run_launches(self, data: Tensor, steps: int, kept: Tensor | None) -> None:
-        launch = vector_launches if self.backend == "simd" else triton_launches
-        run = self._launched(data.shape[1])
-        launch(run, data[:steps], kept)
+        self._launches(self._launched(data.shape[1]), data if steps == len(data) else data[:steps], kept)
         self._population.step_count += steps
 
     def _launched(self, families: int) -> Run:

@@ -148,9 +148,6 @@ def sqrt(x, dtype: tl.constexpr, MODE: tl.constexpr = 0):
         near = _near_inverse_root(scaled)
         root = scaled * near
         return tl.fma(tl.fma(negate(root), root, scaled), near * 0.5, root)
-    elif MODE:
-        # A zero is its own root, sign and all.
-        return round_to(tl.where(x == 0.0, x, tl.sqrt_rn(tl.where(x == 0.0, 1.0, x))), dtype)
     else:
         return round_to(tl.sqrt_rn(x), dtype)
 
@@ -170,14 +167,6 @@ def quotient(a, b, MODE: tl.constexpr = 0):
     """
     if MODE & OPTIMISTIC:
         return _scaled_quotient(a, b) * 3.552713678800501e-15
-    elif MODE:
-        # 0 / b is 0 times anything of b's sign over b that is neither 0 nor infinite where b is not: NaN for b = 0.
-        found = tl.div_rn(tl.where(a == 0.0, 8.673617379884035e-19, a), b)
-        if MODE & 1024:
-            # A product with 1 is exact: fewer registers with Triton 3.7, more with 3.6.
-            return found * tl.where(a == 0.0, a, 1.0)
-        else:
-            return tl.where(a == 0.0, a * found, found)
     else:
         return tl.div_rn(a, b)
 

@@ -34,18 +34,11 @@ SCALED = Flag(1 << 7)
 """A grad_scale is given (fused recipes are contracted differently then)."""
 REUSED = Flag(1 << 8)
 """A program divides many elements by one number: quotients by its corrected reciprocal, to the same bits."""
-ZEROS = Flag(3 << 9)
-"""Zeros are common (dead units): roots and quotients keep off a GPU's slow path for them, to the same bits.
-
-Two bits: the first alone chooses between two results, both together multiply by 1 or 0 (`arithmetic.quotient`).
-"""
-OPTIMISTIC = Flag(1 << 11)
+OPTIMISTIC = Flag(1 << 9)
 """Roots and quotients without the branches for operands out of range, to the same bits where their result is in range
 (`arithmetic.sqrt`); lerp and addcmul for ordinary weights. Only a compiled kernel that looks at its results asks for
 it.
 """
-SHORTER = Flag(ZEROS.value | OPTIMISTIC.value)
-"""All that says how roots and quotients are taken."""
 
 NAMES = {
     "maximize": MAXIMIZE,
@@ -57,7 +50,6 @@ NAMES = {
     "centered": CENTERED,
     "scaled": SCALED,
     "reused": REUSED,
-    "zeros": ZEROS,
     "optimistic": OPTIMISTIC,
 }
 

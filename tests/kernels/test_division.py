@@ -58,29 +58,3 @@ def test_quotient_by_one_number_is_correctly_rounded(kind: str) -> None:
         with np.errstate(all="ignore"):
             expected = torch.from_numpy(x / y)
         assert (found := bits.report(got, expected)) is None, f"by {y!r}: {found}"
-
-
-@triton.jit
-def _around_zeros(a_ptr, b_ptr, quotient_ptr, root_ptr, SIZE: tl.constexpr, ZEROS: tl.constexpr):
-    index = tl.arange(0, SIZE)
-    a = tl.load(a_ptr + index)
-    tl.store(quotient_ptr + index, arithmetic.quotient(a, tl.load(b_ptr + index), ZEROS))
-    tl.store(root_ptr + index, arithmetic.sqrt(a, tl.float32, ZEROS))
-
-
-@pytest.mark.parametrize("zeros", [1 << 9, 3 << 9], ids=["by choice", "by product"])
-def test_quotients_and_roots_that_step_around_zeros_are_the_same(zeros: int) -> None:
-    """Every pair of zeros, subnormal and extreme numbers, infinities, NaN, and random ones of all binades."""
-    special = [0.0, 1e-45, 1e-40, 2.0**-126, 2.0**-74, 1e-8, 1.0, 3e38, np.inf, np.nan]
-    numbers = np.float32([*special, *(-x for x in special)])
-    rng = np.random.default_rng(2)
-    drawn = (rng.standard_normal(44) * np.exp2(rng.integers(-149, 127, 44))).astype(np.float32)
-    a, b = (x.ravel() for x in np.meshgrid(np.concatenate([numbers, drawn]), np.concatenate([numbers, drawn])))
-    count = len(a)
-    assert count == 4096
-    quotient, root = torch.empty(count), torch.empty(count)
-    given = (torch.from_numpy(np.ascontiguousarray(x)) for x in (a, b))
-    interpreter.launch(_around_zeros, (1, 1, 1), (*given, quotient, root), {"SIZE": count, "ZEROS": zeros})
-    with np.errstate(all="ignore"):
-        assert bits.report(quotient, torch.from_numpy(a / b)) is None
-        assert bits.report(root, torch.from_numpy(np.sqrt(a))) is None

@@ -127,27 +127,50 @@ def _trained(name: str, recipe: str, options: dict[str, Any], backend: str, devi
     return [params, *trainer.state.values(), *([] if kept is None else [kept])]
 
 
+@pytest.fixture
+def passes(tables: None, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """The interpreter makes two passes over blocks of 16; of each launch its pass, programs and marked blocks."""
+    monkeypatch.setattr(launches_triton, "INTERPRETS_PASSES", True)
+    monkeypatch.setattr(launches, "_INTERPRETER_BLOCK", 16)
+    seen = []
+    launch = launches_triton.Kernel.launch
+
+    def counted(self: Any, programs: int, tensors: Any, counts: Any) -> None:
+        *_, marks = tensors
+        launch(self, programs, tensors, counts)
+        seen.append((self.constants["PASS"], programs, int(marks.sum())))
+
+    monkeypatch.setattr(launches_triton.Kernel, "launch", counted)
+    return seen
+
+
 @pytest.mark.interpreter
 @pytest.mark.parametrize(("name", "recipe", "options"), [CASES[0], CASES[3], CASES[5]])
 def test_two_passes_have_the_bits_of_the_reference(
-    name: str, recipe: str, options: dict[str, Any], tables: None, monkeypatch: pytest.MonkeyPatch
+    name: str, recipe: str, options: dict[str, Any], passes: list[tuple[str, int, int]]
 ) -> None:
-    monkeypatch.setattr(launches_triton, "INTERPRETS_PASSES", True)
-    monkeypatch.setattr(launches, "_INTERPRETER_BLOCK", 16)
-    passes = []
-    launch = launches_triton.Kernel.launch
-
-    def counted(self: Any, programs: int, *arguments: Any) -> None:
-        if "PASS" in self.constants:
-            passes.append((self.constants["PASS"], programs))
-        launch(self, programs, *arguments)
-
-    monkeypatch.setattr(launches_triton.Kernel, "launch", counted)
     found = _trained(name, recipe, options, "interpreter", "cpu")
     expected = _trained(name, recipe, options, "reference", "cpu")
     assert [bits.mismatches(x, y) for x, y in zip(found, expected, strict=True)] == [0] * len(found)
-    (first, blocks), (second, again) = passes
-    assert (first, blocks, second) == ("first", 8, "listed") and 4 <= again < 8
+    (first, blocks, again), second = passes
+    assert (first, blocks) == ("first", 8) and 4 <= again < 8
+    assert second == ("marked", 8, again)
+
+
+@pytest.mark.interpreter
+def test_slots_without_a_model_neither_read_nor_write_nor_ask_for_a_second_pass(
+    passes: list[tuple[str, int, int]],
+) -> None:
+    """Two records for eleven models each, in blocks of 16."""
+    make = kernels.get_algorithm("adam").hyperparameters
+    found = []
+    for backend in ("interpreter", "reference"):
+        params = (torch.rand(22, 49, generator=torch.Generator().manual_seed(6)) + 0.5) / 6**0.5
+        trainer = kernels.Trainer("adam", [make(lr=0.01), make(lr=0.02)], params, backend=backend)
+        kept = trainer.run(torch.full((2, 11, 7), 0.5), keep_gradients=True)
+        found.append([params, *trainer.state.values(), kept])
+    assert [bits.mismatches(x, y) for x, y in zip(*found, strict=True)] == [0] * 4
+    assert passes == [("first", 2, 0), ("marked", 2, 0)]
 
 
 def _formed(columns: Columns, steps: int, records: int) -> torch.Tensor:

@@ -22,10 +22,10 @@ def _sgd(name: str, fault: str, old: str, new: str, *, inside: str = "_sgd_eager
     return Mutant(name=name, fault=fault, optimizer="SGD", recipe=recipe, edits=(edit,))
 
 
-_CORRECT = """d = ops.div_by_scalar(d, root, (FLAGS & REUSED) or tl.float32 != DTYPE, FLAGS & SHORTER)
+_CORRECT = """d = ops.div_by_scalar(d, root, (FLAGS & REUSED) or tl.float32 != DTYPE, FLAGS & OPTIMISTIC)
     d = ops.round_to(d, DTYPE)"""
-_ADD_EPS = "d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE, FLAGS & SHORTER)"
-_RETURN = "return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & SHORTER), m, v, vmax"
+_ADD_EPS = "d = ops.add_scalar(d, ops.scalar(row, 4), DTYPE, FLAGS & OPTIMISTIC)"
+_RETURN = "return ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & OPTIMISTIC), m, v, vmax"
 
 ARITHMETIC: tuple[Mutant, ...] = (
     _sgd("sign", "the step goes uphill", "add_scaled(p, g, minus_lr", "add_scaled(p, g, ops.negate(minus_lr)"),
@@ -36,7 +36,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         (
             "_adam_foreach",
             _RETURN,
-            "p = ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & SHORTER)\n"
+            "p = ops.addcdiv(p, m, d, ops.scalar(row, 6), DTYPE, FLAGS & OPTIMISTIC)\n"
             "    if FLAGS & DECOUPLED:\n"
             "        p = ops.mul(p, ops.scalar(row, 0), DTYPE)\n"
             "    return p, m, v, vmax",
@@ -85,7 +85,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         "eps is added under the root",
         (
             "_adam_moments",
-            "d = ops.sqrt(v, DTYPE, FLAGS & SHORTER)",
+            "d = ops.sqrt(v, DTYPE, FLAGS & OPTIMISTIC)",
             "d = ops.sqrt(ops.add_scalar(v, ops.scalar(row, 4), DTYPE), DTYPE)",
         ),
         ("_adam_foreach", _ADD_EPS, "d = d"),
@@ -141,7 +141,11 @@ ARITHMETIC: tuple[Mutant, ...] = (
     _adam(
         "amsgrad-unused",
         "the largest second moment is kept but the current one is used",
-        ("_adam_moments", "d = ops.sqrt(vmax, DTYPE, FLAGS & SHORTER)", "d = ops.sqrt(v, DTYPE, FLAGS & SHORTER)"),
+        (
+            "_adam_moments",
+            "d = ops.sqrt(vmax, DTYPE, FLAGS & OPTIMISTIC)",
+            "d = ops.sqrt(v, DTYPE, FLAGS & OPTIMISTIC)",
+        ),
     ),
     _sgd(
         "nesterov-off",
@@ -337,7 +341,7 @@ ARITHMETIC: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 inside="rmsprop._rmsprop",
-                old="d = ops.sqrt(v, STATE, FLAGS & SHORTER)",
+                old="d = ops.sqrt(v, STATE, FLAGS & OPTIMISTIC)",
                 new="d = ops.sqrt(ops.add_scalar(v, eps, STATE), STATE)",
             ),
         ),
