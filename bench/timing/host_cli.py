@@ -29,6 +29,7 @@ COLUMNS = (
 
 def time_host_command(
     optimizer: Annotated[list[str] | None, typer.Option("--optimizer", help="torch's class name (repeat).")] = None,
+    trainer: Annotated[bool, typer.Option("--trainer", help="Runs of kernels.Trainer instead of steps.")] = False,
     lines: Annotated[bool, typer.Option("--lines", help="Also where one small step spends it.")] = False,
     quick: cli.QuickOption = False,
     json: cli.JsonOption = False,
@@ -39,8 +40,13 @@ def time_host_command(
     Host is time on the wall, cpu the thread's own, which other work on the machine disturbs less. Beside them torch's
     whole fused step on this CPU. That computes as well, so no ratio is printed.
 
+    With --trainer, runs of 512 models for 200 steps, Adam: a trainer's first, the same steps again after `restart`, and
+    a run that goes on. before_us is from the call to the train kernel's launch; torch_calls are torch's operations that
+    compute or allocate, waits those whose result the host waits for (both in the JSON also before the launch).
+
     Args:
         optimizer: by default AdamW and SGD.
+        trainer: of the trainer.
         lines: a profile.
         quick: without the 10,000 tensors.
         json: print one JSON document.
@@ -49,6 +55,10 @@ def time_host_command(
     errors.check_ending("--out", out, ".json")
     from ..optimizers import parse_optimizers
 
+    if trainer and optimizer:
+        raise errors.InputError("--optimizer", ", ".join(optimizer), "--trainer times Adam's runs; leave it out")
+    if trainer:
+        return _time_trainer(lines=lines, quick=quick, json=json, out=out)
     titles = parse_optimizers(optimizer) if optimizer else ["AdamW", "SGD"]
     with Output(as_json=json) as output:
         rows = [
@@ -64,8 +74,29 @@ def time_host_command(
             files.write_json(out, document)
         output.table(rows, COLUMNS, **{name: value for name, value in document.items() if name != "rows"})
         if lines and not json:
-            output.note("\n".join(f"{line['us_per_step']:6.2f} µs  {line['function']}" for line in document["lines"]))
+            output.note(_shown(document["lines"], "step"))
     return 0
+
+
+def _time_trainer(*, lines: bool, quick: bool, json: bool, out: Any) -> int:
+    from . import trainer_cost
+
+    rounds = 20 if quick else 200
+    with Output(as_json=json) as output:
+        document: dict[str, Any] = {"rows": list(trainer_cost.cost_rows(rounds))}
+        if lines:
+            document["lines"] = trainer_cost.cost_lines(rounds)
+        if out is not None:
+            files.write_json(out, document)
+        rows = document["rows"]
+        output.table(rows, trainer_cost.COLUMNS, **{n: value for n, value in document.items() if n != "rows"})
+        if lines and not json:
+            output.note(_shown(document["lines"], "run"))
+    return 0
+
+
+def _shown(lines: list[dict[str, Any]], per: str) -> str:
+    return "\n".join(f"{line['us_per_step']:6.2f} µs a {per}  {line['function']}" for line in lines)
 
 
 def _parameters(count: int) -> list[Any]:
