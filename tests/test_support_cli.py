@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -169,3 +170,54 @@ sys.exit(run_app(app, "prog", ["lines"]))
     assert writer.stderr.read() == ""
     writer.stderr.close()
     assert writer.wait() == 1
+
+
+@pytest.mark.parametrize("option", ["", "-u"])
+@pytest.mark.parametrize(
+    ("redirection", "code", "error"),
+    [
+        (">&-", 0, ""),
+        ("<&- >&-", 0, ""),
+        (
+            "> /dev/full",
+            2,
+            "standard output: cannot be written (No space left on device); give it a place that can",
+        ),
+    ],
+)
+def test_standard_output_that_is_closed_or_full(option: str, redirection: str, code: int, error: str) -> None:
+    text = "import os, sys; from lossscale.support.cli import make_app, run_app; app = make_app('x')\n"
+    text += "def run(): print('said'); os.close(os.open('/dev/null', os.O_RDONLY)) if sys.stdout else 1 / 0\n"
+    text += "app.command('run')(run); sys.exit(run_app(app, 'prog', ['run']))"
+    command = f"'{sys.executable}' {option} -c \"$TEXT\" {redirection}"
+    done = subprocess.run(
+        ["sh", "-c", command], env={**os.environ, "TEXT": text}, capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stderr.strip().removeprefix("error: ")) == (code, error)
+
+
+def test_an_error_of_the_system_that_is_not_standard_outputs_keeps_its_traceback() -> None:
+    def run() -> None:
+        raise OSError(28, "No space left on device", "a file")
+
+    app = make_app("An example.")
+    app.command("run")(run)
+    with pytest.raises(OSError, match="a file"):
+        run_app(app, "prog", ["run"])
+
+
+def test_processes_that_are_started_deaf_do_not_hear_an_interrupt() -> None:
+    # The helper of multiprocessing, which the first process starts, lets signals through again.
+    text = "import multiprocessing, os, signal, sys, time; from lossscale.support.processes import deaf\n"
+    text += "if __name__ == '__main__':\n"
+    text += "    context = multiprocessing.get_context('spawn')\n"
+    text += "    with deaf():\n"
+    text += "        worker = context.Process(target=signal.pthread_sigmask, args=(signal.SIG_BLOCK, []))\n"
+    text += "        worker.start()\n"
+    text += "        blocked = int(open(f'/proc/{worker.pid}/status').read().split('SigBlk:')[1].split()[0], 16)\n"
+    text += "    worker.join()\n"
+    text += (
+        "    print(blocked >> (signal.SIGINT - 1) & 1, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["1", "False"]

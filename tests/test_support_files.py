@@ -8,6 +8,7 @@ import pytest
 
 from lossscale.support.errors import InputError
 from lossscale.support.files import (
+    check_file,
     made_directory,
     make_directory,
     remove_leftovers,
@@ -16,6 +17,20 @@ from lossscale.support.files import (
     write_json,
     write_text,
 )
+
+
+def test_a_place_is_tried_before_any_work_and_nothing_is_left(tmp_path: Path) -> None:
+    check_file("--out", None, ".json")
+    check_file("--out", tmp_path / "a/b/new.json", ".json")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old.json").write_text("old")
+    check_file("--out", tmp_path / "old.json", ".json")
+    assert names(tmp_path) == ["old.json"] and (tmp_path / "old.json").read_text() == "old"
+    (tmp_path / "folder.json").mkdir()
+    for place in ("old.json/new.json", "folder.json", "page.html", "x" * 300 + ".json"):
+        with pytest.raises(InputError, match="--junit"):
+            check_file("--junit", tmp_path / place, ".json")
+    assert names(tmp_path) == ["folder.json", "old.json"]
 
 
 def names(directory: Path) -> list[str]:

@@ -66,7 +66,9 @@ PARTS = (
 
 
 def campaign_command(
-    out: Annotated[Path, typer.Option("--out", help="Directory for the result files.")],
+    out: Annotated[
+        Path, typer.Option("--out", parser=cli.place, metavar="DIRECTORY", help="Directory for the result files.")
+    ],
     minutes: Annotated[float, typer.Option("--minutes", help="Time limit for everything.")] = 8.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Walk all of it on the CPU at toy size.")] = False,
     parts: Annotated[list[str] | None, typer.Option("--part", help="Run only these parts.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,12 +49,12 @@ def conform_command(
         out: a .json or .html file to write as well.
     """
     chosen = cli.resolve_device(device)
-    if minutes <= 0:
-        raise errors.InputError("--minutes", minutes, "must be above 0")
+    if not 0 < minutes < math.inf:
+        raise errors.InputError("--minutes", minutes, "must be above 0 and finite")
     if ulp is not None:
         errors.check_count("--ulp", ulp, 0)
-    errors.check_ending("--out", out, ".json", ".html")
-    errors.check_ending("--junit", junit, ".xml")
+    files.check_file("--out", out, ".json", ".html")
+    files.check_file("--junit", junit, ".xml")
     from ..choices import choose_all
     from .cases import DTYPES
 
@@ -87,6 +88,9 @@ def conform_command(
         with printed_as_errors():
             done = run(entrants, selection, device=chosen, deadline=deadline_after(60 * minutes), on_row=on_row)
         if not any(row.outcome.compared or row.outcome.broke for row in rows):
+            if done.not_run:
+                left = f"the limit left out {done.not_run} comparisons, and none was made; give more"
+                raise errors.InputError("--minutes", minutes, left)
             why = next((row.detail for row in rows if row.detail), "no case fits this selection")
             raise errors.InputError("--provider", ", ".join(provider or ["all"]), f"nothing could be compared: {why}")
         broken = failed(rows, entrants)

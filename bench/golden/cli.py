@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from lossscale.support import cli, errors
+from lossscale.support import cli, files
 from lossscale.support.output import Output
 
 
@@ -23,7 +23,7 @@ def golden_command(
         out: an .npz file to record torch.optim's bits into.
     """
     chosen = cli.resolve_device(device)
-    errors.check_ending("--out", out, ".npz")
+    files.check_file("--out", out, ".npz")
     import torch
 
     from ..conformance.rows import Outcome

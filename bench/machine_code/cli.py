@@ -104,7 +104,7 @@ def static_command(
         json: print one JSON document.
         out: also write it there.
     """
-    errors.check_ending("--out", out, ".json")
+    files.check_file("--out", out, ".json")
     architectures = choose_all("--arch", arch, ARCHITECTURES)
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         raise errors.InputError(

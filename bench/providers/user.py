@@ -71,8 +71,8 @@ class UserClass(_Standing):
             ValueError: if the text is no `module:Class`, or the class is not there or is no torch.optim.Optimizer.
         """
         module, _, name = self.target.partition(":")
-        if not module or not name:
-            raise ValueError("give module:Class")
+        if not all(map(str.isidentifier, (*module.split("."), name))):
+            raise ValueError("give module:Class, a module's full name with dots and a class's")
         try:
             with printed_as_errors(), contained(_IMPORT_LIMIT_S):
                 made = getattr(importlib.import_module(module), name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,15 +37,16 @@ def compare_command(
         json: print one JSON document.
         out: also write it there.
     """
-    if fail_above is not None and not fail_above > 0:
-        raise errors.InputError("--fail-above", fail_above, "must be above 0; 1.05 allows five per cent")
+    if fail_above is not None and not 0 < fail_above < math.inf:
+        raise errors.InputError("--fail-above", fail_above, "must be above 0 and finite; 1.05 allows five per cent")
     errors.check_ending("--out", out, ".json")
     from .compare import ratios
     from .freshness import unlike as apart
     from .load import KEY, read_result
 
     first, second = read_result(a, "A"), read_result(b, "B")
-    if a.samefile(b) or a.read_bytes() == b.read_bytes():
+    # Not read again: a pipe has nothing more to say.
+    if a.samefile(b) or first.document == second.document:
         raise errors.InputError("B", b, "is A again; give two results")
     differences = apart(first.document, second.document)
     if differences and not unlike:

@@ -50,7 +50,10 @@ def parse_result(text: str, argument: str, path: Path) -> Result:
         raise InputError(argument, path, "the file is empty; give a timing result")
     try:
         document = json.loads(text)
-    except ValueError as error:
+        if "\\ud" in text.lower():
+            # Half of a pair of code units is no text that could be written again.
+            json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
         raise InputError(argument, path, f"damaged: {error}; make the result again") from error
     if isinstance(document, dict) and "rows" not in document and isinstance(document.get("steps"), dict):
         # A campaign whose part for kernels has not run.
@@ -62,6 +65,8 @@ def parse_result(text: str, argument: str, path: Path) -> Result:
     try:
         _check_header(document)
         tables = {"": document, "steps": document.get("steps") or {}}
+        if not isinstance(tables["steps"], dict):
+            raise ValueError("steps are no record")
         rows: dict[Key, StepRow] = {}
         for table, found in tables.items():
             for row in map(StepRow.from_dict, _timed(found.get("rows", []))):
@@ -85,6 +90,9 @@ def _check_header(document: Mapping[str, Any]) -> None:
         raise ValueError(f"launch_ns is {launch!r}")
     if not isinstance(ceilings, list) or not all(isinstance(one, dict) for one in ceilings):
         raise ValueError(f"ceilings are {ceilings!r}")
+    copies = document.get("copy_gb_per_s", {})
+    if not isinstance(copies, dict) or not all(map(is_above_zero, copies.values())):
+        raise ValueError(f"copy_gb_per_s is {copies!r}")
     for rate in (one.get("copy_gb_per_s") for one in ceilings):
         if not is_above_zero(rate):
             raise ValueError(f"a ceiling's copy_gb_per_s is {rate!r}")
@@ -95,6 +103,8 @@ def key_of(row: StepRow, table: str) -> Key:
     return row.provider, row.optimizer, row.dtype, row.workload, table
 
 
-def _timed(rows: list[Any]) -> list[Any]:
+def _timed(rows: Any) -> list[Any]:
     """Rows of a provider; a workload that failed as a whole has a row without one."""
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("rows are no list of records")
     return [row for row in rows if "provider" in row]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,13 +93,14 @@ class StepRow:
         """What a file may have wrong.
 
         Raises:
-            ValueError: if a field is of another type, a number is not finite, or a sample is no time.
+            ValueError: if a field is of another type, a number is not finite or below 0, or a time is not above it.
         """
         for f in dataclasses.fields(self):
             value, kind = getattr(self, f.name), str(f.type)
             if value is None and kind.endswith(" | None"):
                 continue
-            if not _FITS[kind.removesuffix(" | None")](value):
+            fits = is_above_zero if f.name.endswith("_time_ns") else _FITS[kind.removesuffix(" | None")]
+            if not fits(value):
                 what = "no list of times, numbers above 0" if kind == "list[int]" else repr(value)
                 raise ValueError(f"{f.name} is {what}")
 
@@ -131,13 +131,15 @@ class StepRow:
         known = {name: found[name] for name in cls.__dataclass_fields__ if name in found}
         try:
             elements, tensors = int(known["elements"]), int(known["tensors"])
+            if tensors < 1 or elements < 1:
+                raise ValueError(f"{elements} elements in {tensors} tensors")
             known.setdefault("workload", workload_name(tensors, elements))
             known.setdefault("device", "")
             known.setdefault("options", {})
             row = cls(**known)
             row._check()
             return row
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"not a row of step times: {error}") from error
 
 
@@ -148,13 +150,23 @@ def workload_name(tensors: int, elements: int) -> str:
     return f"{tensors}x{elements // tensors}"
 
 
+_LARGEST = 2**63
+"""What a number may be: no count and no time comes near it, and products of two are still numbers."""
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LARGEST
 
 
 def is_above_zero(value: object) -> bool:
     """Whether a value is a finite number above 0, as times and rates are."""
     return _is_number(value) and value > 0  # type: ignore[operator]
+
+
+def _is_option(value: object) -> bool:
+    """Whether a value can be an option: a number, a word, a switch, or several numbers."""
+    single = value if isinstance(value, list) else [value]
+    return all(one is None or isinstance(one, bool | int | float | str) for one in single)
 
 
 def _are_times(value: object) -> bool:
@@ -170,7 +182,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "list[int]": _are_times,
     "list[str]": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
     "dict[str, list[int]]": lambda value: isinstance(value, dict) and all(map(_are_times, value.values())),
-    "dict[str, Any]": lambda value: isinstance(value, dict),
+    "dict[str, Any]": lambda value: isinstance(value, dict) and all(map(_is_option, value.values())),
 }
 """Whether a value that was read is of a field's type, as it is written there."""
 

@@ -41,7 +41,7 @@ def time_step_command(
         1 if nothing was timed, else 0.
     """
     chosen = cli.resolve_device(device)
-    errors.check_ending("--out", out, ".json")
+    files.check_file("--out", out, ".json")
     import torch
 
     from ..store.schema import COLUMNS

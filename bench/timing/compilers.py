@@ -5,14 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import os
-import signal
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 import torch
 
-from lossscale.support.processes import end_with_parent
+from lossscale.support.processes import deaf, end_with_parent
 
 from .launch_shape import Shape
 from .tune import Kernel, stepped, stepper
@@ -40,7 +39,9 @@ class Compilers:
         One that cannot be compiled is left to whoever needs it, who hears why.
         """
         try:
-            futures = [self._pool.submit(_compile, self._device, *job) for job in jobs]
+            # Its processes start with the first jobs.
+            with deaf():
+                futures = [self._pool.submit(_compile, self._device, *job) for job in jobs]
         except concurrent.futures.BrokenExecutor:
             return 0
         # Without a deadline the limit is infinite, which is no time that can be waited for.
@@ -69,7 +70,6 @@ def _compile(device: str, kernel: Kernel, shape: Shape) -> None:
 
 
 def _begin() -> None:
-    """What such a process does first. The user's interrupt is the parent's affair, which ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What such a process does first."""
     end_with_parent()
     torch.set_num_threads(1)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from kernels import DTYPES
 from lossscale.support.errors import InputError
 
+from ..optimizers import registered, titles
 from ..store.schema import StepRow
 from .passes import Work, work_of
 from .workloads import Tensors, parse_tensors
@@ -118,7 +120,22 @@ def _work(row: StepRow) -> Work | None:
     tensors = _tensors(row.workload)
     if tensors is None or len(tensors.shapes) != row.tensors or tensors.elements != row.elements:
         return None
-    return work_of(row.provider, row.optimizer, row.options, row.dtype, tensors.shapes, row.device or "cuda")
+    if not _is_known(row):
+        return None
+    # JSON knows no tuples.
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in row.options.items()}
+    return work_of(row.provider, row.optimizer, options, row.dtype, tensors.shapes, row.device or "cuda")
+
+
+def _is_known(row: StepRow) -> bool:
+    """Whether there still is such an optimizer, with these options and this dtype: results outlive versions."""
+    if row.optimizer not in titles() or row.dtype not in DTYPES:
+        return False
+    try:
+        registered(row.optimizer).hyperparameters(**row.options)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 @cache

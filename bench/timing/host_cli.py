@@ -52,7 +52,7 @@ def time_host_command(
         json: print one JSON document.
         out: also write it there.
     """
-    errors.check_ending("--out", out, ".json")
+    files.check_file("--out", out, ".json")
     from ..optimizers import parse_optimizers
 
     if trainer and optimizer:

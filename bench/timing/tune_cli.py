@@ -41,7 +41,7 @@ def tune_command(
         raise errors.InputError("--elements", elements, "must be from 1 to 2^32")
     if not 0 < minutes <= 1440:
         raise errors.InputError("--minutes", minutes, "must be above 0 and at most 1440")
-    errors.check_ending("--out", out, ".json")
+    files.check_file("--out", out, ".json")
     cli.resolve_device("cuda", "device", "launch shapes are measured on a GPU alone")
     from kernels import step_kernel
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic
 
-from lossscale.support.processes import end_with_parent, environment
+from lossscale.support.processes import deaf, end_with_parent, environment
 
 from ..tracebacks import kept_traceback
 from .batches import Batch, Done, Ending, Item, Loss, Result
@@ -210,7 +210,7 @@ class Pool(Generic[Item, Result]):
         arguments = (theirs, self._setup, self._worn, self._leads)
         # A process that leads others must be allowed to start them.
         process = self._context.Process(target=_serve, args=arguments, daemon=not self._leads)
-        with environment(self._environment):
+        with environment(self._environment), deaf():
             process.start()
         theirs.close()
         return _Worker(process=process, connection=ours, since=time.monotonic())

@@ -25,14 +25,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 QuickOption = Annotated[bool, typer.Option("--quick", help="A small version that answers in seconds.")]
 
 
-def _place(text: str) -> Path:
-    """A path; the empty text, which Path takes for the working directory, is more likely an unset variable."""
+def place(text: str) -> Path:
+    """The parser of paths to write to: the empty text, the working directory to Path, is likely an unset variable."""
     if not text:
         raise InputError("--out", "", "is empty; give a place, or leave it out for the default")
     return Path(text)
 
 
-OutOption = Annotated[Path | None, typer.Option("--out", parser=_place, metavar="PATH", help="Where to write.")]
+OutOption = Annotated[Path | None, typer.Option("--out", parser=place, metavar="PATH", help="Where to write.")]
 
 # typer carries its own copy of click or imports click, depending on its version; both give BadParameter this base.
 _KINDS = {"integer": "whole number", "float": "number", "number": "number"}
@@ -79,15 +79,19 @@ def run_app(app: typer.Typer, prog: str, argv: Sequence[str] | None = None) -> i
 
     Returns:
         The command's code, 2 after bad input and 1 after a lost worker (one line on standard error), 130 after Ctrl-C
-        (with the words of the KeyboardInterrupt, if it carries some). Any other exception passes through.
+        (with the words of the KeyboardInterrupt, if it carries some), 1 if nobody reads standard output any more, 2 if
+        it cannot be written. Any other exception passes through.
     """
     # The group is called without typer's own main, which would draw errors in boxes and swallow an interrupt's words.
     group = typer.main.get_command(_prepared(app))
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     _typed.set(shlex.join([*prog.split(), *arguments]))
+    _open_streams()
     try:
         with noted(), group.make_context(prog, arguments) as context:
             result = group.invoke(context)
+            # Now, and not at exit, where an error has no handler.
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except typer.Exit as done:
         return int(done.exit_code)
@@ -101,9 +105,14 @@ def run_app(app: typer.Typer, prog: str, argv: Sequence[str] | None = None) -> i
         print(f"\n{interrupt}" if str(interrupt) else "\ninterrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader has gone (… | head). Python flushes standard output once more at exit: give it a place to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has gone (… | head).
+        _forget_stdout()
         return 1
+    except OSError as error:
+        if error.filename is not None or not _stdout_fails():
+            raise
+        _forget_stdout()
+        return _fail(f"standard output: cannot be written ({error.strerror}); give it a place that can", 2)
 
 
 def run_commands(commands: Sequence[Command], *, prog: str, help: str, argv: Sequence[str] | None = None) -> int:
@@ -144,6 +153,34 @@ def resolve_device(value: str, argument: str = "--device", remedy: str = "give c
     if value == "cuda":
         raise InputError(argument, value, f"torch finds no CUDA device here; {remedy}")
     return "cpu"
+
+
+def _open_streams() -> None:
+    """What was closed for this process (``>&-``) goes nowhere: the next file must not be opened in its place."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
+
+
+def _stdout_fails() -> bool:
+    """Whether what is printed cannot be written, to a full disk say."""
+    try:
+        sys.stdout.flush()
+        # Without a buffer nothing is left that would show it.
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError:
+        return True
+    return False
+
+
+def _forget_stdout() -> None:
+    """Python flushes standard output once more at exit: give it a place to write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, check_ending
 from .output import to_json
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
@@ -38,6 +38,28 @@ def whole_file(path: Path, *, argument: str = "--out") -> Iterator[Path]:
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
+
+
+def check_file(argument: str, path: Path | None, *endings: str) -> None:
+    """Refuses, before any work is done, a file that could not be written when it is; None is no file.
+
+    Args:
+        argument: where the path came from.
+        path: what is to be written later.
+        endings: that its name may have.
+
+    Raises:
+        InputError: the name ends in another way, or the place cannot be written.
+    """
+    check_ending(argument, path, *endings)
+    if path is not None:
+        with suppress(_Tried), _temporary(path, argument):
+            # So that directories which were created go again.
+            raise _Tried
+
+
+class _Tried(Exception):
+    pass
 
 
 def write_bytes(path: Path, data: bytes, *, argument: str = "--out") -> None:

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 
 
 @contextmanager
@@ -24,6 +24,21 @@ def environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Processes started inside do not hear Ctrl-C, which a terminal sends to all: who started them will end them.
+
+    One that comes meanwhile is answered at the end.
+    """
+    # Where multiprocessing starts its own helper, it lets the signal through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent(*, group: bool = False) -> None:

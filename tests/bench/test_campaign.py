@@ -13,9 +13,10 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     out = str(tmp_path / "out")
     assert main(["campaign", "--out", out, "--minutes", "0", "--dry-run"]) == 2
     assert main(["campaign", "--out", out, "--dry-run", "--part", "timings"]) == 2
+    assert main(["campaign", "--out", "", "--dry-run"]) == 2
     error = capsys.readouterr().err.splitlines()
-    assert len(error) == 2
-    assert "--minutes" in error[0] and "did you mean timing?" in error[1]
+    assert len(error) == 3
+    assert "--minutes" in error[0] and "did you mean timing?" in error[1] and "--out '': is empty" in error[2]
 
 
 def test_a_part_that_fails_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,13 @@ def test_ours_claim_their_recipes() -> None:
         (("--optimizer", "ADAMM"), "did you mean Adam?"),
         (("--dtype", "fp64"), "--dtype"),
         (("--ulp", "-1"), "--ulp"),
-        (("--minutes", "0"), "--minutes"),
+        *((("--minutes", value), "--minutes") for value in ("0", "nan", "inf")),
+        *(
+            (("--provider", name, "--optimizer", "SGD"), "give module:Class, a module's full name")
+            for name in (":", "a:", ":b", "../a:B", ".a:B", "a:b:c", "a..b:C")
+        ),
+        (("--out", "/proc/nowhere.json"), "cannot be written"),
+        (("--junit", "/proc/nowhere.xml"), "cannot be written"),
         (("--out", "page.pdf"), ".json or .html"),
         (("--junit", "rows.json"), ".xml"),
         (("--provider", "torch-fused", "--optimizer", "RMSprop"), "nothing could be compared"),

@@ -1,6 +1,8 @@
 """Timing results: reading, comparing, and refusing what cannot be compared."""
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from bench.store.compare import NO_DIFFERENCE, median_interval
 from bench.store.freshness import stale, unlike
 from bench.store.kept import RESULTS
 from bench.store.load import read_result
+from bench.timing.cost_model import predictions
 
 
 def result(*, slower: float = 1.0, machine: str = "H100", samples: int = 30, **extra: Any) -> dict[str, Any]:
@@ -111,15 +114,29 @@ def test_unlike_machines_are_compared_only_when_told(capsys: pytest.CaptureFixtu
                 ({"step_time_quantiles": {"q10": "low"}}, "step_time_quantiles is"),
                 ({"throttled_ns": {"step": 5}}, "throttled_ns is"),
                 ({"options": []}, "options is []"),
+                ({"options": {"lr": [1, {}]}}, "options is"),
+                ({"kernel_time_ns": -5.0}, "kernel_time_ns is -5.0"),
+                ({"step_time_ns": 0}, "step_time_ns is 0"),
+                ({"state_bytes": -1}, "state_bytes is -1"),
+                ({"elements": 10**400}, "elements is 1000"),
+                ({"elements": 0, "tensors": 0}, "0 elements in 0 tensors"),
+                ({"samples_kernel_ns": [10**400] * 9}, "samples_kernel_ns is no list of times"),
+                ({"provider": "\ud800"}, "damaged: 'utf-8' codec"),
             )
         ),
+        ("[" * 100_000 + "]" * 100_000, (), "damaged: maximum recursion depth"),
+        ({"schema": 1, "rows": [None]}, (), "rows are no list of records"),
+        (result(steps=[1]), (), "steps are no record"),
+        (result(steps={"rows": 5}), (), "rows are no list of records"),
+        (result(copy_gb_per_s=5), (), "copy_gb_per_s is 5"),
+        (result(copy_gb_per_s={"1": "fast"}), (), "copy_gb_per_s is {'1': 'fast'}"),
         (result(rows=[result()["rows"][0]] * 2), (), "damaged: two rows of torch-fused AdamW fp32 2^20"),
         (result(ceilings=7), (), "ceilings are 7"),
         (result(ceilings=[{"copy_gb_per_s": 0}]), (), "a ceiling's copy_gb_per_s is 0"),
         (result(launch_ns="short"), (), "launch_ns is 'short'"),
         (result(provenance=7), (), "provenance is 7"),
         (result(), (), "is A again"),
-        (result(slower=2.0), ("--fail-above", "0"), "--fail-above"),
+        *((result(slower=2.0), ("--fail-above", value), "--fail-above") for value in ("0", "nan", "inf")),
         (result(rows=[{**result()["rows"][0], "workload": "2^21"}]), (), "no time in common"),
     ],
 )
@@ -129,6 +146,33 @@ def test_bad_input_is_one_line(
     code, out, error = compare(capsys, tmp_path, result(), second, *options)
     assert (code, out) == (2, "") and len(error.splitlines()) == 1
     assert complaint in error
+
+
+@pytest.mark.parametrize("options", [{"bogus": 1}, {"lr": -1}, {"lr": 0.1, "betas": [0.9, 0.99]}])
+def test_what_this_version_does_not_know_has_no_prediction(
+    options: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Rows of another version's optimizers, options and dtypes are on the page, and the model is silent about them."""
+    rows = [{**row, "options": options, "kernel_time_ns": 1e5} for row in result()["rows"]]
+    rows += [{**rows[0], "optimizer": "Nope"}, {**rows[1], "optimizer": "Nope"}, {**rows[1], "dtype": "fp64"}]
+    ceilings = [{"bytes": 1 << 30, "copy_gb_per_s": 3000.0}]
+    path = tmp_path / "timing.json"
+    path.write_text(json.dumps(result(rows=rows, ceilings=ceilings)))
+    assert main(["report", str(path), "--out", str(tmp_path / "page.html")]) == 0
+    found = read_result(path, "RESULT")
+    _, told = predictions(found.document, found.rows.values())
+    assert len(told) == (2 if "betas" in options else 0)
+
+
+def test_results_come_through_pipes_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """As a shell hands them over, `<(...)`: what was read once is not there a second time."""
+    paths = []
+    for number, document in enumerate((result(), result(slower=1.5))):
+        paths.append(tmp_path / str(number))
+        os.mkfifo(paths[-1])
+        threading.Thread(target=paths[-1].write_text, args=(json.dumps(document),), daemon=True).start()
+    assert main(["compare", *map(str, paths)]) == 0
+    assert "1.5" in capsys.readouterr().out
 
 
 def test_whole_steps_alone_are_a_result(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def time_population_command(
     if given:
         run = _sized(chosen, models or [8192, 65536], 200 if steps is None else steps, network or "mlp-6-6-1", minutes)
     path = out / "population.json" if out is not None and out.is_dir() else out
-    errors.check_ending("--out", path, ".json")
+    files.check_file("--out", path, ".json")
     if path is not None and not path.parent.is_dir():
         raise errors.InputError("--out", str(path), "its folder does not exist; make it")
 
