@@ -101,7 +101,7 @@ def job_of(variant: Variant, kernel: Any = None) -> Job:
         rows=variant.rows,
     )
     scalars = ("i64",) * (variant.rows * int(constants["COLUMNS"]))  # type: ignore[call-overload]
-    options = step_kernel.launch_options(variant.states, scaled=variant.scaled)
+    options = step_kernel.launch_options(variant.states, scaled=variant.scaled, rows=variant.rows)
     return Job(
         kernel=kernel or step_kernel.step_kernel,
         constants=constants,

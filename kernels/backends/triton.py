@@ -81,7 +81,7 @@ def _find(recipe: Recipe, kind: tuple[Any, ...], states: int, dtypes: Dtypes, ar
         return _COMPILED[key][0]
     _, scaled, _, _, carried = kind
     constants = _constants(recipe, kind, states, dtypes)
-    options = step_kernel.launch_options(states, scaled=scaled)
+    options = step_kernel.launch_options(states, scaled=scaled, rows=carried)
     every = (*arguments, arguments[0].shape[1], (_ANY_INT64,) * (carried * len(recipe.columns)))
     with torch.cuda.device(device):
         compiled = step_kernel.step_kernel.warmup(*every, grid=(1, 1, 1), **constants, **options)

@@ -25,12 +25,15 @@ LAUNCH_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 """Compiler options of `step_kernel`. Without fp fusion ``a * b + c`` stays two roundings."""
 
 
-def launch_options(states: int, *, scaled: bool) -> dict[str, Any]:
-    """`LAUNCH_OPTIONS` for a kernel that keeps ``states`` (a bit mask) and takes out a scale, or not.
+def launch_options(states: int, *, scaled: bool, rows: int = 0) -> dict[str, Any]:
+    """`LAUNCH_OPTIONS` for a kernel that keeps ``states`` (a bit mask), takes out a scale or not, and is given rows.
 
     Left alone, Triton 3.6's assembler keeps some of the smallest scaled kernels to 40 registers, which their division
-    exceeds, and spills an address. A bound far above what they need makes it count again: 40 to 72 registers, no spill.
+    exceeds, and spills an address; and some that are given rows to 64 or 71. A bound far above what they need makes it
+    count again: 40 to 72 and 66 to 75 registers, no spill. Others of them stay as they are, or take up to 8 more.
     """
+    if rows:
+        return {**LAUNCH_OPTIONS, "maxnreg": 255}
     return {**LAUNCH_OPTIONS, "maxnreg": 128} if scaled and not states else LAUNCH_OPTIONS
 
 
