@@ -21,6 +21,7 @@ import typer
 from lossscale.support import cli, errors, files
 
 from ..choices import choose_all
+from ..store.kept import read_own
 from ..tracebacks import kept_traceback, without_places
 from ..workers import Batch, Loss, Pool
 
@@ -90,6 +91,9 @@ def campaign_command(
     if not dry_run:
         cli.resolve_device("cuda", "device", "give --dry-run to walk it on the CPU")
     files.make_directory(out)
+    for name in ("conform.json", "timing.json"):
+        # Parts write their sections into what is there.
+        read_own(out / name, "--out")
     deadline = time.monotonic() + 60 * minutes
     lines: list[str] = []
     failed = False

@@ -198,7 +198,7 @@ def tune(out: Path, deadline: float, dry_run: bool) -> None:
         tuning.tune(
             _clock(dry_run),
             deadline=deadline,
-            earlier=[found for found in earlier if found],
+            earlier=[found for found in earlier if isinstance(found, dict)],
             compiled=tuning.not_ahead if dry_run else compilers.compile,
             write=lambda document: _update(out / "timing.json", tune=document),
             said=print,

@@ -23,6 +23,7 @@ from lossscale.support import provenance
 from ..optimizers import registered
 from ..providers import Ours
 from ..store import freshness
+from ..store.schema import is_above_zero
 from .clock import Clock
 from .launch_shape import HALVED_AFTER, Shape, choose_shape, kernel_of, shapes_left
 from .rows import bytes_moved
@@ -149,13 +150,21 @@ def _kept(
             continue
         prints = one_earlier.get("fingerprints", {})
         here: dict[Kernel, list[dict[str, Any]]] = {}
-        for row in one_earlier["rows"]:
+        for row in filter(_is_row, one_earlier.get("rows", [])):
             name = registered(row["optimizer"]).name
             if prints.get(name) == document["fingerprints"].get(name) and (row["block"], row["num_warps"]) in shapes:
                 here.setdefault(kernel_of(row), []).append(row)
         found = {**here, **found}
     # In the order of importance: the first ones were tried with all shapes.
     yield from ((kernel, found[kernel]) for kernel in kernels_to_tune() if kernel in found)
+
+
+def _is_row(row: object) -> bool:
+    """Whether it is a row as `_measure` makes them, of an optimizer that still is there: files outlive versions."""
+    if not isinstance(row, dict) or row.get("optimizer") not in by_use():
+        return False
+    rates = row.get("gb_per_s"), row.get("copy_gb_per_s"), row.get("share_of_copy")
+    return all(map(is_above_zero, rates)) and {"recipe", "dtype", "block", "num_warps", "samples_ns"} <= row.keys()
 
 
 def _measure(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,12 +45,13 @@ def tune_command(
     cli.resolve_device("cuda", "device", "launch shapes are measured on a GPU alone")
     from kernels import step_kernel
 
+    from ..store.kept import read_own
     from .clock import make_clock
     from .compilers import Compilers
     from .launch_shape import write_constants
     from .tune import tune
 
-    earlier = [] if out is None else [_earlier(out)]
+    earlier = [] if out is None else [read_own(out, "--out", "rows", "now", "elements")]
     with Output(as_json=json) as output, Compilers("cuda") as compilers:
         document = tune(
             make_clock("cuda"),
@@ -78,16 +79,3 @@ def tune_command(
             write_constants(Path(step_kernel.__file__), document)
             output.note("written to kernels/launch/step_kernel.py; kept results are stale now")
     return 0
-
-
-def _earlier(out: Path) -> dict[str, Any]:
-    """What an earlier run wrote there; nothing where there is no file."""
-    from ..store.kept import read_json
-
-    try:
-        found = read_json(out)
-    except (OSError, ValueError) as error:
-        raise errors.InputError("--out", out, "is there and is no result of `bench tune`; give another name") from error
-    if type(found) is not dict or (found and not {"rows", "now", "elements"} <= found.keys()):
-        raise errors.InputError("--out", out, "is there and is no result of `bench tune`; give another name")
-    return found

@@ -27,6 +27,18 @@ def test_a_part_that_fails_is_recorded(tmp_path: Path, monkeypatch: pytest.Monke
     assert "conform: exit code 3; planted" in (tmp_path / "summary.md").read_text()
 
 
+@pytest.mark.parametrize("text", ['{"rows": [', "[]", ""])
+@pytest.mark.parametrize("name", ["conform.json", "timing.json"])
+def test_a_directory_whose_results_are_damaged_is_refused_before_anything_runs(
+    name: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert main(["campaign", "--out", str(tmp_path), "--dry-run"]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and len(error.splitlines()) == 1 and f"{name}: is there and" in error and "move it away" in error
+    assert (tmp_path / name).read_text() == text
+
+
 def test_a_damaged_result_does_not_stop_the_summary(tmp_path: Path) -> None:
     (tmp_path / "conform.json").write_text('{"conformance": {}}')
     campaign._summarise(tmp_path, ["- conform: done"], 8.0, False)

@@ -111,3 +111,15 @@ def test_it_needs_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
         error = capsys.readouterr().err
         assert "no CUDA device" in error and remedy in error and "--device" not in error
     assert main(["tune", "--elements", "0"]) == 2 and "--elements 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"steps": {}, "tune": {}}', "\\x00"])
+def test_a_file_of_something_else_is_not_written_over(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lossscale.support.cli.resolve_device", lambda *arguments: "cuda")
+    path = tmp_path / "timing.json"
+    path.write_text(text)
+    assert main(["tune", "--out", str(path)]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and len(error.splitlines()) == 1 and "move it away" in error and path.read_text() == text
