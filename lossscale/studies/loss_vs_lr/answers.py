@@ -39,6 +39,10 @@ LEGEND: Final = (
 )
 
 
+_READ: Final = ("arm", "against", "scale", "step", "pairs", "nonfinite_pairs", "quantity", "measured", "verdict")
+"""The columns of a summary that answers are read off, beside those of a series."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FromPairs:
     """What a summary does not say: the largest distances of single pairs at the last checkpoint, NaN where unknown.
@@ -150,9 +154,8 @@ def answers(summary: pd.DataFrame, largest: Mapping[tuple[Any, ...], FromPairs] 
         largest: of the same run's pairs, by those five; the summary has medians only.
     """
     pairs = largest or {}
-    return [
-        _answer(key, lines, pairs.get(key, FromPairs())) for key, lines in summary.groupby(list(SERIES), sort=False)
-    ]
+    by_series = summary[[*SERIES, *_READ]].groupby(list(SERIES), sort=False)
+    return [_answer(key, lines[list(_READ)], pairs.get(key, FromPairs())) for key, lines in by_series]
 
 
 def _answer(key: tuple[Any, ...], lines: pd.DataFrame, largest: FromPairs) -> Answer:
