@@ -25,8 +25,8 @@ pytestmark = [
 ]
 
 STUDY = studies.get("loss-vs-lr")
-TYPED = ("--network", "mlp-64-32-10", "--optimizer", "sgd", "--scale", "4", "--inits", "24", "--steps", "3")
-CHOICES = Choices(networks=("mlp-64-32-10",), optimizers=("sgd",), scales=("4",), inits=24, steps=3, device="cpu")
+TYPED = ("--network", "mlp-64-32-10", "--optimizer", "sgd", "--scale", "4", "--inits", "48", "--steps", "3")
+CHOICES = Choices(networks=("mlp-64-32-10",), optimizers=("sgd",), scales=("4",), inits=48, steps=3, device="cpu")
 SHARDS = 24
 
 
@@ -90,7 +90,7 @@ from pathlib import Path
 from lossscale import studies
 from lossscale.runs.executor import open_executor
 from lossscale.runs.planning import Choices
-choices = Choices(networks=("mlp-64-32-10",), optimizers=("sgd",), scales=("4",), inits=24, steps=3, device="cpu",
+choices = Choices(networks=("mlp-64-32-10",), optimizers=("sgd",), scales=("4",), inits=48, steps=3, device="cpu",
                   executor="ray", address=words[0])
 with open_executor(choices, print) as executor:
     manifest = executor.plan(studies.get("loss-vs-lr"), choices)

@@ -19,7 +19,7 @@ from lossscale.runs.state import RunState, run_state
 from lossscale.support.errors import InputError
 from lossscale.support.output import Output
 
-CHOICES = Choices(optimizers=("sgd", "adagrad"), scales=("4", "0.01"), inits=5, steps=60, device="cpu", workers=1)
+CHOICES = Choices(optimizers=("sgd", "adagrad"), scales=("4", "0.01"), inits=11, steps=60, device="cpu", workers=1)
 SHARDS = 4 * (1 + 3)
 
 SCRIPT = """

@@ -26,8 +26,8 @@ from lossscale.support.provenance import Provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = studies.get("loss-vs-lr")
-TYPED = ("--optimizer", "sgd", "--scale", "4", "--inits", "5", "--steps", "3", "--device", "cpu")
-CHOICES = Choices(optimizers=("sgd",), scales=("4",), inits=5, steps=3, device="cpu", workers=1)
+TYPED = ("--optimizer", "sgd", "--scale", "4", "--inits", "11", "--steps", "3", "--device", "cpu")
+CHOICES = Choices(optimizers=("sgd",), scales=("4",), inits=11, steps=3, device="cpu", workers=1)
 SHARDS = 2 * (1 + 3)
 
 
@@ -150,7 +150,7 @@ def test_a_share_of_a_finished_run_changes_nothing(whole: Path, capsys: pytest.C
     assert main(["run", "loss-vs-lr", *TYPED, "--shard", "1/2", "--out", str(whole), "--json"]) == 0
     captured = capsys.readouterr()
     (row,) = json.loads(captured.out)["rows"]
-    assert row == {"study": "loss-vs-lr", "shard": "1/2", "cohorts": 4, "pairs": (5 + 2 + 1 + 2) * 8}
+    assert row == {"study": "loss-vs-lr", "shard": "1/2", "cohorts": 4, "pairs": (11 + 4 + 3 + 4) * 8}
     assert "the run is finished" in captured.err
     assert contents(whole) == before
 
