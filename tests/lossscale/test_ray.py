@@ -120,7 +120,7 @@ def test_a_task_that_raises_names_its_cohort_and_stops_the_others(cluster: Clust
 
 def test_a_node_with_other_bits_is_refused_unless_the_engine_has_none(cluster: Cluster, tmp_path: Path) -> None:
     portable = ("--network", "mlp-6-6-1", "--engine", "trainer", "--optimizer", "sgd", "--scale", "4")
-    portable += ("--inits", "2000", "--steps", "20")
+    portable += ("--inits", "8000", "--steps", "20")
     cluster.lose()
     cluster.add("ATEN_CPU_CAPABILITY=default")
     _, errors = Command(cluster, tmp_path / "new" / "run", TYPED).end(2)
@@ -139,7 +139,7 @@ def test_a_node_with_other_bits_is_refused_unless_the_engine_has_none(cluster: C
         engine="trainer",
         optimizers=("sgd",),
         scales=("4",),
-        inits=2000,
+        inits=8000,
         steps=20,
         device="cpu",
     )
