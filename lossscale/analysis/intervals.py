@@ -13,13 +13,14 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, binom, norm
+
+from .distributions import beta_isf, beta_ppf, binomial_isf, binomial_ppf, normal_isf
 
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE: Final = 0.95
 TAIL: Final = (1.0 - CONFIDENCE) / 2.0
-NORMAL_95: Final = float(norm.isf(TAIL))
+NORMAL_95: Final = normal_isf(TAIL)
 """Standard deviations to either side of a mean of many values."""
 
 
@@ -47,7 +48,7 @@ def median_rank(size: int) -> int | None:
     The median lies below the value of rank k with the probability that at most k of ``size`` values lie below the
     median, P(B ≤ k) for B of Binomial(size, 1/2). The largest k for which that is at most 2.5 % is taken.
     """
-    rank = int(binom.ppf(TAIL, size, 0.5)) - 1
+    rank = binomial_ppf(TAIL, size, 0.5) - 1
     return rank if rank >= 0 else None
 
 
@@ -58,15 +59,15 @@ def quantile_ranks(size: int, level: float, tail: float = TAIL) -> tuple[int, in
     As `median_rank`: the quantile lies below the value of rank k with the probability that at most k of ``size`` values
     lie below it, P(B ≤ k) for B of Binomial(size, level). ``tail`` is the probability of an error on either side.
     """
-    return int(binom.ppf(tail, size, level)) - 1, int(binom.isf(tail, size, level))
+    return binomial_ppf(tail, size, level) - 1, binomial_isf(tail, size, level)
 
 
 def share_interval(shares: Floats, size: int) -> tuple[Floats, Floats, Floats]:
     """A share of ``size`` pairs with its interval, as in `median_interval`; it has a width at 0 and 1 too."""
     counts = np.rint(shares * size)
     with np.errstate(invalid="ignore"):
-        low = np.where(counts > 0, beta.ppf(TAIL, counts, size - counts + 1), 0.0)
-        high = np.where(counts < size, beta.isf(TAIL, counts + 1, size - counts), 1.0)
+        low = np.where(counts > 0, beta_ppf(TAIL, counts, size - counts + 1), 0.0)
+        high = np.where(counts < size, beta_isf(TAIL, counts + 1, size - counts), 1.0)
     return shares, low, high
 
 

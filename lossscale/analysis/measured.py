@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom, norm
 
+from .distributions import binomial_cdf, binomial_sf, normal_cdf
 from .intervals import NORMAL_95, TAIL, UPPER, median_interval, quantile_ranks, share_interval, upper_quantile
 from .thresholds import quantile
 
@@ -104,7 +104,7 @@ class Measured:
 
         def tails(x: float) -> tuple[float, float]:
             away = (center - x) / error if error else math.copysign(math.inf, center - x) if center != x else 0.0
-            return float(norm.sf(away)), float(norm.cdf(away))
+            return normal_cdf(-away), normal_cdf(away)
 
         return cls(value=center, lo=center - half, hi=center + half, count=len(sample), tails=tails)
 
@@ -123,7 +123,7 @@ class Measured:
 
         def tails(x: float) -> tuple[float, float]:
             share = min(max(x, 0.0), 1.0)
-            return float(binom.sf(hits - 1, of, share)), float(binom.cdf(hits, of, share))
+            return binomial_sf(hits - 1, of, share), binomial_cdf(hits, of, share)
 
         return cls(value=float(value[0]), lo=float(lo[0]), hi=float(hi[0]), count=of, tails=tails)
 
@@ -154,7 +154,7 @@ def _order_tails(ascending: np.typing.NDArray[np.float64], level: float) -> Tail
         size = len(ascending)
         at_or_below = int(np.searchsorted(ascending, x, side="right"))
         below = int(np.searchsorted(ascending, x, side="left"))
-        return float(binom.cdf(at_or_below, size, level)), float(binom.sf(below - 1, size, level))
+        return binomial_cdf(at_or_below, size, level), binomial_sf(below - 1, size, level)
 
     return tails
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binom, t
 
+from .distributions import binomial_isf, binomial_ppf, student_isf, student_sf
 from .intervals import CONFIDENCE, holm
 
 Floats = npt.NDArray[np.float64]
@@ -83,8 +83,8 @@ def quantile(values: Floats, level: float) -> tuple[float, float, float]:
     size = len(ascending)
     middle = ascending[max(int(np.ceil(level * size)) - 1, 0)]
     tail = (1.0 - CONFIDENCE) / 2.0
-    low = int(binom.ppf(tail, size, level)) - 1
-    high = int(binom.isf(tail, size, level))
+    low = binomial_ppf(tail, size, level) - 1
+    high = binomial_isf(tail, size, level)
     if low < 0 or high >= size:
         return float(middle), np.nan, np.nan
     return float(middle), float(ascending[low]), float(ascending[high])
@@ -137,13 +137,13 @@ def outcomes(differences: Floats, spread: float) -> pd.DataFrame:
             continue
         mean, degrees = float(finite.mean()), len(finite) - 1
         error = float(finite.std(ddof=1)) / np.sqrt(len(finite))
-        wide = error * float(t.isf((1.0 - CONFIDENCE) / 2.0, degrees))
+        wide = error * student_isf((1.0 - CONFIDENCE) / 2.0, degrees)
         rows.append((mean, mean - wide, mean + wide, len(finite), OPEN))
         with np.errstate(divide="ignore", invalid="ignore"):
             away = np.float64(abs(mean) - MARGIN * spread) / error
         # Without any spread, nor any difference, nothing is decided.
-        beyond.append(1.0 if np.isnan(away) else min(1.0, 2.0 * float(t.sf(away, degrees))))
-        within.append(1.0 if np.isnan(away) else float(t.sf(-away, degrees)))
+        beyond.append(1.0 if np.isnan(away) else min(1.0, 2.0 * student_sf(away, degrees)))
+        within.append(1.0 if np.isnan(away) else student_sf(-away, degrees))
     frame = pd.DataFrame(rows, columns=["mean", "lo", "hi", "pairs", "judged"])
     tested = frame.index[frame["judged"] == OPEN]
     frame.loc[tested[holm(np.array(within)) <= 1.0 - CONFIDENCE], "judged"] = EQUIVALENT

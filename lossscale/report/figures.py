@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
@@ -74,6 +74,13 @@ def panel_grid(titles: Sequence[str]) -> go.Figure:
 def place(index: int) -> dict[str, int]:
     """Row and column of a panel, as plotly counts them."""
     return {"row": index // COLUMNS + 1, "col": index % COLUMNS + 1}
+
+
+def band(index: int, low: float, high: float, color: str) -> dict[str, Any]:
+    """A band across a panel behind its curves, for ``update_layout(shapes=...)``; `add_hrect` looks at every trace."""
+    axis = "" if index == 0 else str(index + 1)
+    ends = {"x0": 0, "x1": 1, "xref": f"x{axis} domain", "y0": low, "y1": high, "yref": f"y{axis}"}
+    return {"type": "rect", **ends, "fillcolor": color, "opacity": 0.25, "line": {"width": 0}, "layer": "below"}
 
 
 def label_ends(

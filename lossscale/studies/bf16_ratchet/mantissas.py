@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import chi2
+from scipy import special
 from torch import Tensor
 
 from ...design.study import StudyContext
@@ -85,7 +85,7 @@ def predicted_stays(arithmetic: Arithmetic, beta2: float, values: Tensor) -> Flo
     """[values]: P(v − half spacing below ≤ beta2 · v + (1 − beta2) · g² ≤ v + half spacing above) for g of N(0, v)."""
     below, above = half_spacings(values, arithmetic)
     weight = (1.0 - beta2) * values.numpy()
-    share: Floats = chi2.cdf(1.0 + above / weight, 1) - chi2.cdf(1.0 - below / weight, 1)
+    share: Floats = special.chdtr(1.0, 1.0 + above / weight) - special.chdtr(1.0, np.maximum(1.0 - below / weight, 0.0))
     return share
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ...design.scales import is_power_of_two
 from ...report.curves import Panel, decades, panels, zero_level
-from ...report.figures import GRID_COLOR, label_ends, panel_grid, place, scale_axes, span
+from ...report.figures import GRID_COLOR, band, label_ends, panel_grid, place, scale_axes, span
 from ...report.labels import optimizer_label
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def distance_figure(summary: pd.DataFrame, network: str) -> go.Figure:
     figure = panel_grid([optimizer_label(panel.optimizer, panel.options) for panel in found])
     low, high = round(math.log10(zero)), _top(found)
     named: set[Drawn] = set()
+    floors = []
     for index, panel in enumerate(found):
         where = place(index)
         ends: list[tuple[float, str, str]] = []
@@ -62,12 +63,10 @@ def distance_figure(summary: pd.DataFrame, network: str) -> go.Figure:
             end = max(float(curve["measured"].iloc[-1]), zero)
             ends.append((math.log10(end), arm.label if arm.against == "base" else "loss to lr", arm.color))
         if math.isfinite(panel.floor) and panel.floor > 0:
-            # After the curves: plotly drops shapes on panels that are still empty.
-            figure.add_hrect(
-                y0=zero * 1.6, y1=panel.floor, fillcolor=FLOOR_COLOR, opacity=0.25, line_width=0, layer="below", **where
-            )
+            floors.append(band(index, zero * 1.6, panel.floor, FLOOR_COLOR))
         x = math.log10(float(summary["scale"].max())) + 0.03 * span(summary)
         label_ends(figure, ends, x=x, gap=0.075 * (high - low + 1), top=high + 0.3, where=where)
+    figure.update_layout(shapes=floors)
     ticks = decades(low + 1, high)
     figure.update_yaxes(
         type="log",
