@@ -6,6 +6,7 @@ there; powers are `rounding.power`'s, taken on the host once for each distinct n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -154,8 +155,15 @@ def columns_of(records: Sequence[Any]) -> Any:
 
 
 def _column(values: list[Any]) -> Any:
-    if all(value == values[0] for value in values):
+    if all(value == values[0] for value in values) and not _has_both_zeros(values):
         return values[0]
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
         return None
     return np.array(values, np.float64).view(Column)
+
+
+def _has_both_zeros(equal: list[Any]) -> bool:
+    """Whether equal numbers are 0.0 and -0.0, whose products are others."""
+    if not isinstance(equal[0], int | float) or equal[0] != 0:
+        return False
+    return len({math.copysign(1.0, value) for value in equal}) > 1

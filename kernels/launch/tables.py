@@ -70,6 +70,7 @@ class Mirror:
     host: np.ndarray | None = None
     _spare: Tensor | None = None
     _captured: list[Tensor] = field(default_factory=list)
+    _all_there: bool = True
 
     def __post_init__(self) -> None:
         if self.host is not None:
@@ -88,15 +89,17 @@ class Mirror:
         """Bring the device's copy up to ``array`` and return it."""
         host, kept = self.host, self.device
         if host is None or kept is None or host.shape != array.shape or kept.device != device:
+            self.device = None
             self._keep(array.copy())
             self.device = self._source.to(device, copy=True)
+            self._all_there = True
             self._reserve()
             return self.device
         different = self._bits != array.view(np.int64)
-        if different.any():
+        if not self._all_there or different.any():
             # The rows between the first and the last whose bits changed: one copy.
             first, last = 0, len(array)
-            if last > 1:
+            if last > 1 and self._all_there:
                 changed = np.flatnonzero(different.reshape(last, -1).any(axis=1))
                 first, last = int(changed[0]), int(changed[-1]) + 1
             host[first:last] = array[first:last]
@@ -110,7 +113,8 @@ class Mirror:
         self._copy(row, row + 1)
 
     def _copy(self, first: int, last: int) -> None:
-        """Send rows of the host's array."""
+        """Send rows of the host's array; if that breaks off, what lies on the device is no longer known."""
+        before, self._all_there = self._all_there, False
         if (first, last) not in self._views:
             assert self.device is not None
             whole = last - first == len(self._source)
@@ -125,6 +129,7 @@ class Mirror:
             source = pinned
         # From pageable memory the driver takes its own copy before this returns: no wait, nothing to keep alive.
         target.copy_(source, non_blocking=True)
+        self._all_there = before or last - first == len(self._source)
         if self._spare is None:
             self._reserve()
 

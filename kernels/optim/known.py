@@ -115,7 +115,8 @@ class Known:
         if len(optimizer.param_groups) != len(self.hypers):
             return False
         hypers = [optimizer.hyper_of(group) for group in optimizer.param_groups]
-        if hypers != self.hypers:
+        # Equal is not the same: the sign of a zero reaches bits.
+        if not all(map(operator.is_, hypers, self.hypers)):
             flags = optimizer.algorithm.flags
             if any(flags(hypers[group]) != plan.flags for plan in self.plans for group in plan.distinct_groups):
                 return False

@@ -47,7 +47,7 @@ class StepOptimizer(Optimizer):
         self._backend = backend
         self._master_weights = master_weights
         self._known: Known | None = None
-        self._hypers: dict[Any, Any] = {}
+        self._hypers: dict[str, Any] = {}
         self._loading: dict[str, Any] | None = None
         self._chunks: list[Chunk] = []
         self._local_grads: dict[int, Tensor] | None = None
@@ -247,17 +247,19 @@ class StepOptimizer(Optimizer):
 
     def hyper_of(self, group: dict[str, Any]) -> Any:
         """The record of a group's hyperparameters."""
-        key = self.values_of(group)
-        if not _PLAIN.issuperset(map(type, key)):
-            key = tuple(map(plain, key))
+        values = self.values_of(group)
+        if not _PLAIN.issuperset(map(type, values)):
+            values = tuple(map(plain, values))
+        # 0.0 equals -0.0, and steps zeros to other bits.
+        key = repr(values)
         if key not in self._hypers:
             # Schedules bring ever new values: keep few.
             if len(self._hypers) > 256:
                 self._hypers.clear()
-            values = dict(zip(self.algorithm.hyperparameter_names, key, strict=True))
+            named = dict(zip(self.algorithm.hyperparameter_names, values, strict=True))
             # As in torch, ranges are checked where an optimizer is made: a scheduler may step past zero.
             record: Any = object.__new__(self.algorithm.hyperparameters)
-            vars(record).update(values)
+            vars(record).update(named)
             self._hypers[key] = record
         return self._hypers[key]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from .. import backends
-from ..algorithm import Algorithm, Recipe, Row
+from ..algorithm import Algorithm, Recipe
 from ..backends.dispatch import carries, launch_block
 from ..launch.buckets import Assembly
 from ..launch.carried import Carried, carried
@@ -69,9 +69,7 @@ class Plan:
         self._no_steps = torch.zeros(0 if self._reads_steps else len(self.owners), device=self.device)
         self._rows_count = self.algorithm.rows_count(self.recipe)
         self._sent_for: Any = None
-        self._sent_rows: list[Row] = []
         self._carries = self._rows_count and carries(self.backend)
-        self._carried: Carried | None = None
         self._written = bucket.params if bucket.copies is None else bucket.copies
         # The version that autograd looks at is a DTensor's own.
         self._written = [*self._written, *filter(is_dtensor, self.owners)]
@@ -248,17 +246,13 @@ class Plan:
             self.bucket.row_of = row_of
             self.tables.current = False
         rows = host_rows(self.recipe, self.bucket.dtypes, [(hypers[k], n, first) for k, n, first in keys], self._powers)
+        going_along = carried(rows) if self._carries else None
+        if going_along is not None:
+            return going_along
+        sent = self.rows.send(np.array(rows, np.float64), self.device)
         # While a tensor is before its first update the next rows differ for another reason than hyperparameters.
         self._sent_for = None if self.any_first else hypers
-        if rows == self._sent_rows:
-            same = self._carried if self._carried is not None else kept
-            if same is not None:
-                return same
-        self._sent_rows = rows
-        self._carried = carried(rows) if self._carries else None
-        if self._carried is not None:
-            return self._carried
-        return self.rows.send(np.array(rows, np.float64), self.device)
+        return sent
 
     def _rows_of(self, numbers: np.ndarray | None) -> tuple[list[tuple[int, float, bool]], np.ndarray]:
         """The distinct (group, step, first) among the tensors, and which of them each tensor has.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -87,6 +88,17 @@ def _record(algorithm: str, given: Any) -> Any:
         if name not in defaults:
             raise ValueError(f"no hyperparameter {name!r}; choose among {', '.join(defaults)}")
     return kind(**{name: fitting(value, defaults[name], name) for name, value in given.items()})
+
+
+def told_apart(record: Any) -> Any:
+    """A record as a key: 0.0 and -0.0 are equal, and step zeros to other bits."""
+    return record, tuple(map(_is_negative_zero, vars(record).values()))
+
+
+def _is_negative_zero(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_is_negative_zero, value))
+    return isinstance(value, float | np.floating) and value == 0.0 and math.copysign(1.0, value) < 0.0
 
 
 @functools.cache

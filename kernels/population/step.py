@@ -31,7 +31,7 @@ from .checks import (
     checked_scales,
 )
 from .held import Layout
-from .records import checked_records
+from .records import checked_records, told_apart
 from .step_backends import Step, by_kernel, by_reference, by_tables
 
 PerModel = float | Sequence[float] | Tensor
@@ -90,7 +90,9 @@ class Population:
         models = len(params)
         if models or hyperparameters not in ([], ()):
             hyperparameters = checked_records(algorithm, hyperparameters, models, finite=False)
-        distinct = list(dict.fromkeys(hyperparameters))
+        keys = list(map(told_apart, hyperparameters))
+        number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+        distinct = [hyper for hyper, _ in number]
         flags = {self.algorithm.flags(hyper) for hyper in distinct}
         if len(flags) > 1:
             raise ValueError(
@@ -100,9 +102,8 @@ class Population:
         self.flags = flags.pop() if flags else 0
         self.backend = resolve_backend(backend, params.device)
         self.step_count = 0
-        number = {hyper: k for k, hyper in enumerate(distinct)}
         # Model m has record m modulo their number.
-        record_of = np.array([number[hyper] for hyper in hyperparameters], np.int64)
+        record_of = np.array(list(map(number.__getitem__, keys)), np.int64)
         self.records, self.record_of = distinct, np.tile(record_of, models // max(1, len(record_of)))
         self._record_index = torch.from_numpy(self.record_of).to(params.device)
         self._skipped: Tensor | None = None

@@ -1,6 +1,7 @@
 """Hyperparameters of other types than Python's numbers, and values at the edges of what torch takes."""
 
 import copy
+import functools
 import inspect
 import math
 from typing import Any
@@ -55,6 +56,31 @@ def test_a_rounded_number_in_the_place_of_an_equal_one_is_noticed(lr: Any) -> No
             optimizer.param_groups[0]["lr"] = lr if kept else float(lr)
         stepped.append(p)
     assert wrong(*([p] for p in stepped)) == 0
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["in turn", "in two groups"])
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "Adagrad"])
+@pytest.mark.parametrize("backend", ["simd", "reference", pytest.param("interpreter", marks=pytest.mark.interpreter)])
+def test_the_sign_of_a_learning_rate_of_zero_is_noticed(backend: str, name: str, grouped: bool) -> None:
+    """It decides the sign of a parameter that is zero."""
+    if backend not in kernels.available_backends() or kernels.available_backends()[backend]:
+        pytest.skip(kernels.available_backends()[backend])
+    zeros, grad = torch.tensor([0.0, -0.0, 0.0, -0.0]), torch.tensor([1.0, 1.0, -1.0, -1.0])
+    found = []
+    for make in (functools.partial(getattr(kernels, name), backend=backend), getattr(torch.optim, name)):
+        params = [Param(zeros.clone()) for _ in range(2)]
+        optimizer = make([{"params": [p]} for p in params])
+        first, second = optimizer.param_groups
+        seen = []
+        for lr in (0.0, -0.0, -0.0, 0.0):
+            first["lr"], second["lr"] = lr, -lr if grouped else lr
+            for p in params:
+                p.data.copy_(zeros)
+                p.grad = grad.clone()
+            optimizer.step()
+            seen += [p.detach().clone() for p in params]
+        found.append(seen)
+    assert wrong(*found) == 0
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,13 @@ def test_records_may_be_mappings() -> None:
     assert torch.equal(*found)
 
 
+def test_records_that_differ_by_the_sign_of_a_zero_are_two() -> None:
+    population = kernels.Population("adam", [ADAM(lr=lr) for lr in (0.0, -0.0, 0.0)], torch.full((3, 4), -0.0))
+    population.step(torch.ones(3, 4))
+    assert population.record_of.tolist() == [0, 1, 0]
+    assert population.params.signbit()[:, 0].tolist() == [True, False, True]
+
+
 @pytest.mark.parametrize(
     ("records", "kind", "message"),
     [

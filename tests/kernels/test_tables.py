@@ -266,6 +266,32 @@ def test_two_captures_need_a_step_between_them(monkeypatch: pytest.MonkeyPatch) 
     assert first.tolist() == [[1, 1, 1]] and second.tolist() == [[4, 4, 4]]
 
 
+def test_what_a_refused_capture_did_not_send_is_sent_by_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Graph(monkeypatch)
+    graph.capturing = True
+    graph.send(0, 1)
+    with pytest.raises(RuntimeError, match="take an ordinary step"):
+        graph.send(2, 2)
+    graph.capturing = False
+    graph.mirror.send(graph.array, graph.device)
+    assert graph.values == graph.array.tolist()
+
+
+def test_an_array_that_found_no_room_is_sent_by_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror, array = Mirror(), np.arange(6, dtype=np.int64).reshape(2, 3)
+    mirror.send(array, torch.device("cpu"))
+    larger, to = np.arange(9, dtype=np.int64).reshape(3, 3), torch.Tensor.to
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch.Tensor, "to", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        mirror.send(larger, torch.device("cpu"))
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    assert mirror.send(larger, torch.device("cpu")).tolist() == larger.tolist()
+
+
 def test_unchanged_tables_are_not_copied_under_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = Graph(monkeypatch)
     graph.capturing = True

@@ -105,8 +105,8 @@ STATE: tuple[Mutant, ...] = (
         "rows-kept",
         "a changed learning rate is not sent to the device",
         "Plan.send_rows",
-        "rows == self._sent_rows",
-        "self._sent_rows",
+        "self._sent_for is hypers and not self._rows_count",
+        "not self._rows_count",
         optimizer="SGD",
     ),
     Mutant(
@@ -174,7 +174,7 @@ LAUNCH: tuple[Mutant, ...] = (
     _launch(
         "scalars-kept",
         "a launch carries the first step's host scalars for ever",
-        ("Plan.send_rows", "if rows == self._sent_rows:", "if self._sent_rows:"),
+        ("Plan.send_rows", "carried(rows) if", "vars(self).setdefault('_first', carried(rows)) if"),
         optimizer="AdamW",
     ),
     _launch(
