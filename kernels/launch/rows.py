@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +68,9 @@ class RowTable:
         dtypes: of the launch.
         records: hyperparameters, of one algorithm and with the same flags.
         powers: the device's tables of bias corrections.
+
+    Attributes:
+        constant: whether the rows of a step are the same whenever they are formed.
     """
 
     def __init__(self, recipe: Recipe, dtypes: Dtypes, records: Sequence[Any], powers: PowerTable) -> None:
@@ -78,6 +80,7 @@ class RowTable:
         self._powers = powers
         self._kept: dict[Any, Any] = {}
         self._last: tuple[Any, Columns] | None = None
+        self._changed: tuple[bool, ...] | None = None
         self._together = columns_of(self._records) if self._records else None
         if self._together is not None:
             try:
@@ -85,11 +88,7 @@ class RowTable:
             except (TypeError, ValueError):
                 self._together = None
         # A record that holds a tensor is another one when that has changed.
-        self._constant = self._together is not None and all(
-            isinstance(number, _CONSTANT)
-            for field in vars(self._together).values()
-            for number in (field if isinstance(field, tuple) else (field,))
-        )
+        self.constant = all(map(_constant, self._records if self._together is None else [self._together]))
 
     @property
     def bytes_per_step(self) -> int:
@@ -122,7 +121,7 @@ class RowTable:
         if columns is None:
             rows = self.tensor(first_step, steps, device)
             columns = Columns(depends=(), by_step=rows, by_model=rows, by_both=rows)
-        if self._constant and max(columns.by_step.nbytes, columns.by_both.nbytes) <= _KEPT:
+        if self.constant and max(columns.by_step.nbytes, columns.by_both.nbytes) <= _KEPT:
             self._last = key, columns
         return columns
 
@@ -145,7 +144,7 @@ class RowTable:
         fields = self._kept.get(device)
         if fields is None:
             fields = mapped(self._together, lambda field: on_device(field, device))
-            if self._constant:
+            if self.constant:
                 self._kept[device] = fields
         entries = self._entries(_numbers_from(begin, count), first, fields)
         columns = []
@@ -219,9 +218,11 @@ class RowTable:
         """Whether scalars know that a step is the first."""
         return any(self._changed_by_first)
 
-    @functools.cached_property
+    @property
     def _changed_by_first(self) -> tuple[bool, ...]:
         """Of each column, whether any record's scalar knows that a step is the first."""
+        if self._changed is not None:
+            return self._changed
 
         def columns(first: bool) -> Iterable[Any]:
             if self._together is not None:
@@ -229,16 +230,21 @@ class RowTable:
             keys = ((record, 2.0, first) for record in self._records)
             return zip(*host_rows(self._recipe, self._dtypes, keys, self._powers), strict=True)
 
-        return tuple(not np.array_equal(x, y) for x, y in zip(columns(True), columns(False), strict=True))
+        changed = tuple(not np.array_equal(x, y) for x, y in zip(columns(True), columns(False), strict=True))
+        if self.constant:
+            self._changed = changed
+        return changed
 
     def _by_model(self, depends: tuple[str, ...], device: torch.device) -> Tensor:
         """Columns [columns, records] that no step changes; kept, for every run wants them."""
         key = depends, device
-        if key not in self._kept:
+        found: Tensor | None = self._kept.get(key)
+        if found is None:
             entries = self._entries(_numbers_from(2, 1), False)
             chosen = [np.asarray(entries[k]) for k, kind in enumerate(depends) if kind == "by_model"]
-            self._kept[key] = sent(np.array(chosen, np.float64), device)
-        found: Tensor = self._kept[key]
+            found = sent(np.array(chosen, np.float64), device)
+            if self.constant:
+                self._kept[key] = found
         return found
 
     def _by_both(self, depends: tuple[str, ...], parts: list[tuple[int, int, bool]], device: torch.device) -> Tensor:
@@ -269,6 +275,11 @@ class RowTable:
             else entry.reshape(-1 if entry.ndim == 2 else 1, entry.shape[-1])
             for entry in entries
         ]
+
+
+def _constant(record: Any) -> bool:
+    numbers = (part for field in vars(record).values() for part in (field if isinstance(field, tuple) else (field,)))
+    return all(isinstance(number, _CONSTANT) for number in numbers)
 
 
 def _dependence(entry: Any) -> str:

@@ -217,6 +217,9 @@ class Population:
 
     def _rows(self, step: int) -> np.ndarray:
         """The scalars of all records at a step, of which those that follow are formed with it."""
+        if not self._rows_of.constant:
+            formed: np.ndarray = self._rows_of.rows(step, 1)[0]
+            return formed
         place = step - self._ahead_from
         if not 0 <= place < len(self._ahead):
             place, self._ahead_from = 0, step

@@ -90,6 +90,7 @@ class Trainer:
             self.backend in ("triton", "interpreter")
             and self.policy.params == "fp32"
             and ordinary is not None
+            and self._rows.constant
             and all(map(ordinary, self._population.records))
         )
         self._launches = vector_launches if self.backend == "simd" else TritonLaunches()

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import kernels
+from kernels import bits
 from kernels.launch.numbers import Column, DeviceColumn, on_device
 from kernels.launch.rows import RowTable, host_rows
+from kernels.population import launches
 from kernels.rounding.powers import PowerTable
 
 
@@ -90,6 +92,55 @@ def test_rows_are_formed_anew_where_a_record_holds_a_tensor() -> None:
     before = table.on(1, 3, device, apart=False).by_step.clone()
     rate.fill_(0.25)
     assert torch.equal(table.on(1, 3, device, apart=False).by_step[..., -1], before[..., -1] / 2)
+
+
+def _own_rate(rate: Any) -> dict[str, Any]:
+    return {"lr": rate, "weight_decay": 0.1}
+
+
+def _shared_rate(rate: Any, model: int) -> dict[str, Any]:
+    return {"lr": rate, "weight_decay": 0.1 * (model + 1)}
+
+
+@pytest.mark.interpreter
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+@pytest.mark.parametrize("backend", ["reference", "simd", "interpreter"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_tensors_of_records_are_read_at_every_run(shared: bool, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tensor for all models, or tensors that begin with one number and end with others."""
+    monkeypatch.setattr(launches, "_INTERPRETER_BLOCK", 4)
+    models, later = 16, [0.5] * 16 if shared else [0.1 * k for k in range(16)]
+    rates = [torch.tensor(0.01, dtype=torch.float64) for _ in range(models)]
+    held = [_shared_rate(rates[0], k) if shared else _own_rate(rates[k]) for k in range(models)]
+    plain = [_shared_rate(later[0], k) if shared else _own_rate(later[k]) for k in range(models)]
+    begin, data = torch.linspace(-1, 1, models * 49).reshape(models, 49), torch.full((2, models, 7), 0.5)
+    found, expected = begin.clone(), begin.clone()
+    trainer = kernels.Trainer("adamw", held, found, backend=backend)
+    trainer.run(data)
+    for rate, number in zip(rates, later, strict=True):
+        rate.fill_(number)
+    trainer.restart(begin)
+    trainer.run(data)
+    kernels.Trainer("adamw", plain, expected, backend="reference").run(data)
+    assert bits.mismatches(found, expected) == 0
+
+
+@pytest.mark.parametrize("backend", ["reference", "simd"])
+def test_tensors_of_records_are_read_at_every_step(backend: str) -> None:
+    rate, params = torch.tensor(0.5), torch.zeros(2, 3)
+    population = kernels.Population("sgd", [{"lr": rate}], params, backend=backend)
+    population.step(torch.ones(2, 3))
+    rate.fill_(0.25)
+    population.step(torch.ones(2, 3))
+    assert (params == -0.75).all()
+
+
+def test_numbers_of_one_kind_alone_stand_for_each_other() -> None:
+    """A float32 tensor of 0.9 equals 0.9 as torch compares them, and is another double."""
+    records = [kernels.get_algorithm("adam").hyperparameters(betas=(beta, 0.999)) for beta in (0.9, torch.tensor(0.9))]
+    rule, powers = kernels.get_algorithm("adam").recipe("foreach"), PowerTable(torch.device("cpu"))
+    alone = host_rows(rule, PLAIN, [(record, 3.0, False) for record in records], powers)
+    assert np.array_equal(_table(records).rows(3, 1)[0], np.array(alone))
 
 
 def test_a_column_of_a_device_meets_one_of_the_host() -> None:
