@@ -50,7 +50,7 @@ lint: $(VENV)/.installed
 test-compat: $(COMPAT)/.installed
 	$(COMPAT_BIN) -c "import kernels, lossscale, bench"
 	$(PYTEST_ENV) TRITON_INTERPRET=1 $(COMPAT_BIN) -m pytest $(PYTEST_ARGS) -m interpreter
-	$(PYTEST_ENV) $(COMPAT_BIN) -m pytest $(PYTEST_ARGS) -m "not interpreter" -k "static or carried"
+	$(PYTEST_ENV) $(COMPAT_BIN) -m pytest $(PYTEST_ARGS) -m "not interpreter" -k "static or carried or launches"
 
 # One after the other: each starts processes for all the cores of a small machine.
 test-scale: $(SCALE)/.installed

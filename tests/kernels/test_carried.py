@@ -1,26 +1,20 @@
 """Host scalars that go with a launch: their bits, how many kernels they need, and what reaches the driver."""
 
-import contextlib
-import ctypes
 import math
-import shutil
 import struct
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import triton
 
 import kernels
 from bench.timing import host_cost
 from kernels import bits
-from kernels.backends import dispatch
 from kernels.backends import triton as backend
 from kernels.launch.carried import COUNTS, Carried, carried
+
+from .conftest import StubDriver
 
 ODD = [0.0, -0.0, 1.0, 16.0, -1.0, 5e-324, math.inf, -math.inf, 0.1]
 
@@ -72,70 +66,19 @@ def test_rows_as_arguments_are_rows_in_a_table(name: str, groups: int, monkeypat
 # -- what is launched ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The driver's library that keeps what it is given, where a later search for the real one finds it."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("needs a C compiler, as Triton does wherever it launches")
-    built = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    source = Path(__file__).with_name("stub_libcuda.c")
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", str(source), "-o", str(built)], check=True
-    )
-    return ctypes.CDLL(str(built), mode=ctypes.RTLD_GLOBAL)
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch, library: Any) -> Iterator[Any]:
-    """Triton's own launcher for CUDA over that library; steps on a CPU take it for a GPU."""
-    if torch.cuda.is_available():
-        pytest.skip("there is a real driver")
-    folder = Path(library._name).parent
-    monkeypatch.setattr(triton.knobs.nvidia, "libcuda_path", str(folder))
-    monkeypatch.setattr(triton.knobs.cache, "dir", str(folder / "cache"))
-    from triton.backends.nvidia.driver import CudaDriver, library_dirs
-
-    library_dirs.cache_clear()
-    ours = CudaDriver()
-    monkeypatch.setattr(ours, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(ours, "get_current_device", lambda: 0)
-    monkeypatch.setattr(ours, "get_current_stream", lambda device: 0)
-    real = backend.launcher
-    monkeypatch.setattr(backend, "launcher", lambda compiled, device, constants: real(compiled, 0, constants))
-    monkeypatch.setattr(backend, "_COMPILED", {})
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(dispatch, "resolve_backend", lambda name, device: "triton")
-    monkeypatch.setattr(kernels.backends, "resolve_backend", lambda name, device: "triton")
-    kernels.step_kernel.step_kernel.device_caches.clear()
-    monkeypatch.setattr(triton.runtime.driver, "_active", ours)
-    _number(library, "stub_launches").value = _number(library, "stub_count").value = 0
-    yield library
-    kernels.step_kernel.step_kernel.device_caches.clear()
-    library_dirs.cache_clear()
-
-
-def _given(driver: Any, count: int) -> list[int]:
-    return list((ctypes.c_uint64 * 64).in_dll(driver, "stub_given")[:count])
-
-
-def _number(driver: Any, name: str) -> Any:
-    return ctypes.c_int.in_dll(driver, name)
-
-
 @pytest.mark.parametrize("groups", [1, 3])
-def test_the_driver_is_given_addresses_and_doubles(driver: Any, groups: int) -> None:
+def test_the_driver_is_given_addresses_and_doubles(driver: StubDriver, groups: int) -> None:
     params = [torch.nn.Parameter(torch.randn(3000)) for _ in range(groups)]
     optimizer = kernels.AdamW([{"params": [p], "weight_decay": 0.1 + k} for k, p in enumerate(params)], lr=0.0)
     room = 7 * (1 if groups == 1 else 4)
-    _number(driver, "stub_count").value = 8 + room
+    driver.keep(8 + room)
     for step, lr in enumerate((0.0, 1.0, 5e-324, 1e300), 1):
         for group, p in zip(optimizer.param_groups, params, strict=True):
             group["lr"] = lr
             p.grad = torch.randn(3000)
         optimizer.step()
-        assert _number(driver, "stub_launches").value == step and _number(driver, "stub_programs").value == 3 * groups
-        given = _given(driver, 8 + room)
+        assert (driver.launches, driver.programs) == (step, 3 * groups)
+        given = driver.given(8 + room)
         (plan,) = optimizer._known.plans
         tables = plan.tables
         assert given[:2] == [tables.addresses.device.data_ptr(), tables.chunks.data_ptr()]
@@ -150,7 +93,7 @@ def test_the_driver_is_given_addresses_and_doubles(driver: Any, groups: int) -> 
     assert len(backend._COMPILED) == 1
 
 
-def test_new_values_compile_nothing(driver: Any) -> None:
+def test_new_values_compile_nothing(driver: StubDriver) -> None:
     """One record, up to four, any number: a kernel each, whatever the values are."""
     params = [torch.nn.Parameter(torch.randn(8)) for _ in range(6)]
     optimizer = kernels.AdamW([{"params": [p]} for p in params], lr=0.0)
@@ -159,10 +102,10 @@ def test_new_values_compile_nothing(driver: Any) -> None:
             p.grad = torch.randn(8) if k < stepped else None
         optimizer.step()
     assert len(backend._COMPILED) == 1 + len(COUNTS)
-    assert _number(driver, "stub_launches").value == 9
+    assert driver.launches == 9
 
 
-def test_the_table_of_a_graph_stays_a_table(driver: Any) -> None:
+def test_the_table_of_a_graph_stays_a_table(driver: StubDriver) -> None:
     """Scalars that do not count steps are sent when they change, so that `refresh` reaches captured launches."""
     p = torch.nn.Parameter(torch.randn(8))
     p.grad = torch.randn(8)
