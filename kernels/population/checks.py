@@ -89,6 +89,23 @@ def check_memory(params: Tensor, dtype: torch.dtype, states: int) -> None:
         )
 
 
+def check_kept(params: Tensor, steps: int) -> None:
+    """Refuse to keep the gradients of more steps than there is memory for.
+
+    Raises:
+        ValueError: with how many fit.
+    """
+    needed = steps * params.nbytes
+    if needed < _LOOKED_AT:
+        return
+    free = free_bytes(params.device)
+    if free is not None and needed > free:
+        raise ValueError(
+            f"keep_gradients: those of {len(params):,} models and {steps:,} steps take {needed / 1e9:.1f} GB, of "
+            f"{free / 1e9:.1f} that are free; give at most {free // params.nbytes:,} steps at a time"
+        )
+
+
 def free_bytes(device: torch.device) -> int | None:
     """Memory that is free for tensors; None where the system does not say."""
     if device.type == "cuda":

@@ -126,8 +126,8 @@ class Trainer:
             Gradients [steps, models, n] in the policy's gradient format if they were asked for, else None.
 
         Raises:
-            ValueError: if the data's shape, dtype or device does not fit, there are fewer steps of it, or parameters or
-                states were replaced by what does not fit.
+            ValueError: if the data's shape, dtype or device does not fit, there are fewer steps of it, memory does not
+                hold their gradients, or parameters or states were replaced by what does not fit.
         """
         self._population.check_tensors()
         models = len(self.params)
@@ -135,6 +135,7 @@ class Trainer:
         checks.check_flag("keep_gradients", keep_gradients)
         kept = None
         if keep_gradients:
+            checks.check_kept(self.params, count)
             kept = self.params.new_empty(count, *self.params.shape)
         if not models or not count:
             return kept

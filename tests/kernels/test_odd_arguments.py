@@ -176,6 +176,14 @@ def test_odd_values_are_refused_in_one_line_or_taken(site: str) -> None:
     assert found == taken
 
 
+def test_gradients_that_memory_does_not_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = kernels.Trainer("sgd", [{}], torch.zeros(1000, 49), backend="reference")
+    monkeypatch.setattr(checks, "free_bytes", lambda device: 30 * 196_000)
+    with pytest.raises(ValueError, match=r"keep_gradients: .* 10,000 steps take 2\.0 GB, .* at most 30 steps"):
+        trainer.run(torch.rand(1, 1, 7).expand(10_000, 1, 7), keep_gradients=True)
+    assert trainer.step_count == 0
+
+
 def test_new_states_that_do_not_fit_are_refused_with_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     models = 1000
     each = 2 * 49 * 4
