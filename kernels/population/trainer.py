@@ -149,8 +149,9 @@ class Trainer:
     def walk(self, data: Tensor) -> Iterator[int]:
         """Train as `run` does, to the same bits, and stop after every step.
 
-        While it stops only `params` is up to date; the states are when the walk has ended, or was left. Cheaper than as
-        many runs of one step, for what does not change between two steps is prepared once.
+        While it stops only `params` is up to date, and nothing may be changed or trained; the states are up to date
+        when the walk has ended, or was left. Cheaper than as many runs of one step, for what does not change between
+        two steps is prepared once.
 
         Args:
             data: as in `run`.
@@ -159,26 +160,50 @@ class Trainer:
             `step_count` after each step.
 
         Raises:
-            ValueError: as `run`.
+            ValueError: as `run`, and where something was changed while it stopped.
         """
         self._population.check_tensors()
         models = len(self.params)
         count = checks.checked_steps(data, None, models, self.network.features, self.params.device)
-        if self.backend != "simd" or not models or not count:
-            for t in range(count):
-                self.run(data[t : t + 1])
-                yield self.step_count
-            return
-        run = self._launched(data.shape[1])
-        packed = Packed(run, data.shape[1])
+        held, left = self._held(), None
+        run = self._launched(data.shape[1]) if self.backend == "simd" and models and count else None
+        packed = None if run is None else Packed(run, data.shape[1])
         try:
             for t in range(count):
-                packed.advance(data[t : t + 1])
-                packed.unpack([run.params, None, None, None])
-                self._population.step_count += 1
+                left = None
+                if packed is None:
+                    self.run(data[t : t + 1])
+                else:
+                    packed.advance(data[t : t + 1])
+                    packed.unpack([self.params, None, None, None])
+                    self._population.step_count += 1
+                left = self._stamp()
                 yield self.step_count
+                if not self._untouched(held, left):
+                    break
         finally:
-            packed.unpack(run.tensors)
+            # What was changed is neither trained nor written over.
+            if left is not None and not self._untouched(held, left):
+                raise ValueError(
+                    "walk: params, states or step count were changed while it stopped; end it or close it first"
+                )
+            if run is not None and packed is not None:
+                packed.unpack(run.tensors)
+
+    def _held(self) -> list[Tensor]:
+        return [self.params, *self.state.values()]
+
+    def _stamp(self) -> list[int]:
+        """What is another after a change: the count of steps, and of each tensor place, size and version."""
+        stamp = [self.step_count]
+        for tensor in self._held():
+            stamp += [tensor.data_ptr(), tensor.numel(), 0 if tensor.is_inference() else tensor._version]
+        return stamp
+
+    def _untouched(self, held: list[Tensor], stamp: list[int]) -> bool:
+        now = self._held()
+        same = len(now) == len(held) and all(x is y for x, y in zip(now, held, strict=True))
+        return same and self._stamp() == stamp
 
     def restart(self, params: Tensor) -> None:
         """Begin again from other parameters, [models, n]: states and step count as they were at first."""

@@ -1,6 +1,7 @@
 """Whole training runs: every backend against `Population` steps fed with the reference network's gradients."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -491,6 +492,43 @@ def test_parameters_are_changed_in_place_alone() -> None:
 
 
 BACKENDS = ["reference", "simd", pytest.param("interpreter", marks=pytest.mark.interpreter)]
+
+
+def _new_state(trainer: kernels.Trainer) -> None:
+    trainer.state["exp_avg"] = torch.zeros(8, 49)
+
+
+def _freed(trainer: kernels.Trainer) -> None:
+    trainer.params.untyped_storage().resize_(0)
+
+
+CHANGES: dict[str, Callable[[kernels.Trainer], Any]] = {
+    "params": lambda trainer: trainer.params.add_(1.0),
+    "other memory": lambda trainer: setattr(trainer.params, "data", torch.ones(8, 49)),
+    "resized": lambda trainer: setattr(trainer.params, "data", torch.ones(4, 49)),
+    "freed": _freed,
+    "state": lambda trainer: trainer.state["exp_avg_sq"].zero_(),
+    "another state": _new_state,
+    "no state": lambda trainer: trainer.state.clear(),
+    "run": lambda trainer: trainer.run(torch.ones(1, 1, 7)),
+    "restart": lambda trainer: trainer.restart(torch.ones(8, 49)),
+}
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_changed_while_a_walk_stops_is_refused(backend: str, change: str, goes_on: bool) -> None:
+    trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.ones(8, 49), backend=backend)
+    walk = trainer.walk(torch.ones(3, 1, 7))
+    assert next(walk) == 1
+    CHANGES[change](trainer)
+    with pytest.raises(ValueError, match=r"walk: .* changed while it stopped"):
+        if goes_on:
+            next(walk)
+        else:
+            walk.close()  # type: ignore[attr-defined]
+    assert list(walk) == []
 
 
 def _narrowed(tensor: torch.Tensor) -> None:
