@@ -100,7 +100,8 @@ class Counters:
         self._index: Any = None
         for chunk in chunks:
             places = chunk.places(counters)
-            if places is not None:
+            # One counter of two parameters advances by two, as in torch.
+            if places is not None and len(set(places)) == len(places):
                 self._whole, self._index = chunk.whole, _as_slice(places)
         # A chunk on a device counts in float32.
         looked_at = [] if self.on_host or self._whole is not None else counters

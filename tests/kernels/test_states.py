@@ -114,6 +114,20 @@ def test_counters_are_advanced_where_they_are() -> None:
     assert [float(optimizer.state[p]["step"]) for p in (params[2], late)] == [2.0, 1.0]
 
 
+def test_a_counter_of_two_parameters_counts_both_as_in_torch() -> None:
+    found = []
+    for make in (kernels.Adam, torch.optim.Adam):
+        params = [Param(torch.ones(4)) for _ in range(3)]
+        optimizer = make(params, foreach=True)
+        for step in range(5):
+            for p in params:
+                p.grad = torch.full((4,), 1.0 + step)
+            optimizer.step()
+            optimizer.state[params[1]]["step"] = optimizer.state[params[0]]["step"]
+        found.append([float(optimizer.state[p]["step"]) for p in params])
+    assert found[0] == found[1] == [9.0, 9.0, 5.0]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_foreign_counters_stay_the_tensors_they_are(dtype: torch.dtype) -> None:
     """Another process may hold them through shared memory; a slice of somebody's tensor is one too."""
