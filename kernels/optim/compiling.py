@@ -164,6 +164,8 @@ def _sound(name: str, code: bytes, suffix: str, finish: Callable[[ModuleType], s
     """The module of an object, loaded and finished."""
     if not is_whole(code):
         raise Unavailable("what was compiled is no whole shared object")
+    if b"san_init" in code:
+        raise Unavailable("what was compiled has a sanitizer, which ends processes that began without it")
     with tempfile.TemporaryDirectory() as folder:
         # Loaded from where nobody else writes.
         path = Path(folder, f"loaded{suffix}")

@@ -23,6 +23,7 @@ COMPILERS = {
     "writes garbage": (WRITES + 'echo garbage > "$2"', "no whole shared object"),
     "writes an empty file": (WRITES + ': > "$2"', "no whole shared object"),
     "writes a program": (WRITES + 'cat /bin/true > "$2"', "cannot be loaded"),
+    "sanitizes": (WRITES + '{ cat "$KEPT"; echo __asan_init; } > "$2"', "has a sanitizer"),
     "writes half": (WRITES + 'head -c 9000 "$KEPT" > "$2"', "no whole shared object"),
     "hangs, and so does its child": ("sleep 60 & sleep 60", "did not answer in 1 s"),
 }
