@@ -159,8 +159,8 @@ def _is_number(value: object) -> bool:
 
 
 def is_above_zero(value: object) -> bool:
-    """Whether a value is a finite number above 0, as times and rates are."""
-    return _is_number(value) and value > 0  # type: ignore[operator]
+    """Whether a value is a finite number above 0, as times and rates are; what is divided by one is finite too."""
+    return _is_number(value) and value * _LARGEST > 1  # type: ignore[operator]
 
 
 def _is_option(value: object) -> bool:

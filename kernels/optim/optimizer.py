@@ -228,7 +228,9 @@ class StepOptimizer(Optimizer):
         """Send changed hyperparameters to the device, for CUDA graphs captured from `step`: call it before a replay."""
         hypers = [self.hyper_of(group) for group in self.param_groups]
         for plan in self._known.plans if self._known is not None else ():
-            plan.send_rows(hypers)
+            # Those that count on the host send theirs with each step, and are in no graph.
+            if plan.is_capturable:
+                plan.send_rows(hypers)
 
     def share_memory(self) -> None:
         """Move every state tensor to shared memory (torch.optim.Adagrad has this method)."""

@@ -133,6 +133,7 @@ def test_unlike_machines_are_compared_only_when_told(capsys: pytest.CaptureFixtu
         (result(rows=[result()["rows"][0]] * 2), (), "damaged: two rows of torch-fused AdamW fp32 2^20"),
         (result(ceilings=7), (), "ceilings are 7"),
         (result(ceilings=[{"copy_gb_per_s": 0}]), (), "a ceiling's copy_gb_per_s is 0"),
+        (result(ceilings=[{"copy_gb_per_s": 1e-320}]), (), "a ceiling's copy_gb_per_s is 1e-320"),
         (result(launch_ns="short"), (), "launch_ns is 'short'"),
         (result(provenance=7), (), "provenance is 7"),
         (result(), (), "is A again"),

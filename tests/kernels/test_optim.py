@@ -353,6 +353,17 @@ def test_refresh_sends_changed_hyperparameters_without_a_step() -> None:
     assert wrong(params, before) == 0
 
 
+def test_refresh_leaves_steps_that_are_counted_on_the_host_alone() -> None:
+    params = make_params()
+    optimizer = kernels.Adam(params, recipe="foreach")
+    give_grads(params, 0)
+    optimizer.step()
+    for entry in optimizer.state.values():
+        # A count before the first step, whose bias correction would be 0.
+        entry["step"].fill_(0.0)
+    optimizer.refresh()
+
+
 def test_backward_through_stepped_parameters_fails_as_in_torch() -> None:
     for package in (torch.optim, kernels):
         p = torch.nn.Parameter(torch.randn(64))
