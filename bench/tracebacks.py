@@ -22,6 +22,19 @@ def kept_traceback(*, limit: int | None = None, most: int | None = None) -> str:
     return text if most is None else text[-most:]
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, its first line; its class may fail to say anything."""
+    said = traceback.format_exception_only(error)[-1] if _is_unprintable(error) else str(error)
+    return said.splitlines()[0] if said else ""
+
+
+def _is_unprintable(error: BaseException) -> bool:
+    try:
+        return not isinstance(str(error), str)
+    except Exception:
+        return True
+
+
 def without_places(text: str) -> str:
     """What a process printed, its tracebacks without where checkout and packages lie on this machine."""
     return _PLACES.sub("", text)

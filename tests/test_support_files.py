@@ -43,6 +43,11 @@ def test_directories_are_created_and_nothing_else_is_left(tmp_path: Path) -> Non
     assert names(tmp_path / "a/b") == ["page.html"]
 
 
+def test_half_of_a_pair_of_code_units_becomes_a_question_mark(tmp_path: Path) -> None:
+    write_text(tmp_path / "page.html", "a\ud800b")
+    assert (tmp_path / "page.html").read_bytes() == b"a?b"
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "summary.csv"
     write_bytes(target, b"old")

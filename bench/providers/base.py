@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from ..tracebacks import first_line
+
 
 class Unsupported(Exception):
     """The provider does not offer what was asked for; the message is the reason. An outcome, not a failure."""
@@ -90,7 +92,7 @@ def build_or_unsupported(make: Any, groups: list[dict[str, Any]], options: Mappi
         optimizer: torch.optim.Optimizer = make(groups, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         # The ways in which packages refuse an option. Any other exception is a fault and keeps its traceback.
-        raise Unsupported(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+        raise Unsupported(f"{type(error).__name__}: {first_line(error)}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"{make} made {optimizer!r:.60}, which is no torch.optim.Optimizer")
     return optimizer

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from ..tracebacks import first_line
 from .base import Provider, Traits, Unsupported, build_or_unsupported
 from .contained import contained
 
@@ -87,7 +88,7 @@ class Foreign(Provider):
             return f"not installed: {error}"
         except Exception as error:
             # A package that breaks while it is imported is missing here, whatever broke.
-            return f"cannot be imported: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            return f"cannot be imported: {type(error).__name__}: {first_line(error)}"
         return ""
 
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:

@@ -11,6 +11,7 @@ import torch
 
 from lossscale.support.output import printed_as_errors
 
+from ..tracebacks import first_line
 from .base import Provider, Traits, build_or_unsupported
 from .contained import Ended, contained
 from .foreign import SAME, accepted_options
@@ -80,7 +81,7 @@ class UserClass(_Standing):
             raise ValueError(f"cannot be imported: {error}; is its directory on PYTHONPATH?") from error
         except Exception as error:
             # Whatever a user's module does when it is imported is that module's to mend.
-            reason = str(error).splitlines()[0] if str(error) else ""
+            reason = first_line(error)
             said = reason if isinstance(error, Ended) else f"{type(error).__name__}: {reason}"
             raise ValueError(f"cannot be imported: {said}; mend {module} first") from error
         if made is None:

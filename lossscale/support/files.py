@@ -69,8 +69,11 @@ def write_bytes(path: Path, data: bytes, *, argument: str = "--out") -> None:
 
 
 def write_text(path: Path, text: str, *, argument: str = "--out") -> None:
-    """Writes a whole file in UTF-8, line ends as given. Errors as `whole_file`."""
-    write_bytes(path, text.encode(), argument=argument)
+    """Writes a whole file in UTF-8, line ends as given. Errors as `whole_file`.
+
+    Half of a pair of code units, from somebody's message or a name that is no text, becomes a question mark.
+    """
+    write_bytes(path, text.encode(errors="replace"), argument=argument)
 
 
 def write_json(path: Path, document: Any, *, argument: str = "--out") -> None:

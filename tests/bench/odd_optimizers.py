@@ -97,6 +97,15 @@ class ReturnsAWord(RightSGD):
         return "done"
 
 
+class SaysNothing(RightSGD):
+    class Error(RuntimeError):
+        def __str__(self) -> str:
+            raise OSError
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        raise self.Error
+
+
 class Prints(RightSGD):
     def _step_one(self, p: torch.Tensor, group: dict[str, Any]) -> None:
         super()._step_one(p, group)

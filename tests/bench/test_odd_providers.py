@@ -80,6 +80,11 @@ def test_a_constructor_without_a_learning_rate_is_not_offered() -> None:
     assert rows == [] and lacking == [f"{ODD}:NoLearningRate: no option lr"]
 
 
+def test_a_refusal_that_cannot_be_printed_is_one() -> None:
+    row = compared("SaysNothing")
+    assert row.outcome is Outcome.UNSUPPORTED and "SaysNothing.Error: <exception str() failed>" in row.detail
+
+
 def test_a_word_is_no_loss() -> None:
     assert compared("ReturnsAWord").outcome is Outcome.IDENTICAL
     row = compared("ReturnsAWord", closure=True)
@@ -149,6 +154,7 @@ def test_threads_that_are_left_do_not_hold_the_process() -> None:
         ("raise KeyboardInterrupt", "it raised KeyboardInterrupt, which nobody typed"),
         ("def f(): return f()\nf()", "RecursionError"),
         ("def __getattr__(name): raise SystemExit", "it raised SystemExit()"),
+        ("class E(Exception):\n    def __str__(self): return 1 / 0\nraise E", "<exception str() failed>"),
     ],
 )
 def test_a_module_that_ends_its_importer_is_bad_input(
