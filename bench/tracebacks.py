@@ -18,14 +18,19 @@ def kept_traceback(*, limit: int | None = None, most: int | None = None) -> str:
         limit: as `traceback.format_exc`.
         most: characters; the last are kept.
     """
-    text = without_places(traceback.format_exc(limit=limit))
+    text = _writable(without_places(traceback.format_exc(limit=limit)))
     return text if most is None else text[-most:]
 
 
 def first_line(error: BaseException) -> str:
     """What an exception says, its first line; its class may fail to say anything."""
     said = traceback.format_exception_only(error)[-1] if _is_unprintable(error) else str(error)
-    return said.splitlines()[0] if said else ""
+    return _writable(said.splitlines()[0]) if said else ""
+
+
+def _writable(text: str) -> str:
+    """A text with a question mark for half of a pair of code units, which no file and no terminal takes."""
+    return text.encode(errors="replace").decode()
 
 
 def _is_unprintable(error: BaseException) -> bool:

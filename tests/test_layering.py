@@ -54,7 +54,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "tracebacks": set(),
         "workers": {"tracebacks"},
         "store": set(),
-        "providers": {"choices", "optimizers"},
+        "providers": {"choices", "optimizers", "tracebacks"},
         "conformance": {"choices", "optimizers", "pairwise", "providers", "store", "tracebacks", "workers"},
         "machine_code": {"choices", "optimizers", "pairwise", "workers"},
         "golden": {"conformance", "optimizers", "tracebacks"},

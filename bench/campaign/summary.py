@@ -166,11 +166,12 @@ def _timing(found: dict[str, Any]) -> list[str]:
     cells: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
         key = (row["optimizer"], row["dtype"], row["tensors"], row["elements"])
-        kernel_us, step_us = (row.get("kernel_time_ns") or 0) / 1e3, row["step_time_ns"] / 1e3
+        kernel_ns, step_us = row.get("kernel_time_ns"), row["step_time_ns"] / 1e3
+        kernel = f"{kernel_ns / 1e3:.0f}" if kernel_ns else "–"
         share = f" {100 * row['share_of_copy']:.0f}%" if row.get("share_of_copy") else ""
         wrong = f" WRONG {row['differing_elements']}" if row.get("differing_elements") else ""
         name = row["provider"].replace("[triton]", "")
-        cells.setdefault(key, []).append(f"{name} {kernel_us:.0f}/{step_us:.0f} µs{share}{wrong}")
+        cells.setdefault(key, []).append(f"{name} {kernel}/{step_us:.0f} µs{share}{wrong}")
     text.append("Per line: provider, kernel time / whole step, share of copy.")
     text += [f"- {' '.join(map(str, key))}: {'; '.join(parts)}" for key, parts in list(cells.items())[:14]]
     failed = [row for row in found["rows"] if row.get("error")]

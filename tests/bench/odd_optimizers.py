@@ -100,10 +100,15 @@ class ReturnsAWord(RightSGD):
 class SaysNothing(RightSGD):
     class Error(RuntimeError):
         def __str__(self) -> str:
-            raise OSError
+            raise OSError("nothing")
 
     def __init__(self, params: Any, **options: Any) -> None:
         raise self.Error
+
+
+class SaysHalf(RightSGD):
+    def _step_one(self, p: torch.Tensor, group: dict[str, Any]) -> None:
+        raise ValueError("half \ud800")
 
 
 class Prints(RightSGD):

@@ -40,6 +40,7 @@ BROKEN = {
     "StateIsGone": "",
     "GroupsAreGone": "replaced parameters instead of updating them in place",
     "GroupsAreOdd": "'int' object is not iterable",
+    "SaysHalf": "ValueError: half ?",
     "Moves": "incompatible tensor type",
 }
 
