@@ -25,7 +25,7 @@ from ..providers import Ours
 from ..store import freshness
 from ..store.schema import is_above_zero
 from .clock import Clock
-from .launch_shape import HALVED_AFTER, Shape, choose_shape, kernel_of, shapes_left
+from .launch_shape import HALVED_AFTER, Shape, choose_shape, kernel_of, losses, shapes_left
 from .rows import bytes_moved
 from .workloads import StepWorkload, by_use, one
 
@@ -155,6 +155,9 @@ def _kept(
             if prints.get(name) == document["fingerprints"].get(name) and (row["block"], row["num_warps"]) in shapes:
                 here.setdefault(kernel_of(row), []).append(row)
         found = {**here, **found}
+    if not losses([row for rows in found.values() for row in rows]):
+        # No shape was tried on all of them, and none could be chosen.
+        return
     # In the order of importance: the first ones were tried with all shapes.
     yield from ((kernel, found[kernel]) for kernel in kernels_to_tune() if kernel in found)
 
@@ -162,6 +165,8 @@ def _kept(
 def _is_row(row: object) -> bool:
     """Whether it is a row as `_measure` makes them, of an optimizer that still is there: files outlive versions."""
     if not isinstance(row, dict) or row.get("optimizer") not in by_use():
+        return False
+    if not all(isinstance(row.get(name), str) for name in ("recipe", "dtype")):
         return False
     rates = row.get("gb_per_s"), row.get("copy_gb_per_s"), row.get("share_of_copy")
     return all(map(is_above_zero, rates)) and {"recipe", "dtype", "block", "num_warps", "samples_ns"} <= row.keys()

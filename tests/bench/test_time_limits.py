@@ -265,6 +265,8 @@ def test_other_kernels_and_machines_are_measured_again(now: Now, monkeypatch: py
         {"provenance": {**first["provenance"], "device_name": "another"}},
         {"rows": [{**row, "block": 3} for row in first["rows"]]},
         {"rows": [{**row, "gb_per_s": "fast"} for row in first["rows"]]},
+        {"rows": [{**row, "recipe": []} for row in first["rows"]]},
+        {"rows": [row for row in first["rows"] if (row["block"] > 1024) == (row["dtype"] == "fp32")]},
         {"rows": [5, None, {}, {"optimizer": "Nope"}]},
     ):
         again, _, _ = tuned(now, monkeypatch, 1e6, earlier=[{**first, **change}])
