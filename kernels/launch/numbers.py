@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from types import SimpleNamespace
 from typing import Any
 
@@ -155,11 +156,11 @@ def columns_of(records: Sequence[Any]) -> Any:
 
 
 def _column(values: list[Any]) -> Any:
-    # Numbers of one kind: a tensor that equals another's number now need not later, nor in double.
-    first, kind = values[0], type(values[0])
-    same = all(value is first or (type(value) is kind is not Tensor and value == first) for value in values)
-    if same and not _has_both_zeros(values):
-        return first
+    # Tensors change, and numbers narrower than a double are reckoned with as such alone, as double in a column.
+    if any(not isinstance(value, int | float) and isinstance(value, Tensor | Real) for value in values):
+        return None
+    if all(value == values[0] for value in values) and not _has_both_zeros(values):
+        return values[0]
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
         return None
     return np.array(values, np.float64).view(Column)

@@ -135,12 +135,16 @@ def test_tensors_of_records_are_read_at_every_step(backend: str) -> None:
     assert (params == -0.75).all()
 
 
-def test_numbers_of_one_kind_alone_stand_for_each_other() -> None:
-    """A float32 tensor of 0.9 equals 0.9 as torch compares them, and is another double."""
-    records = [kernels.get_algorithm("adam").hyperparameters(betas=(beta, 0.999)) for beta in (0.9, torch.tensor(0.9))]
-    rule, powers = kernels.get_algorithm("adam").recipe("foreach"), PowerTable(torch.device("cpu"))
-    alone = host_rows(rule, PLAIN, [(record, 3.0, False) for record in records], powers)
-    assert np.array_equal(_table(records).rows(3, 1)[0], np.array(alone))
+@pytest.mark.parametrize("narrow", [torch.tensor(0.9), np.float32(0.9)], ids=["tensor", "numpy"])
+@pytest.mark.parametrize("others", [0, 1])
+def test_narrower_numbers_are_reckoned_with_as_alone(others: int, narrow: Any) -> None:
+    """Beside a double that equals them, as numpy and torch compare, and beside none."""
+    make, rule = kernels.get_algorithm("adamw").hyperparameters, kernels.get_algorithm("adamw").recipe("foreach")
+    records = [make(lr=lr, betas=(lr, 0.999)) for lr in [0.9] * others + [narrow]]
+    powers = PowerTable(torch.device("cpu"))
+    alone = np.array([host_rows(rule, PLAIN, [(hyper, t, False)], powers)[0] for t in (3.0, 4.0) for hyper in records])
+    found = RowTable(rule, PLAIN, records, powers).rows(3, 2)
+    assert np.array_equal(found.reshape(alone.shape), alone)
 
 
 def test_a_column_of_a_device_meets_one_of_the_host() -> None:
