@@ -9,6 +9,8 @@ from typing import Final
 _PLACES: Final = re.compile(
     r'(?<=File ")/[^"]*?/(?:(?=(?:bench|kernels|lossscale)/)|(?:site|dist)-packages/|lib/python3(?:\.\d+)?/)'
 )
+_STEERING: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters, but for tabs and ends of lines."""
 
 
 def kept_traceback(*, limit: int | None = None, most: int | None = None) -> str:
@@ -29,8 +31,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _writable(text: str) -> str:
-    """A text with a question mark for half of a pair of code units, which no file and no terminal takes."""
-    return text.encode(errors="replace").decode()
+    """A text with a question mark for what no file takes (half of a pair of code units) or what steers a terminal."""
+    return _STEERING.sub("?", text.encode(errors="replace").decode())
 
 
 def _is_unprintable(error: BaseException) -> bool:
