@@ -24,9 +24,6 @@ from torch import Tensor
 
 from . import compiling
 
-FEWEST = 16
-"""Parameters from which on an optimizer asks for it that steps none by Triton: its loading is repaid in 400 steps."""
-
 _NAME = "kernels_looks"
 _FUNCTIONS = (
     "aoti_torch_get_data_ptr",
@@ -45,16 +42,6 @@ _IMPLEMENTATION = 192
 """Bytes of a tensor's implementation that are searched: the least size that torch's headers know it to have."""
 
 
-def looks_for(count: int, backends: Iterable[str] = ()) -> ModuleType | None:
-    """The compiled module for so many parameters: None where it is not worth its build, or cannot be had.
-
-    Args:
-        count: of parameters.
-        backends: what steps them. With Triton's kernels it is always worth it: Triton compiles for each of them anyway.
-    """
-    return _built() if count >= FEWEST or "triton" in backends else None
-
-
 def answers_in_python(tensor: Tensor) -> bool:
     """Whether a tensor's class is asked for its layout in Python, which may not run in the middle of a look."""
     return bool(torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python))
@@ -69,7 +56,8 @@ def compiled_look_missing() -> str:
     return found if isinstance(found, str) else ""
 
 
-def _built() -> ModuleType | None:
+def compiled_look() -> ModuleType | None:
+    """The compiled module, or None; loading it takes 4 ms, and a step of one parameter takes 4 µs less with it."""
     found = _found()
     return None if isinstance(found, str) else found
 

@@ -15,7 +15,7 @@ from ..launch.checks import check_grad, check_param
 from .constructors import choose_recipe, switches
 from .counters import Chunk, Counters
 from .known import Known
-from .native import looks_for
+from .native import compiled_look
 from .plans import Plan
 from .shards import shard_of
 from .state import States
@@ -72,8 +72,7 @@ def make_plans(optimizer: StepOptimizer, states: States, chunks: list[Chunk]) ->
     check_apart([shard_of(p) for _, _, p in chosen])
     first = np.array([states.prepare(p, hypers[number]) for _, number, p in chosen], bool)
     states.make_counters(chunks)
-    executing = {backends.resolve_backend(optimizer.backend, device) for device in {p.device for _, _, p in chosen}}
-    native = looks_for(len(everything), executing)
+    native = compiled_look()
     members = [states.member(p, hypers[number]) for _, number, p in chosen]
     plans = []
     for assembly in assemble(members):

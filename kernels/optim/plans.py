@@ -249,6 +249,9 @@ class Plan:
         going_along = carried(rows) if self._carries else None
         if going_along is not None:
             return going_along
+        if self._rows_count and self.backend == "simd":
+            # Vector code reads them where they are.
+            return torch.from_numpy(np.array(rows, np.float64))
         sent = self.rows.send(np.array(rows, np.float64), self.device)
         # While a tensor is before its first update the next rows differ for another reason than hyperparameters.
         self._sent_for = None if self.any_first else hypers

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..launch.checks import check_tensor
+from ..launch.checks import bytes_spanned, check_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,13 @@ class Layout:
     device: torch.device
     names: Sequence[str]
 
-    def check(self, params: Tensor, state: Mapping[str, Tensor]) -> None:
+    def check(self, params: Tensor, state: Mapping[str, Tensor], read: Mapping[str, Tensor]) -> None:
         """Refuse what the kernels would read otherwise than it lies, was taken away, or shares memory.
+
+        Args:
+            params: as they are now.
+            state: likewise, by name.
+            read: what is read beside them, by name; it is checked to lie elsewhere and nothing else.
 
         Raises:
             TypeError, ValueError: the tensor is named.
@@ -51,7 +56,7 @@ class Layout:
                     f"contiguous one of shape {tuple(self.shape)} and {self.state_dtype} on {self.device}, or make the "
                     "population with state_dtype="
                 )
-        _check_apart({"params": params, **{f"state {name!r}": tensor for name, tensor in state.items()}})
+        _check_apart({"params": params, **{f"state {name!r}": tensor for name, tensor in state.items()}, **read})
 
     def check_params(self, params: Tensor) -> None:
         """Refuse parameters that are not as at first, in whatever memory.
@@ -71,9 +76,11 @@ class Layout:
 
 
 def _check_apart(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse contiguous tensors of which two share memory."""
-    spans = sorted((tensor.data_ptr(), tensor.nbytes, name) for name, tensor in tensors.items())
+    """Refuse tensors of which two share memory."""
+    spans = sorted(
+        (tensor.data_ptr(), bytes_spanned(tensor), name) for name, tensor in tensors.items() if tensor.numel()
+    )
     for (begin, length, name), (other, _, other_name) in pairwise(spans):
-        if begin + length > other and length:
+        if begin + length > other:
             first, second = sorted((name, other_name))
             raise ValueError(f"{first} and {second} share memory; give each one of its own, such as its .clone()")

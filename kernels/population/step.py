@@ -121,7 +121,7 @@ class Population:
             check_memory(params, self._dtypes[2], len(names))
             self.state = {name: self._fill.expand(params.shape).clone() for name in names}
         else:
-            self.layout.check(params, state)
+            self.layout.check(params, state, {})
             self.state = {name: state[name] for name in names}
         if steps is not None and models:
             taken = checked_counts(steps, models, params.device)
@@ -158,10 +158,11 @@ class Population:
 
         Raises:
             TypeError: for gradients, scales or flags that are no tensors or numbers.
-            ValueError: if they do not match the parameters, or parameters or states were replaced by what does not fit.
+            ValueError: if they do not match the parameters, or share memory with them or the states, or these were
+                replaced by what does not fit.
         """
-        self.check_tensors()
         check_tensor(grads, "grads", "convert them", written=grad_scale is not None)
+        self.check_tensors(grads=grads)
         if grads.shape != self.params.shape or grads.dtype != self.params.dtype or not grads.is_contiguous():
             raise ValueError(
                 f"grads of shape {tuple(grads.shape)} and {grads.dtype}: give a contiguous tensor like the parameters, "
@@ -231,10 +232,13 @@ class Population:
         slots = [self.state.get(state.name) for state in self.algorithm.states]
         return [*slots, *[None] * (3 - len(slots))]
 
-    def check_tensors(self) -> None:
+    def check_tensors(self, **read: Tensor) -> None:
         """Refuse parameters and states that were replaced or resized to what the kernels would read otherwise.
+
+        Args:
+            read: what is read beside them, by name: it may not share their memory.
 
         Raises:
             TypeError, ValueError: the tensor is named.
         """
-        self.layout.check(self.params, self.state)
+        self.layout.check(self.params, self.state, read)

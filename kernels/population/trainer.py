@@ -127,11 +127,12 @@ class Trainer:
 
         Raises:
             ValueError: if the data's shape, dtype or device does not fit, there are fewer steps of it, memory does not
-                hold their gradients, or parameters or states were replaced by what does not fit.
+                hold their gradients, the data shares memory with parameters or states, or these were replaced by what
+                does not fit.
         """
-        self._population.check_tensors()
-        models = len(self.params)
-        count = checks.checked_steps(data, steps, models, self.network.features, self.params.device)
+        models, device = self._population.layout.shape[0], self._population.layout.device
+        count = checks.checked_steps(data, steps, models, self.network.features, device)
+        self._population.check_tensors(data=data)
         checks.check_flag("keep_gradients", keep_gradients)
         kept = None
         if keep_gradients:
@@ -162,9 +163,9 @@ class Trainer:
         Raises:
             ValueError: as `run`, and where something was changed while it stopped.
         """
-        self._population.check_tensors()
-        models = len(self.params)
-        count = checks.checked_steps(data, None, models, self.network.features, self.params.device)
+        models, device = self._population.layout.shape[0], self._population.layout.device
+        count = checks.checked_steps(data, None, models, self.network.features, device)
+        self._population.check_tensors(data=data)
         held, left = self._held(), None
         run = self._launched(data.shape[1]) if self.backend == "simd" and models and count else None
         packed = None if run is None else Packed(run, data.shape[1])

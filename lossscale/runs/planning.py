@@ -25,6 +25,8 @@ _MOST_MODELS = 16_384
 
 LARGEST_INITS = 1_000_000
 """Per cell. The cohorts of a run are listed in memory."""
+LARGEST_STEPS = 1 << 24
+"""Step counters are float32, and count no farther."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,9 @@ def planned_manifest(study: Study, choices: Choices) -> Manifest:
     """
     if choices.steps is not None:
         check_count("--steps", choices.steps)
+        if choices.steps > LARGEST_STEPS:
+            remedy = f"is more than float32 step counters count; give at most {LARGEST_STEPS:,}"
+            raise InputError("--steps", choices.steps, remedy)
     if choices.inits is not None:
         check_count("--inits", choices.inits)
         if choices.inits > LARGEST_INITS:

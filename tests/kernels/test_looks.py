@@ -11,7 +11,7 @@ from torch import Tensor
 from ways import WAYS, compiled_look, look_by
 
 from kernels.launch.checks import bytes_spanned
-from kernels.optim import native
+from kernels.optim import planning
 from kernels.optim.looks import CompiledLooks, Looks, LooksByMethods, looks_at
 
 Param = torch.nn.Parameter
@@ -22,7 +22,7 @@ class Mine(Tensor):
 
 
 def look(tensors: list[Tensor], *, written: bool = True) -> Looks:
-    return looks_at(tensors, written=written, native=native.looks_for(len(tensors)))
+    return looks_at(tensors, written=written, native=planning.compiled_look())
 
 
 @pytest.fixture(params=WAYS)

@@ -1,6 +1,5 @@
 """The compiled half of looks: the same answers as in Python, no reference lost, and done without where it must be."""
 
-import contextlib
 import random
 import sys
 import sysconfig
@@ -15,7 +14,6 @@ from torch import Tensor
 from ways import WAYS, compiled_look, look_by
 
 import kernels
-from bench.timing import host_cost
 from kernels.optim import native
 
 Param = torch.nn.Parameter
@@ -58,7 +56,7 @@ def test_states_are_the_same_by_both_ways() -> None:
         known = optimizer._known
         _edits(chance, optimizer)
         found = []
-        for module in (native._built(), None):
+        for module in (native.compiled_look(), None):
             known._native = module
             found.append(known._states_hold(optimizer))
         assert found[0] == found[1]
@@ -267,18 +265,3 @@ def test_it_is_done_without(
             optimizer.step()
         ends.append(torch.stack([p.detach() for p in params]))
     assert kernels.bits.mismatches(*ends) == 0
-
-
-def test_small_optimizers_build_it_only_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(native, "_built", lambda: asked.append(None))
-    for on_gpu, count in ((False, native.FEWEST - 1), (False, native.FEWEST), (True, 1)):
-        with host_cost.without_launches() if on_gpu else contextlib.nullcontext():
-            params = [Param(torch.ones(4)) for _ in range(count)]
-            optimizer = kernels.AdamW(params)
-            for p in params:
-                p.grad = torch.ones(4)
-            optimizer.step()
-            optimizer.step()
-        assert bool(asked) == (on_gpu or count == native.FEWEST)
-        asked.clear()

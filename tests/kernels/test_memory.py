@@ -14,12 +14,13 @@ import sys, warnings
 warnings.simplefilter("ignore")
 import torch, kernels
 from kernels import functional
-from kernels.optim import native
+from kernels.optim import planning
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 
 # Each way of looking at what may have changed has its run.
-native.FEWEST = 0 if sys.argv[1] == "simd" else 10**9
+if sys.argv[1] != "simd":
+    planning.compiled_look = lambda: None
 N = 64
 def freed(n=N):
     t = torch.ones(n); t.untyped_storage().resize_(0); return t

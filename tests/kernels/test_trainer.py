@@ -617,3 +617,25 @@ def test_tensors_that_share_memory_are_refused(backend: str, first: torch.Tensor
     with pytest.raises(ValueError, match=message):
         kernels.Population("adam", records("adam", {}, 1), trainer.params, backend=backend, state=trainer.state)
     assert trainer.step_count == population.step_count == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_read_may_not_be_what_is_trained(backend: str) -> None:
+    """Models would see each other's new parameters, as far as they happen to be trained one after another."""
+    trainer = kernels.Trainer("adam", records("adam", {}, 1), torch.rand(14, 49), backend=backend)
+    for name, tensor in (("params", trainer.params), ("state 'exp_avg'", trainer.state["exp_avg"])):
+        data = tensor.view(98, 1, 7)[3:8]
+        for go in (lambda data=data: trainer.run(data), lambda data=data: next(trainer.walk(data))):
+            with pytest.raises(ValueError, match=f"^data and {name} share memory; give each one of its own"):
+                go()
+    assert trainer.step_count == 0
+    population = kernels.Population("adam", records("adam", {}, 1), trainer.params, backend=backend)
+    with pytest.raises(ValueError, match=r"^grads and params share memory"):
+        population.step(trainer.params)
+    with pytest.raises(ValueError, match=r"^grads and state 'exp_avg_sq' share memory"):
+        population.step(population.state["exp_avg_sq"])
+    # Parts of one buffer that lie apart are no matter.
+    buffer = torch.rand(14 * 49 + 35)
+    apart = kernels.Trainer("adam", records("adam", {}, 1), buffer[: 14 * 49].view(14, 49), backend=backend)
+    apart.run(buffer[14 * 49 :].view(5, 1, 7))
+    assert apart.step_count == 5

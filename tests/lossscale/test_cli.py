@@ -112,6 +112,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Failing:
         (("loss-vs-lr", "--steps", "0"), ("--steps 0", "at least 1")),
         (("loss-vs-lr", "--inits", "many"), ("--inits many: is no whole number",)),
         (("loss-vs-lr", "--inits", "999999999999"), ("--inits 999999999999", "at most 1,000,000")),
+        (("loss-vs-lr", "--steps", "100000000000000000000"), ("--steps 100000000000000000000", "at most 16,777,216")),
         (("loss-vs-lr", "--seed", "-1"), ("--seed -1",)),
         (("loss-vs-lr", "--device", "tpu"), ("--device tpu", "cuda")),
         (("loss-vs-lr", "--backend", "numpy"), ("--backend numpy", "reference")),
