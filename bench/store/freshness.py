@@ -12,11 +12,15 @@ _MACHINE = ("device", "device_name", "processor", "cores", "torch_build", "cuda"
 
 def header(device: str) -> dict[str, Any]:
     """Schema, machine, versions and the fingerprint of every algorithm: what makes a result fresh or stale."""
+    import torch
+
     import kernels
     from lossscale.support import provenance
 
     fingerprints = {name: kernels.fingerprint(name) for name in kernels.ALGORITHMS}
-    return {"schema": SCHEMA, "provenance": provenance.collect(device).as_dict(), "fingerprints": fingerprints}
+    found = {"schema": SCHEMA, "provenance": provenance.collect(device).as_dict(), "fingerprints": fingerprints}
+    # On a CPU a step is parted among torch's threads.
+    return found | ({"threads": torch.get_num_threads()} if device == "cpu" else {})
 
 
 def stale(document: Mapping[str, Any]) -> list[str]:
@@ -35,6 +39,9 @@ def unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
         for name in _MACHINE
         if machines[0].get(name) != machines[1].get(name)
     ]
+    threads = first.get("threads"), second.get("threads")
+    if None not in threads and threads[0] != threads[1]:
+        lines.append(f"threads: {threads[0]} and {threads[1]}")
     packages = [machine.get("packages", {}) for machine in machines]
     return lines + [
         f"{name}: {packages[0].get(name)} and {packages[1].get(name)}"

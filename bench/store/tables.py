@@ -111,6 +111,44 @@ def _whole_steps() -> str:
     return _markdown(["float32", *head], table)
 
 
+def _cpu_steps(threads: int) -> str:
+    """Whole steps on a CPU, cold / in a row, beside the torch implementation that rounds alike and the default one."""
+    rows = {
+        (row["optimizer"], row["dtype"], row["elements"], row["tensors"], _plain(row["provider"])): row
+        for row in read_json(_of_cpu(threads))["rows"]
+    }
+    pairs = (("kernels-cpu-fused", "torch-fused"), ("kernels-foreach", "torch-foreach"))
+    table = []
+    for optimizer, dtype, elements, tensors in dict.fromkeys(key[:4] for key in rows):
+        size = f"2^{elements.bit_length() - 1}" if tensors == 1 else f"{tensors:,} tensors"
+        line = [f"{optimizer} {dtype}", size]
+        for names in pairs:
+            ours, torch = (rows[optimizer, dtype, elements, tensors, name] for name in names)
+            times = [[row[key] for key in ("step_time_ns", "queued_time_ns")] for row in (ours, torch)]
+            line += [" / ".join(f"{ns / 1e3:,.0f}" for ns in each if ns) or "—" for each in times]
+            timed = not (ours["error"] or torch["error"])
+            line.append(" / ".join(f"**{a / b:.2f}**" for a, b in zip(*times, strict=True)) if timed else "—")
+        table.append(line)
+    head = ["ours, `cpu-fused`", "torch fused", "ours ÷ torch", "ours, default", "torch foreach", "ours ÷ torch"]
+    return _markdown(["µs", "elements", *head], table)
+
+
+def _of_cpu(threads: int) -> Path:
+    return RESULTS / f"amd-epyc-{threads}-thread{'s' * (threads > 1)}" / "timing.json"
+
+
+def _cpu_origin() -> str:
+    """Which machine and versions the steps on a CPU are of."""
+    found = [read_json(_of_cpu(threads))["provenance"] for threads in (1, 2)]
+    machines = dict.fromkeys(
+        f"{each['processor']} with {each['cpu_capability']}, {each['cores']} cores; Python {each['python']}, "
+        + ", ".join(f"{name} {each['packages'][name]}" for name in ("torch", "triton", "numba"))
+        for each in found
+    )
+    revisions = dict.fromkeys(each["git_revision"][:10] for each in found)
+    return f"{' and '.join(machines)}; revision {' and '.join(revisions)}."
+
+
 def _populations() -> str:
     """Nanoseconds of a model-step."""
     rows = read_json(H100 / "population.json")["rows"]
@@ -154,6 +192,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "h100-one-tensor": _one_big_tensor,
     "h100-whole-steps": _whole_steps,
     "h100-populations": _populations,
+    "cpu-steps-origin": _cpu_origin,
+    "cpu-steps-1": lambda: _cpu_steps(1),
+    "cpu-steps-2": lambda: _cpu_steps(2),
     "population-growth-origin": lambda: growth_table.origin(growth_table.read(GROWTH)),
     "population-growth-models": lambda: _growth("models"),
     "population-growth-steps": lambda: _growth("steps"),

@@ -177,8 +177,7 @@ def test_history_follows_the_commits_of_a_file(tmp_path: Path) -> None:
 
 
 def test_kept_results_have_a_history_or_say_why_not() -> None:
-    (path,) = kept_timings()
-    for version in versions(path):
+    for version in [version for path in kept_timings() for version in versions(path)]:
         assert re.fullmatch(r"[0-9a-f]{7,}", version.revision) and re.fullmatch(r"\d{4}-\d\d-\d\d", version.date)
 
 
