@@ -137,7 +137,7 @@ def state_bytes(optimizer: torch.optim.Optimizer, *, attributes: bool) -> int | 
     for tensor in _tensors(kept if attributes else optimizer.state, set()):
         if id(tensor) not in others:
             # A storage that cannot be had belongs to a layout of several tensors, sparse for one.
-            with suppress(NotImplementedError, RuntimeError):
+            with suppress(RuntimeError):
                 held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return sum(held.values()) if held else None
 
