@@ -55,6 +55,7 @@ class StubDriver:
 def stub_library(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The driver's library that keeps what it is given, where a later search for the real one finds it."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    # Optional: what a launch is given is asked of the interpreter and of GPUs too.
     if compiler is None:
         pytest.skip("needs a C compiler, as Triton does wherever it launches")
     built = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
@@ -68,6 +69,7 @@ def stub_library(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch, stub_library: Any) -> Iterator[StubDriver]:
     """Triton's own launcher for CUDA over that library; everything on a CPU takes it for a GPU."""
+    # A process has one library of the driver; there the tests on CUDA launch in earnest.
     if torch.cuda.is_available():
         pytest.skip("there is a real driver")
     folder = Path(stub_library._name).parent

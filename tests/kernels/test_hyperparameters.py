@@ -63,8 +63,9 @@ def test_a_rounded_number_in_the_place_of_an_equal_one_is_noticed(lr: Any) -> No
 @pytest.mark.parametrize("backend", ["simd", "reference", pytest.param("interpreter", marks=pytest.mark.interpreter)])
 def test_the_sign_of_a_learning_rate_of_zero_is_noticed(backend: str, name: str, grouped: bool) -> None:
     """It decides the sign of a parameter that is zero."""
-    if backend not in kernels.available_backends() or kernels.available_backends()[backend]:
-        pytest.skip(kernels.available_backends()[backend])
+    # Optional: without Numba there is no vector code; the other backends are asked all the same.
+    if missing := kernels.available_backends()[backend]:
+        pytest.skip(missing)
     zeros, grad = torch.tensor([0.0, -0.0, 0.0, -0.0]), torch.tensor([1.0, 1.0, -1.0, -1.0])
     found = []
     for make in (functools.partial(getattr(kernels, name), backend=backend), getattr(torch.optim, name)):
