@@ -72,6 +72,31 @@ def test_an_interrupt_is_130_with_its_words(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "\nstopped; continue with --resume\n"
 
 
+INTERRUPTED = """
+import sys
+from lossscale.support.cli import make_app, run_app
+
+def example() -> None:
+    exec("raise KeyboardInterrupt")  # as an import is interrupted that makes dataclasses
+
+app = make_app("An example.")
+app.command("run")(example)
+sys.exit(run_app(app, "prog", ["run"]))
+"""
+
+
+def test_an_interrupted_exec_is_130_too(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"],  # only -m: a script's end makes Python forget
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted\n")
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ValueError, match="an internal error"):
         call("run", "bug")

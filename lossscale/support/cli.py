@@ -17,8 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
+from . import interrupts
 from .errors import InputError, WorkerLost, check_choice, one_line
-from .interrupts import noted
 
 DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -88,7 +88,7 @@ def run_app(app: typer.Typer, prog: str, argv: Sequence[str] | None = None) -> i
     _typed.set(shlex.join([*prog.split(), *arguments]))
     _open_streams()
     try:
-        with noted(), group.make_context(prog, arguments) as context:
+        with interrupts.noted(), group.make_context(prog, arguments) as context:
             result = group.invoke(context)
             # Now, and not at exit, where an error has no handler.
             sys.stdout.flush()
@@ -113,6 +113,8 @@ def run_app(app: typer.Typer, prog: str, argv: Sequence[str] | None = None) -> i
             raise
         _forget_stdout()
         return _fail(f"standard output: cannot be written ({error.strerror}); give it a place that can", 2)
+    finally:
+        interrupts.forget()
 
 
 def run_commands(commands: Sequence[Command], *, prog: str, help: str, argv: Sequence[str] | None = None) -> int:

@@ -55,3 +55,12 @@ def check() -> None:
     handler = signal.getsignal(signal.SIGINT)
     if isinstance(handler, _Noting) and handler.noted:
         raise KeyboardInterrupt
+
+
+def forget() -> None:
+    """After an interrupt was answered: lets the process end with its exit code.
+
+    Python takes note when a string in ``exec`` is interrupted, as dataclasses and Numba run them in imports, and ends
+    the process by SIGINT though somebody caught the exception; the next such string makes it forget.
+    """
+    exec("")
