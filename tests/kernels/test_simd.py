@@ -57,6 +57,25 @@ def test_any_number_of_parts_without_threads(parts: int, monkeypatch: pytest.Mon
         assert_equals_reference(seed)
 
 
+@pytest.mark.parametrize(("optimizer", "asked"), [("AdamW", 8), ("Adagrad", 3), ("SGD", 0)])
+def test_memory_is_asked_for_ahead_where_arrays_are_many(
+    optimizer: str, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdamW has two versions of its loop, one with the uniform choices made as expected (`versions`)."""
+    texts: list[str] = []
+
+    def compiled(name: str, text: str) -> int:
+        texts.append(text)
+        return machine.address_of(name, text)
+
+    monkeypatch.setattr(step, "address_of", compiled)
+    monkeypatch.setattr(step, "_COMPILED", {})
+    p = torch.nn.Parameter(torch.zeros(64))
+    p.grad = torch.ones(64)
+    getattr(kernels, optimizer)([p], lr=0.1, recipe="cpu-fused", backend="simd").step()
+    assert texts[0].count("call void @llvm.prefetch") == asked
+
+
 def test_torch_brings_the_threads() -> None:
     assert threads._parallel() is not None
 

@@ -51,6 +51,11 @@ class Code:
         """Element ``index`` (i64) of an array of LLVM type ``kind``."""
         return self.new(f"load {kind}, ptr {self.address(kind, base, index) if index != '0' else base}")
 
+    def fetch(self, address: str) -> None:
+        """Ask for the cache line of an address, which need not be the program's: nothing is read that is not."""
+        self._declared["declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"] = None
+        self.do(f"call void @llvm.prefetch.p0(ptr {address}, i32 0, i32 3, i32 1)")
+
     def local(self, kind: str, count: int) -> str:
         """The address of memory of the call itself, on a cache line's boundary; only before the first loop."""
         return self.new(f"alloca [{count} x {kind}], align 64")

@@ -40,7 +40,7 @@ def uniforms(
         arrays: name to the address (``ptr``).
         inputs: name to the number, for those that are uniform.
     """
-    emitter = _Emitter(code, 1, arrays, inputs, {})
+    emitter = _Emitter(code, 1, arrays, inputs, {}, {})
     for operation in recording.operations:
         if operation.uniform and operation.name != "constant":
             emitter.emit(operation)
@@ -58,6 +58,7 @@ def lanes(
     arrays: Mapping[str, str],
     inputs: Mapping[str, str],
     width: int,
+    ahead: Mapping[str, int] | None = None,
 ) -> None:
     """Emit what each lane does, ``width`` lanes at once; 1 for what is left over.
 
@@ -68,8 +69,9 @@ def lanes(
         arrays: name to the address (``ptr``).
         inputs: name to the first lane's number, for those that count lanes.
         width: lanes; floats of that many make a vector.
+        ahead: name to bytes, for arrays of which memory is asked for so much ahead of what is loaded.
     """
-    emitter = _Emitter(code, width, arrays, inputs, shared)
+    emitter = _Emitter(code, width, arrays, inputs, shared, ahead or {})
     emitter.short = short_nans(recording)
     wanted = _wanted(recording)
     for operation in recording.operations:
@@ -113,11 +115,13 @@ class _Emitter(Vectors):
         arrays: Mapping[str, str],
         inputs: Mapping[str, str],
         shared: Mapping[int, str],
+        ahead: Mapping[str, int],
     ) -> None:
         super().__init__(code, width)
         self.arrays = arrays
         self.inputs = inputs
         self.shared = shared
+        self.ahead = ahead
         self.values: dict[int, str] = {}
         self._splats: dict[int, str] = {}
 
@@ -202,6 +206,8 @@ class _Emitter(Vectors):
         align = f"align {operation.dtype.primitive_bitwidth // 8}"
         if operation.uniform or _counts(index):
             address = self.code.address(kind, self.arrays[array], self.first(index))
+            if array in self.ahead and not operation.uniform:
+                self.code.fetch(self.code.address("i8", address, str(self.ahead[array])))
             return self.code.new(f"load {self.wide(kind)}, ptr {address}, {align}")
         at, vector = self.operand(index), "poison"
         for lane in range(self.width):
