@@ -58,7 +58,7 @@ def test_any_number_of_parts_without_threads(parts: int, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("optimizer", "asked"), [("AdamW", 8), ("Adagrad", 3), ("SGD", 0)])
-def test_memory_is_asked_for_ahead_where_arrays_are_many(
+def test_memory_is_asked_for_ahead_where_elements_take_long(
     optimizer: str, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """AdamW has two versions of its loop, one with the uniform choices made as expected (`versions`)."""

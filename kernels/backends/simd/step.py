@@ -21,7 +21,7 @@ from .code import Code
 from .emitter import lanes, uniforms
 from .language import record
 from .machine import address_of
-from .operations import Recording
+from .operations import NARROW, Recording
 from .recorder import Recorder
 from .versions import versions
 
@@ -43,10 +43,8 @@ _AHEAD: Mapping[int, int] = {32: 1280, 16: 2560}
 """Bytes from what is loaded to what is asked for meanwhile, by the bits of an element.
 
 AMD EPYC (Zen 5), 2^24 elements, the same memory with and without: Adam and AdamW 0.95 of the time in float32 (1.00 at
-2048), Adam 0.89 in bfloat16 (1.03 at 1280); SGD, whose two arrays the processor follows by itself, 1.08.
+2048), 0.87 to 0.89 in bfloat16 (1.03 at 1280), Adagrad 0.96 and 0.90, RMSprop 0.94 and 0.97.
 """
-_FOLLOWED = 2
-"""So many arrays the processor follows by itself."""
 _MEMORY = ("p", "g", "s0", "s1", "s2", "copy")
 """The table's addresses, of those that there are, in this order."""
 _ALIGNED = 64
@@ -184,11 +182,23 @@ def _elements(
 ) -> None:
     """Elements from the first bound to the second, ``width`` at once."""
     loaded = [name for name in _MEMORY if name in recording.arrays and name != "copy"]
-    many = width > 1 and len(loaded) > _FOLLOWED
-    ahead = {name: _AHEAD[recording.arrays[name].primitive_bitwidth] for name in loaded} if many else {}
+    asks = width > 1 and _holds_up(recording)
+    ahead = {name: _AHEAD[recording.arrays[name].primitive_bitwidth] for name in loaded} if asks else {}
     with code.loop(*bounds, width) as offset:
         position = code.new(f"trunc i64 {code.new(f'and i64 {offset}, 65535')} to i32")
         lanes(code, recording, shared, arrays, {"offset": offset, "position": position}, width, ahead)
+
+
+def _holds_up(recording: Recording) -> bool:
+    """Whether elements take the processor so long that it does not get to the loads of later ones by itself.
+
+    A quotient, a root or a rounding to 16 bits does. With SGD in float32, which has none, asking costs a fifth.
+    """
+    return any(
+        x.name in ("div", "sqrt") or (x.name == "cast" and x.dtype in NARROW)
+        for x in recording.operations
+        if not x.uniform
+    )
 
 
 Compiled = tuple[int, Callable[[int], None]]
