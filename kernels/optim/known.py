@@ -47,8 +47,8 @@ class Known:
         self._params = tuple(params)
         self._lengths = [len(group["params"]) for group in optimizer.param_groups]
         self._take_values(optimizer)
-        self._entries = tuple(optimizer.state.values())
-        self._values = _values(self._entries)
+        self._keys, self._entries = tuple(optimizer.state), tuple(optimizer.state.values())
+        self._names, self._values = _names_and_values(self._entries)
         self._native = native
         self._shards = Shards([*params, *self._values])
         self._absent = list(map(operator.is_, self._grads_of(optimizer), repeat(None)))
@@ -127,16 +127,21 @@ class Known:
     # -- states ------------------------------------------------------------------------------------------------------
 
     def _states_hold(self, optimizer: StepOptimizer) -> bool:
-        """Whether the same state tensors are in place."""
+        """Whether the same state tensors are in place, for the same parameters and under the same names."""
         if self._native is not None and isinstance(optimizer.state, dict):
-            return bool(self._native.same_entries(optimizer.state, self._entries, self._values))
+            known = (self._keys, self._entries, self._names, self._values)
+            return bool(self._native.same_entries(optimizer.state, *known))
         entries, values = optimizer.state.values(), self._values
         if len(entries) != len(self._entries) or not all(map(operator.is_, entries, self._entries)):
+            return False
+        if not all(map(operator.is_, optimizer.state, self._keys)):
             return False
         try:
             if sum(map(len, entries)) != len(values):
                 return False
-            return all(map(operator.is_, chain.from_iterable(map(dict.values, entries)), values))
+            return all(map(operator.is_, chain.from_iterable(map(dict.values, entries)), values)) and all(
+                map(operator.is_, chain.from_iterable(entries), self._names)
+            )
         except TypeError:
             # A foreign entry of the state that is no dict: not worth more than a slower step.
             return False
@@ -167,8 +172,9 @@ class Known:
         return True
 
 
-def _values(entries: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(chain.from_iterable(dict.values(entry) for entry in entries if isinstance(entry, dict)))
+def _names_and_values(entries: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    dicts = [entry for entry in entries if isinstance(entry, dict)]
+    return tuple(chain.from_iterable(dicts)), tuple(chain.from_iterable(map(dict.values, dicts)))
 
 
 def _is_plain(value: Any) -> bool:

@@ -210,21 +210,29 @@ static void fetch_dicts(PyObject *dicts, Py_ssize_t at) {
     }
 }
 
-/* same_entries(state, entries, values): whether a dict holds these dicts, in order, and they hold these values. */
+/* same_entries(state, keys, entries, names, values): whether a dict holds these dicts under these keys, in order, and
+   they hold these values under these names. An order alone does not say whose a state is. */
 static PyObject *same_entries(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    if (count != 3 || !PyDict_Check(args[0]) || !PyTuple_Check(args[1]) || !PyTuple_Check(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "same_entries(state: dict, entries: tuple, values: tuple)");
+    int fit = count == 5 && PyDict_Check(args[0]);
+    for (Py_ssize_t i = 1; fit && i < 5; i++) fit = PyTuple_Check(args[i]);
+    if (!fit || PyTuple_GET_SIZE(args[1]) != PyTuple_GET_SIZE(args[2]) ||
+        PyTuple_GET_SIZE(args[3]) != PyTuple_GET_SIZE(args[4])) {
+        PyErr_SetString(PyExc_TypeError, "same_entries(state: dict, keys, entries, names, values: tuples, two and two alike)");
         return NULL;
     }
-    PyObject *state = args[0], *entries = args[1], *values = args[2], *key, *entry, *value;
+    PyObject *state = args[0], *keys = args[1], *entries = args[2], *names = args[3], *values = args[4];
+    PyObject *key, *entry, *name, *value;
     Py_ssize_t at = 0, entry_count = PyTuple_GET_SIZE(entries), value_count = PyTuple_GET_SIZE(values), e = 0, v = 0;
     if (PyDict_GET_SIZE(state) != entry_count) Py_RETURN_FALSE;
     while (PyDict_Next(state, &at, &key, &entry)) {
-        if (e == entry_count || entry != PyTuple_GET_ITEM(entries, e) || !PyDict_Check(entry)) Py_RETURN_FALSE;
+        if (e == entry_count || key != PyTuple_GET_ITEM(keys, e) || entry != PyTuple_GET_ITEM(entries, e) ||
+            !PyDict_Check(entry))
+            Py_RETURN_FALSE;
         fetch_dicts(entries, e++);
         Py_ssize_t within = 0;
-        while (PyDict_Next(entry, &within, &key, &value)) {
-            if (v == value_count || value != PyTuple_GET_ITEM(values, v)) Py_RETURN_FALSE;
+        while (PyDict_Next(entry, &within, &name, &value)) {
+            if (v == value_count || name != PyTuple_GET_ITEM(names, v) || value != PyTuple_GET_ITEM(values, v))
+                Py_RETURN_FALSE;
             v++;
         }
     }

@@ -26,7 +26,7 @@ def _edits(chance: random.Random, optimizer: Any) -> None:
     p = chance.choice(list(optimizer.state))
     entry = optimizer.state[p]
     name = chance.choice(list(entry))
-    what = chance.randrange(8)
+    what = chance.randrange(10)
     if what == 0:
         entry[name] = entry[name].clone()
     elif what == 1:
@@ -41,6 +41,12 @@ def _edits(chance: random.Random, optimizer: Any) -> None:
         optimizer.state["note"] = chance.choice([3, {}, {"x": 1}])
     elif what == 6:
         entry[name] = entry.pop(name)  # the same, in another order
+    elif what == 7:
+        last = next(reversed(entry))
+        entry["other"] = entry.pop(last)  # the same, under another name
+    elif what == 8:
+        turned = [*list(optimizer.state)[1:], next(iter(optimizer.state))]
+        optimizer.state = dict(zip(turned, optimizer.state.values(), strict=True))  # the same, for other parameters
 
 
 def test_states_are_the_same_by_both_ways() -> None:
@@ -152,7 +158,14 @@ def test_wrong_arguments_are_errors(module: Any) -> None:
     ):
         with pytest.raises(error):
             module.look(*arguments)
-    for arguments in (({}, (), []), ([], (), ()), ({}, [], ())):
+    few, more = (), (1,)
+    for arguments in (
+        ({}, few, few, few, []),
+        ([], few, few, few, few),
+        ({}, more, few, few, few),
+        ({}, few, few, few, more),
+        ({}, few),
+    ):
         with pytest.raises(TypeError):
             module.same_entries(*arguments)
     for arguments in (((), ()), ([], []), ([],)):
@@ -183,8 +196,8 @@ def test_references_are_given_back(module: Any) -> None:
         for _ in range(50):
             module.look(tensors, known, among)
             module.describe(tensors[0])
-            module.same_entries(state, entries, tuple(tensors[:2]))
-            module.same_entries(state, entries, tuple(tensors[1:3]))
+            module.same_entries(state, (0, 1), entries, ("a", "b"), tuple(tensors[:2]))
+            module.same_entries(state, (0, 1), entries, ("a", "b"), tuple(tensors[1:3]))
             module.same_objects(tensors, (*tensors,))
             module.same_objects(tensors, (*tensors[1:], tensors[0]))
             module.gradients((*tensors,), b"\1\0\0\1\0")

@@ -1,5 +1,6 @@
 """Awkward tensors: torch's behaviour or one clear error, never a wrong update and never a stale address."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -231,6 +232,20 @@ def forget_one(params: list[Param], optimizer: torch.optim.Optimizer) -> None:
     del optimizer.state[params[2]]
 
 
+def turn_states(params: list[Param], optimizer: torch.optim.Optimizer) -> None:
+    # The same dicts in the same order, each for another parameter.
+    turned = dict(zip([*params[1:], params[0]], (optimizer.state[p] for p in params), strict=True))
+    optimizer.state = defaultdict(dict, turned)
+
+
+def rename_moments(params: list[Param], optimizer: torch.optim.Optimizer) -> None:
+    # The same tensors in the same order, each under another name.
+    for entry in optimizer.state.values():
+        step, first, second = entry.values()
+        entry.clear()
+        entry.update(step=step, exp_avg_sq=first.abs_(), exp_avg=second)
+
+
 def load_own(params: list[Param], optimizer: torch.optim.Optimizer) -> None:
     saved = optimizer.state_dict()
     for entry in saved["state"].values():
@@ -257,7 +272,7 @@ def other_group(params: list[Param], optimizer: torch.optim.Optimizer) -> None:
 
 CHANGES = (
     swap_data, swap_same_memory, replace_step, change_step, replace_moment, swap_moment_data, clear_state,
-    forget_one, load_own, replace_parameter, drop_gradient, other_group,
+    forget_one, turn_states, rename_moments, load_own, replace_parameter, drop_gradient, other_group,
 )  # fmt: skip
 
 
