@@ -28,6 +28,7 @@ def freshness_rows(sources: Sequence[Source]) -> list[dict[str, Any]]:
                 "triton": machine.get("packages", {}).get("triton"),
                 "revision": str(machine.get("git_revision") or "")[:10],
                 "rows": len(source.result.rows),
+                "throttled": sum(row.throttled for row in source.rows),
                 "fresh": not stale,
                 "stale": stale,
             }
@@ -58,7 +59,8 @@ def report_page(sources: Sequence[Source]) -> str:
 
 _FOOTER = (
     "Times are medians of raw samples in the result files. A parameter is one element. Ours have torch's bits; "
-    "a row with wrong bits has no time. docs/method.md says how times are taken and where the model fails."
+    "a row with wrong bits has no time. Rows that are throttled have the times of a device that was held back. "
+    "docs/method.md says how times are taken and where the model fails."
 )
 
 

@@ -14,7 +14,7 @@ from .schema import StepRow
 
 # Each median's interval; both hold together at least 95 % of the time.
 _LEVEL = 0.975
-NO_DIFFERENCE, TOO_FEW = "no difference shown", "too few samples"
+NO_DIFFERENCE, TOO_FEW, HELD_BACK = "no difference shown", "too few samples", "device held back"
 MEASURES = ("kernel", "step", "queued")
 
 
@@ -28,6 +28,7 @@ class Ratio:
         a_us, b_us: the medians.
         ratio: above 1 where B is slower.
         lo, hi: of the ratio; None for fewer than seven samples on a side.
+        throttled: of which result the times are those of a device that was held back: "", "A", "B" or "A and B".
     """
 
     key: tuple[str, ...]
@@ -37,13 +38,20 @@ class Ratio:
     ratio: float
     lo: float | None
     hi: float | None
+    throttled: str = ""
 
     @property
     def verdict(self) -> str:
         """What the interval shows."""
         if self.lo is None or self.hi is None:
             return TOO_FEW
+        if self.throttled:
+            return HELD_BACK
         return "slower" if self.lo > 1 else "faster" if self.hi < 1 else NO_DIFFERENCE
+
+    def is_above(self, limit: float) -> bool:
+        """Whether B is shown to take more than so many times as long."""
+        return self.lo is not None and self.lo > limit and not self.throttled
 
     def as_dict(self) -> dict[str, Any]:
         """A row of the table."""
@@ -56,19 +64,31 @@ class Ratio:
             "ratio": self.ratio,
             "lo": self.lo,
             "hi": self.hi,
+            "throttled": self.throttled,
             "verdict": self.verdict,
         }
 
 
 def ratios(a: Result, b: Result) -> Iterator[Ratio]:
-    """Every measure that both results have samples of, in A's order."""
+    """Every measure that both results have samples of for the same work, in A's order."""
     for key, mine in a.rows.items():
-        if key not in b.rows:
+        other = b.rows.get(key)
+        if other is None or unlike_work(mine, other):
             continue
+        throttled = " and ".join(name for name, row in (("A", mine), ("B", other)) if row.throttled)
         for measure in MEASURES:
-            samples = _samples(mine, measure), _samples(b.rows[key], measure)
+            samples = _samples(mine, measure), _samples(other, measure)
             if all(samples):
-                yield _ratio(key, measure, *samples)
+                yield _ratio(key, measure, *samples, throttled)
+
+
+def unlike_work(a: StepRow, b: StepRow) -> str:
+    """What sets the steps of two rows of one name apart, so that their ratio would mean nothing; else "".
+
+    A list of shapes and the options that are timed may be others in another version. An older one names no options.
+    """
+    pairs = {name: (getattr(a, name), getattr(b, name)) for name in ("options", "tensors", "elements")}
+    return ", ".join(f"{name} {x} and {y}" for name, (x, y) in pairs.items() if x and y and x != y)
 
 
 def _samples(row: StepRow, measure: str) -> list[int]:
@@ -78,7 +98,7 @@ def _samples(row: StepRow, measure: str) -> list[int]:
     return {"kernel": row.samples_kernel_ns, "step": row.samples_step_ns, "queued": row.samples_queued_ns}[measure]
 
 
-def _ratio(key: tuple[str, ...], measure: str, a: Sequence[int], b: Sequence[int]) -> Ratio:
+def _ratio(key: tuple[str, ...], measure: str, a: Sequence[int], b: Sequence[int], throttled: str) -> Ratio:
     medians = float(np.median(a)), float(np.median(b))
     within = median_interval(a), median_interval(b)
     low = high = None
@@ -92,6 +112,7 @@ def _ratio(key: tuple[str, ...], measure: str, a: Sequence[int], b: Sequence[int
         ratio=medians[1] / medians[0],
         lo=low,
         hi=high,
+        throttled=throttled,
     )
 
 

@@ -12,7 +12,8 @@ from lossscale.support.output import to_json
 from .load import KEY, Result
 from .schema import StepRow
 
-CSV_COLUMNS = (*KEY, "options", "device", "device_name", "tensors", "elements", "measure", "unit", "sample", "value")
+_ABOUT = ("options", "device", "device_name", "tensors", "elements", "throttled")
+CSV_COLUMNS = (*KEY, *_ABOUT, "measure", "unit", "sample", "value")
 _US = ("kernel_time", "step_time", "queued_time")
 
 
@@ -48,6 +49,7 @@ def _records(result: Result) -> Iterator[dict[str, Any]]:
                         "table": key[-1],
                         "revision": machine.get("git_revision"),
                         "differing_elements": row.differing_elements,
+                        "throttled": row.throttled,
                     },
                 },
                 "model": {
@@ -95,7 +97,8 @@ def long_csv(result: Result) -> str:
     writer.writerow(CSV_COLUMNS)
     name = result.document.get("provenance", {}).get("device_name") or ""
     for key, row in result.rows.items():
-        head = (*key, to_json(row.options, indent=None), row.device, name, row.tensors, row.elements)
+        about = (to_json(row.options, indent=None), row.device, name, row.tensors, row.elements, int(row.throttled))
+        head = (*key, *about)
         for measure, unit, values in _metrics(row):
             writer.writerows((*head, measure, unit, number, value) for number, value in enumerate(values))
     return text.getvalue()

@@ -75,6 +75,11 @@ def time_step_command(
             if row.get("error"):
                 last = row["error"].strip().splitlines()[-1]
                 output.note(f"no time: {row.get('provider', '')} {row['optimizer']} {row['workload']}: {last}")
+        for row in rows:
+            if row.get("throttled"):
+                reasons = ", ".join(row["throttled_by"]) or "something"
+                name = f"{row['provider']} {row['optimizer']} {row['workload']}"
+                output.note(f"times of a device that was held back by {reasons}: {name}")
         for line in document["not_offered"]:
             output.note(f"not offered: {line}")
         if left := [thread for thread in threading.enumerate() if thread not in threads]:

@@ -81,6 +81,45 @@ def test_rows_of_one_side_are_named(capsys: pytest.CaptureFixture[str], tmp_path
     assert [(row["provider"], row["table"]) for row in document["only_in_b"]] == [("kernels-fused", "steps")]
 
 
+@pytest.mark.parametrize("other", [{"options": {"lr": 1e-3, "amsgrad": True}}, {"elements": 1 << 21}, {"tensors": 2}])
+def test_other_work_under_one_name_has_no_ratio(
+    other: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    first, second = result(), result(slower=2.0)
+    for row in (*first["rows"], *second["rows"]):
+        row["options"] = {"lr": 1e-3}
+    second["rows"][1].update(other)
+    code, out, _ = compare(capsys, tmp_path, first, second, "--fail-above", "1.1", "--json")
+    document = json.loads(out)
+    assert code == 0 and {row["provider"] for row in document["rows"]} == {"torch-fused"}
+    assert [row["provider"] for row in document["other_work"]] == ["kernels-fused"]
+    out = compare(capsys, tmp_path, first, second)[1]
+    assert f"no ratio, the work is not the same: kernels-fused AdamW fp32 2^20: {next(iter(other))}" in out
+    second["rows"][0].update(other)
+    code, out, error = compare(capsys, tmp_path, first, second)
+    assert (code, out) == (2, "") and f"no time in common with A ({next(iter(other))}" in error
+    # A result of an older version names no options.
+    del second["rows"][0]["options"], second["rows"][1]["options"]
+    assert compare(capsys, tmp_path, first, second)[0] == (0 if "options" in other else 2)
+
+
+@pytest.mark.parametrize("side", ["A", "B", "A and B"])
+def test_times_of_a_device_that_was_held_back_cannot_fail(
+    side: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    first, second = result(), result(slower=2.0)
+    for name, document in (("A", first), ("B", second)):
+        document["rows"][1]["throttled"] = name in side
+    code, out, _ = compare(capsys, tmp_path, first, second, "--fail-above", "1.1", "--json")
+    document = json.loads(out)
+    verdicts = {(row["provider"], row["throttled"], row["verdict"]) for row in document["rows"]}
+    assert verdicts == {("torch-fused", "", NO_DIFFERENCE), ("kernels-fused", side, "device held back")}
+    assert (code, document["above"], document["held_back"]) == (0, 0, 2)
+    assert (
+        "2 ratios are of times that a device took while it was held back" in compare(capsys, tmp_path, first, second)[1]
+    )
+
+
 def test_unlike_machines_are_compared_only_when_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     other = result(machine="H200")
     code, out, error = compare(capsys, tmp_path, result(), other)

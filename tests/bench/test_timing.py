@@ -14,6 +14,7 @@ from bench.store.schema import COLUMNS, StepRow
 from bench.timing import measure
 from bench.timing.clock import HostClock
 from bench.timing.measure import time_workload
+from bench.timing.timed import Timed
 from bench.timing.workloads import StepWorkload, many, one, parse_tensors
 
 SMALL = StepWorkload(optimizer="SGD", tensors=many(3, 64))
@@ -89,6 +90,21 @@ def test_command_has_the_columns_of_the_table(capsys: pytest.CaptureFixture[str]
         assert row["optimizer"] == "AdamAtan2" and row["step_us"] > 0 and row["host_us"] > 0
         assert StepRow.from_dict(row).step_time_ns == pytest.approx(1000 * row["step_us"])
     assert json.loads(out.read_text())["rows"] == document["rows"]
+
+
+def test_the_command_says_whose_times_are_those_of_a_device_held_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def settled(one: Timed, fewest: int) -> None:
+        one.throttled, one.throttled_by = one.provider.name == "torch-fused", {"power"}
+
+    monkeypatch.setattr(Timed, "settle", settled)
+    providers = ("--provider", "torch-fused", "--provider", "torch-foreach")
+    assert (
+        main(["time", "step", "--device", "cpu", "--quick", "--workload", "2^8", "--optimizer", "SGD", *providers]) == 0
+    )
+    notes = [line for line in capsys.readouterr().out.splitlines() if "held back" in line]
+    assert notes == ["times of a device that was held back by power: torch-fused SGD 2^8"]
 
 
 def test_a_command_that_timed_nothing_failed(capsys: pytest.CaptureFixture[str]) -> None:
