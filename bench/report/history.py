@@ -11,7 +11,6 @@ from typing import Any
 from lossscale.support.errors import InputError
 
 from ..store.load import Result, parse_result
-from ..store.schema import StepRow
 
 _MOST = 40
 
@@ -83,15 +82,10 @@ class Headline:
                 "fp32",
                 self.workload,
             ):
-                found = measured(row, self.measure)
+                found = row.measured(self.measure)
                 if found is not None:
                     return found
         return None
-
-
-def measured(row: StepRow, measure: str) -> float | None:
-    """A field of a row; None in one without times."""
-    return None if row.error or row.differing_elements else getattr(row, measure)
 
 
 def headlines() -> Iterator[Headline]:

@@ -121,6 +121,11 @@ class StepRow:
         }
         return {**columns, **dataclasses.asdict(self)}
 
+    def measured(self, name: str) -> float | None:
+        """A field; None in a row without times. Wrong bits have none, whatever an older result says."""
+        found: float | None = None if self.error or self.differing_elements else getattr(self, name)
+        return found
+
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> StepRow:
         """A row as it was read, of this version or the one before, which named no workload and no device.

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from . import cause_table, growth_table, prediction_table, window_table
-from .kept import RESULTS, read_json
+from .kept import RESULTS, read_own
+from .load import read_result
+from .schema import StepRow
 
 ROOT = RESULTS.parents[1]
 WINDOW = ROOT / "docs" / "window.csv"
@@ -20,7 +21,6 @@ PREDICTIONS = ROOT / "docs" / "predictions.csv"
 GROWTH = ROOT / "docs" / "population-growth.csv"
 H100 = RESULTS / "nvidia-h100-80gb-hbm3"
 _MARKED = re.compile(r"(<!-- table: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_BIG = tuple((optimizer, "fp32") for optimizer in ("AdamW", "SGD", "RMSprop", "Adagrad"))
 _SIZES = ("2^10", "2^16", "2^20", "2^24", "2^28")
 _LISTS = {"resnet50": "ResNet-50", "vit-b16": "ViT-B/16", "gpt2-124m": "GPT-2 124M", "llama-1b": "Llama 3.2 1B"}
 
@@ -34,9 +34,20 @@ def filled(text: str) -> str:
     """A document with its tables as today's results have them.
 
     Raises:
-        KeyError: for a table that nobody makes.
+        UnknownTable: for one that nobody makes.
+        InputError: if a result is not there or damaged.
     """
-    return _MARKED.sub(lambda found: f"{found[1]}{TABLES[found['name']]()}\n{found[3]}", text)
+
+    def whole(found: re.Match[str]) -> str:
+        if found["name"] not in TABLES:
+            raise UnknownTable(found["name"])
+        return f"{found[1]}{TABLES[found['name']]()}\n{found[3]}"
+
+    return _MARKED.sub(whole, text)
+
+
+class UnknownTable(KeyError):
+    """A mark of a table that nobody makes."""
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -56,13 +67,33 @@ def _time(ns: float | None) -> str:
     return f"{ns / 1e6:.2f} ms" if ns >= 1e6 else f"{ns / 1e3:.0f} µs"
 
 
+def _timings(path: Path, table: str = "") -> dict[tuple[str, str, str, str], StepRow]:
+    """The steps of a kept result by optimizer, dtype, workload and provider: those timed, and those that failed.
+
+    Raises:
+        InputError: if it is not there or damaged.
+    """
+    rows = read_result(path, "bench/results").rows
+    return {
+        (optimizer, dtype, workload, _plain(provider)): row
+        for (provider, optimizer, dtype, workload, found), row in rows.items()
+        if found == table
+    }
+
+
+def _times(row: StepRow | None) -> tuple[float | None, float | None]:
+    """One step at a time, and in a row."""
+    return (None, None) if row is None else (row.measured("step_time_ns"), row.measured("queued_time_ns"))
+
+
+def _over(a: tuple[float | None, ...], b: tuple[float | None, ...], form: str = "{:.2f}") -> str:
+    """Quotients of times, a dash where one is missing."""
+    return " / ".join(form.format(x / y) if x and y else "—" for x, y in zip(a, b, strict=True))
+
+
 def _one_big_tensor() -> str:
     """Kernel time over 2^28 elements, and the share of a copy."""
-    rows = {
-        (row["optimizer"], row["dtype"], _plain(row["provider"])): row
-        for row in read_json(H100 / "timing.json")["rows"]
-        if row["tensors"] == 1 and row["elements"] == 1 << 28
-    }
+    rows = _timings(H100 / "timing.json")
     table = []
     for optimizer, dtype in (
         ("AdamW", "fp32"),
@@ -72,40 +103,41 @@ def _one_big_tensor() -> str:
         ("Adagrad", "fp32"),
     ):
         ours, fused, foreach = (
-            rows.get((optimizer, dtype, name), {}) for name in ("kernels-foreach", "torch-fused", "torch-foreach")
+            rows.get((optimizer, dtype, "2^28", name)) for name in ("kernels-foreach", "torch-fused", "torch-foreach")
         )
+        torch = _kernel(fused)
         table.append(
             [
                 f"{optimizer} {dtype}",
-                _time(ours.get("kernel_time_ns")),
+                _kernel(ours),
                 _share(ours),
-                _time(fused.get("kernel_time_ns")) + (f" ({_share(fused)})" if fused.get("share_of_copy") else ""),
-                _time(foreach.get("kernel_time_ns")),
+                torch if torch == "—" else f"{torch} ({_share(fused)})",
+                _kernel(foreach),
             ]
         )
     return _markdown(["", "ours", "share of a copy", "torch fused", "torch foreach"], table)
 
 
-def _share(row: dict[str, Any]) -> str:
-    share = row.get("share_of_copy")
+def _kernel(row: StepRow | None) -> str:
+    return _time(None if row is None else row.measured("kernel_time_ns"))
+
+
+def _share(row: StepRow | None) -> str:
+    share = None if row is None else row.measured("share_of_copy")
     return "—" if share is None else f"{100 * share:.0f} %"
 
 
 def _whole_steps() -> str:
     """Whole steps, float32: one at a time / in a row, ours beside the torch implementation with the same bits."""
-    rows = {
-        (row["workload"], row["optimizer"], _plain(row["provider"])): row
-        for row in read_json(H100 / "timing.json")["steps"]["rows"]
-    }
+    rows = _timings(H100 / "timing.json", "steps")
     table = []
     for name in (*_SIZES, *_LISTS, "10000x49"):
         title = _LISTS.get(name, name.replace("10000x49", "10,000 tensors of 49"))
         line = [title]
         for optimizer in ("AdamW", "SGD"):
-            for ours, torch in (("kernels-fused", "torch-fused"), ("kernels-foreach", "torch-foreach")):
-                a, b = rows[name, optimizer, ours], rows[name, optimizer, torch]
-                single, queued = (a[key] / b[key] for key in ("step_time_ns", "queued_time_ns"))
-                line.append(f"{_time(a['step_time_ns'])} · {single:.2f} / {queued:.2f}")
+            for pair in (("kernels-fused", "torch-fused"), ("kernels-foreach", "torch-foreach")):
+                ours, torch = (_times(rows.get((optimizer, "fp32", name, provider))) for provider in pair)
+                line.append(f"{_time(ours[0])} · {_over(ours, torch)}" if any(ours) else "—")
         table.append(line)
     head = [f"{optimizer} {recipe}" for optimizer in ("AdamW", "SGD") for recipe in ("fused", "default")]
     return _markdown(["float32", *head], table)
@@ -113,21 +145,17 @@ def _whole_steps() -> str:
 
 def _cpu_steps(threads: int) -> str:
     """Whole steps on a CPU, cold / in a row, beside the torch implementation that rounds alike and the default one."""
-    rows = {
-        (row["optimizer"], row["dtype"], row["elements"], row["tensors"], _plain(row["provider"])): row
-        for row in read_json(_of_cpu(threads))["rows"]
-    }
+    rows = _timings(_of_cpu(threads))
     pairs = (("kernels-cpu-fused", "torch-fused"), ("kernels-foreach", "torch-foreach"))
     table = []
-    for optimizer, dtype, elements, tensors in dict.fromkeys(key[:4] for key in rows):
-        size = f"2^{elements.bit_length() - 1}" if tensors == 1 else f"{tensors:,} tensors"
-        line = [f"{optimizer} {dtype}", size]
-        for names in pairs:
-            ours, torch = (rows[optimizer, dtype, elements, tensors, name] for name in names)
-            times = [[row[key] for key in ("step_time_ns", "queued_time_ns")] for row in (ours, torch)]
-            line += [" / ".join(f"{ns / 1e3:,.0f}" for ns in each if ns) or "—" for each in times]
-            timed = not (ours["error"] or torch["error"])
-            line.append(" / ".join(f"**{a / b:.2f}**" for a, b in zip(*times, strict=True)) if timed else "—")
+    for optimizer, dtype, workload in dict.fromkeys(key[:3] for key in rows):
+        found = {key[3]: row for key, row in rows.items() if key[:3] == (optimizer, dtype, workload)}
+        tensors = next(iter(found.values())).tensors
+        line = [f"{optimizer} {dtype}", workload if tensors == 1 else f"{tensors:,} tensors"]
+        for pair in pairs:
+            ours, torch = (_times(found.get(name)) for name in pair)
+            line += [" / ".join(f"{ns / 1e3:,.0f}" for ns in each if ns) or "—" for each in (ours, torch)]
+            line.append(_over(ours, torch, "**{:.2f}**") if any(ours) and any(torch) else "—")
         table.append(line)
     head = ["ours, `cpu-fused`", "torch fused", "ours ÷ torch", "ours, default", "torch foreach", "ours ÷ torch"]
     return _markdown(["µs", "elements", *head], table)
@@ -139,7 +167,7 @@ def _of_cpu(threads: int) -> Path:
 
 def _cpu_origin() -> str:
     """Which machine and versions the steps on a CPU are of."""
-    found = [read_json(_of_cpu(threads))["provenance"] for threads in (1, 2)]
+    found = [read_result(_of_cpu(threads), "bench/results").document["provenance"] for threads in (1, 2)]
     machines = dict.fromkeys(
         f"{each['processor']} with {each['cpu_capability']}, {each['cores']} cores; Python {each['python']}, "
         + ", ".join(f"{name} {each['packages'][name]}" for name in ("torch", "triton", "numba"))
@@ -151,7 +179,7 @@ def _cpu_origin() -> str:
 
 def _populations() -> str:
     """Nanoseconds of a model-step."""
-    rows = read_json(H100 / "population.json")["rows"]
+    rows = read_own(H100 / "population.json", "bench/results", "rows").get("rows", [])
     sizes = sorted({row["models"] for row in rows})
     engines = list(dict.fromkeys((row["provider"], row["engine"]) for row in rows))
     times = {(row["provider"], row["engine"], row["models"]): row["us_per_model_step"] for row in rows}

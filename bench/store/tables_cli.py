@@ -28,7 +28,7 @@ def tables_command(
         text = path.read_text(encoding="utf-8")
         try:
             filled = tables.filled(text)
-        except KeyError as unknown:
+        except tables.UnknownTable as unknown:
             remedy = f"marks a table that nobody makes ({unknown}); give one of {', '.join(tables.TABLES)}"
             raise InputError(path.name, "<!-- table -->", remedy) from None
         if filled != text:

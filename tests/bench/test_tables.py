@@ -1,8 +1,10 @@
 """The measured tables of README and docs are those of the kept results, and a hand cannot change them unseen."""
 
 import csv
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,53 @@ def test_a_mark_without_a_table_is_one_line(
     assert main(["tables"]) == 2
     said = capsys.readouterr().err
     assert "README.md" in said and "no-such" in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("how", ["missing", "failed", "wrong bits", "a whole workload failed"])
+def test_steps_without_times_are_dashes(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campaign cut short or a provider that broke leaves gaps, and the other numbers stand as they did."""
+    names = {"h100-one-tensor": "SGD fp32", "h100-whole-steps": "2^16", "cpu-steps-1": "SGD fp32 | 2^16"}
+    whole = {name: tables.TABLES[name]().splitlines() for name in names}
+    for folder in ("nvidia-h100-80gb-hbm3", "amd-epyc-1-thread"):
+        document = json.loads((tables.RESULTS / folder / "timing.json").read_text())
+        for workload, part in (("2^28" if "steps" in document else "2^16", document), ("2^16", document.get("steps"))):
+            if part is not None:
+                part["rows"] = [row for found in part["rows"] for row in without_time(found, workload, how)]
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "timing.json").write_text(json.dumps(document))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "H100", tmp_path / "nvidia-h100-80gb-hbm3")
+    for name, begin in names.items():
+        pairs = list(zip(whole[name], tables.TABLES[name]().splitlines(), strict=True))
+        (changed,) = [now for was, now in pairs if was != now]
+        assert changed.startswith(f"| {begin}") and "—" in changed and changed.count("|") == pairs[0][0].count("|")
+
+
+def without_time(row: dict[str, Any], workload: str, how: str) -> list[dict[str, Any]]:
+    """A row, or what is left of it if it is that of our SGD over the workload."""
+    if (row["optimizer"], row["dtype"], row["workload"]) != ("SGD", "fp32", workload):
+        return [row]
+    if not row["provider"].startswith("kernels-foreach"):
+        return [row]
+    labels = {name: row[name] for name in ("optimizer", "dtype", "workload", "tensors", "elements")}
+    return {
+        "missing": [],
+        "failed": [{**row, "error": "broke", "step_time_ns": None, "queued_time_ns": None, "kernel_time_ns": None}],
+        "wrong bits": [{**row, "differing_elements": 3}],
+        "a whole workload failed": [{**labels, "error": "broke"}],
+    }[how]
+
+
+@pytest.mark.parametrize("left", ["", "{", None])
+def test_a_kept_result_that_is_damaged_or_gone_is_one_line(
+    left: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tables, "H100", tmp_path)
+    if left is not None:
+        (tmp_path / "timing.json").write_text(left)
+    assert main(["tables", "--check"]) == 2
+    said = capsys.readouterr().err
+    assert "bench/results" in said and "timing.json" in said and len(said.splitlines()) == 1
 
 
 def test_the_answers_are_those_of_the_thresholds() -> None:
