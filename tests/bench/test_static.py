@@ -17,6 +17,7 @@ from bench.machine_code import limits as static
 from bench.machine_code import operations, ptx, reading
 from bench.machine_code import variants as reachable
 from bench.machine_code.compile import Job
+from bench.machine_code.trainer import trained
 from bench.pairwise import cover, pairs_of
 
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -68,6 +69,19 @@ def test_static_variants_reach_every_recipe_option_and_dtype() -> None:
     quick = reachable.covering(EVERYTHING)
     assert {v.recipe for v in quick} == {recipe for _, recipe in rules}
     assert {v.arch for v in quick} == {*reachable.ARCHITECTURES}
+
+
+def test_static_pages_count_the_kernels() -> None:
+    carried = sum(variant.rows > 0 for variant in EVERYTHING)
+    numerics, populations = (
+        (Path(__file__).parents[2] / "docs" / name).read_text(encoding="utf-8")
+        for name in ("numerics.md", "populations.md")
+    )
+    assert f"which compiles {len(EVERYTHING):,} kernels for sm_80, sm_90 and sm_100" in numerics
+    assert f"all {len(EVERYTHING) - carried:,} that read host scalars from a table or have none" in numerics
+    assert f"of the {carried:,} that are given them as arguments" in numerics
+    whole, one = (len(list(trained(list(names)))) for names in (reachable.ARCHITECTURES, ("sm_90",)))
+    assert f"{whole} in all ({one} an architecture" in populations
 
 
 def test_static_every_recipe_has_its_list_of_operations() -> None:

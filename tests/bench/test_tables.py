@@ -103,6 +103,37 @@ def test_the_answers_are_those_of_the_thresholds() -> None:
     assert f"until s has fallen to 2⁻{least} (RMSprop, moments) … 2⁻{most} (Adagrad, all of it)" in readme
 
 
+def test_the_ranges_beside_the_cpu_tables_are_those_of_the_results() -> None:
+    text = " ".join((tables.WINDOW.parent / "performance.md").read_text(encoding="utf-8").split())
+    one, two = (
+        json.loads((tables.RESULTS / f"amd-epyc-{n}" / "timing.json").read_text()) for n in ("1-thread", "2-threads")
+    )
+    rates, turns = [], []
+    for row in one["rows"]:
+        if row["provider"].startswith("kernels-") and row["step_us"]:  # cpu-fused has no 16-bit SGD and Adagrad
+            if (row["workload"], row["dtype"]) == ("2^24", "fp32") and row["optimizer"] in ("AdamW", "SGD"):
+                rates += [row["bytes_moved"] / row[name] / 1e3 for name in ("step_us", "queued_us")]
+            if row["workload"] == "1000x64":
+                turns.append(row["step_us"] / row["queued_us"])
+    copy = max(ceiling["copy_gb_per_s"] for ceiling in one["ceilings"])
+    assert f"{min(rates):.0f} to {max(rates):.0f} GB/s for AdamW and SGD with one thread" in text
+    assert f"`Tensor.copy_` of 256 MiB moves {copy:.0f} (" in text
+    assert f"a thousand tensors take {min(turns):.1f} to {max(turns):.1f} times as long as in a row" in text
+    shares: dict[str, list[float]] = {"2^20": [], "2^24": []}
+    for document in (one, two):
+        steps = {
+            (row["workload"], row["provider"]): row
+            for row in document["rows"]
+            if (row["optimizer"], row["dtype"]) == ("SGD", "fp32")
+        }
+        for workload, found in shares.items():
+            ours, torchs = (steps[workload, name] for name in ("kernels-foreach", "torch-foreach"))
+            found += [ours[name] / torchs[name] for name in ("step_us", "queued_us")]
+    told = " and ".join(f"{min(found):.2f} to {max(found):.2f} at {workload}" for workload, found in shares.items())
+    assert f"Measured are {told}" in text
+    assert {row["dtype"] for row in two["rows"]} == {"fp32"} and "once more with two threads, in float32" in text
+
+
 def test_what_is_stalled_or_left_open_says_so() -> None:
     lines = {tuple(line[:3]): line[3:] for line in window_table.rows(tables.WINDOW)}
     stalled = lines["adam", "foreach", "bf16-true, lr 0.0001"]

@@ -164,3 +164,16 @@ def test_every_lane_of_the_fused_kernels_is_load_bearing() -> None:
             return any(bits.mismatches(a, b) for a, b in zip(lane_results(), right, strict=True))
 
     check(list(functions.mutants(rows={})), kills_lanes, "tensor_ops.lanes")
+
+
+def test_the_page_counts_what_is_broken() -> None:
+    counts = [len(list(functions.mutants(rows=rows))) for functions, rows in map(functions_of, MODULES.values())]
+    blocks = Functions(reference, BLOCKS, blocks="", dtype="dtype").mutants(rows={})
+    counts.append(sum(mutant.function in BLOCKS for mutant in blocks))
+    counts.append(len(list(Functions(tensor_ops, ["reference_update"], blocks="", dtype="p.dtype").mutants(rows={}))))
+    counts.append(len(list(Functions(tensor_ops, ["lanes"], blocks="", dtype="").mutants(rows={}))))
+    known = len(EQUIVALENT) + len(SOMETIMES)
+    page = (Path(__file__).parents[2] / "docs" / "numerics.md").read_text(encoding="utf-8")
+    assert f"{sum(counts)} broken rules, {sum(counts) - known} of them seen in bits" in page
+    assert f"of the other {known} three show on some CPUs only and {len(EQUIVALENT)} cannot show" in page
+    assert len(SOMETIMES) == 3
