@@ -157,6 +157,7 @@ class Tables:
         block: elements of a chunk.
         current: whether the owner has brought them up to its bucket: a launch then takes them as they are.
         launches: compiled kernels of this bucket, by what else decides them.
+        running: what the launch that was begun last counts its parts in, by the last number; None before one.
     """
 
     addresses: Mirror = field(default_factory=Mirror)
@@ -165,6 +166,12 @@ class Tables:
     block: int = 0
     current: bool = False
     launches: dict[Any, Any] = field(default_factory=dict)
+    running: Any = None
+
+    @property
+    def ran(self) -> bool:
+        """Whether vector code ran since ``running`` was None: an interrupt may be raised when it has ended."""
+        return self.running is not None and bool(self.running[-1])
 
     def update(self, host: np.ndarray, device: torch.device, block: int) -> None:
         """Bring the device's tables up to ``host``, an `address_table`."""

@@ -200,23 +200,22 @@ class StepOptimizer(Optimizer):
         """A step with everything that can happen around it: new plans and states, stand-ins, scales, refusals."""
         states = States(self)
         plans: list[Plan] = []
-        stepped = 0
         try:
             if known is None:
                 self._known = known = make_plans(self, states, self._chunks)
             self._local_grads = None
             plans = known.plans
             for plan in plans:
+                plan.taken = False
                 plan.assembly.check(scaled=grad_scale is not None)
             if found_inf is not None and len(plans) > 1:
                 # GradScaler adds up the flags of all devices; the kernels ask for 1.
                 found_inf = (found_inf != 0).float()
             for plan in plans:
                 plan.step(known.hypers, grad_scale, found_inf)
-                stepped += 1
         except BaseException:
             # An interrupt too: it comes while a first kernel compiles.
-            if states.take_back(chain.from_iterable(plan.owners for plan in plans[:stepped])):
+            if states.take_back(chain.from_iterable(plan.owners for plan in plans if plan.taken)):
                 self._known = None
             raise
 

@@ -39,6 +39,7 @@ class Plan:
         groups: number of each tensor's parameter group.
         counters: the tensors' steps, each a ``state["step"]``; None for an algorithm without them.
         first: which tensors are before their first update; ``any_first`` says whether there is one.
+        taken: whether it has taken a step since somebody set this to False.
         native: what looks at many tensors at once, see `native`; None for torch's methods.
         rows, tables: what the device reads.
     """
@@ -53,6 +54,7 @@ class Plan:
     counters: Counters | None
     first: np.ndarray
     any_first: bool
+    taken: bool = False
     native: ModuleType | None = None
     tables: Tables = field(default_factory=Tables)
     rows: Mirror = field(default_factory=Mirror)
@@ -155,6 +157,7 @@ class Plan:
         if self.copies_around:
             self.assembly.load()
         self._advance(1)
+        self.tables.running = None
         try:
             rows = self.bring_up(hypers)
             backends.step_bucket(
@@ -170,8 +173,17 @@ class Plan:
                 tables=self.tables,
             )
         except BaseException:
-            self._advance(-1)
+            if self.tables.ran:
+                # An interrupt is raised when vector code has ended: this step was taken.
+                self._store(grad_scale, found_inf)
+            else:
+                self._advance(-1)
             raise
+        self._store(grad_scale, found_inf)
+
+    def _store(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """What follows a launch."""
+        self.taken = True
         if self.copies_around:
             self.assembly.store(scaled=grad_scale is not None)
         self._finish()

@@ -21,15 +21,10 @@ _THREADED = 1 << 14
 """Model-steps from which threads are worth starting (about a millisecond's work)."""
 
 
-def vector_launches(run: Run, data: Tensor, kept: Tensor | None) -> None:
-    """Train by `train_simd`, with torch's number of threads; arguments as in `TritonLaunches`."""
-    packed = Packed(run, data.shape[1])
-    packed.advance(data, kept)
-    packed.unpack(run.tensors)
-
-
 class Packed:
     """The models of a run as the vector code lays them out, for one stretch of training or several.
+
+    They train with torch's number of threads. What breaks off `advance` leaves them useless, and the run as it was.
 
     Args:
         run: its tensors are read here, and written by `unpack` alone.
@@ -95,10 +90,15 @@ class Packed:
                 "steps": steps,
                 "blocks": blocks,
             }
-            _in_threads(train, call, blocks, steps)
+            _in_threads(train, call, blocks, steps, (self, tiles, rows, own, grads, powers))
             self._step += steps
             if kept is not None:
                 kept[chunk] = grads.transpose(2, 3).reshape(steps, -1, numbers)[:, placed.slot_of]
+
+    @property
+    def taken(self) -> int:
+        """Steps that the models have taken, those before the run included."""
+        return self._step - 1
 
     def unpack(self, tensors: Sequence[Tensor | None]) -> None:
         """Write what the models have become into these of the run's tensors; None leaves one as it is."""
@@ -147,16 +147,21 @@ def _across(rows: Tensor, width: int) -> Tensor:
     return rows.view(-1, width, rows.shape[1]).transpose(1, 2).contiguous()
 
 
-def _in_threads(train: Any, call: Mapping[str, int], blocks: int, steps: int) -> None:
-    """All blocks, parted among threads; nobody's bits depend on it."""
+def _in_threads(train: Any, call: Mapping[str, int], blocks: int, steps: int, memory: object) -> None:
+    """All blocks, parted among threads; nobody's bits depend on it.
+
+    ``memory`` is what the addresses belong to: a thread holds on to it, for an interrupt may end the wait for it.
+    """
     threads = min(torch.get_num_threads(), blocks) if blocks * train_simd.WIDTH * steps >= _THREADED else 1
     bounds = [blocks * k // threads for k in range(threads + 1)]
-    workers = [
-        threading.Thread(target=train, args=({**call, "begin": begin, "end": end},))
-        for begin, end in itertools.pairwise(bounds[1:])
-    ]
+    parts = [{**call, "begin": begin, "end": end} for begin, end in itertools.pairwise(bounds)]
+    workers = [threading.Thread(target=_work, args=(train, part, memory)) for part in parts[1:]]
     for worker in workers:
         worker.start()
-    train({**call, "begin": bounds[0], "end": bounds[1]})
+    train(parts[0])
     for worker in workers:
         worker.join()
+
+
+def _work(train: Any, part: Mapping[str, int], memory: object) -> None:
+    train(part)

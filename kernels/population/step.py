@@ -171,22 +171,31 @@ class Population:
         models, device = len(self.params), self.params.device
         scales = None if grad_scale is None else checked_scales(grad_scale, models, device)
         skips = None if found_inf is None else checked_flags(found_inf, models, device)
+        before = self.step_count, self._skipped
         self.step_count += 1
         if skips is not None:
             self._skipped = skips + (0 if self._skipped is None else self._skipped)
         if not self.params.numel():
             return
-        step = self._as_launched(grads, scales, skips)
+        self._tables.running = None
+        try:
+            self._launch(self._as_launched(grads, scales, skips))
+        except BaseException:
+            # An interrupt is raised when vector code has ended: then the step was taken.
+            if not self._tables.ran:
+                self.step_count, self._skipped = before
+            raise
+
+    def _launch(self, step: Step) -> None:
         if self.backend == "reference":
             by_reference(step)
             return
-        if self.backend == "simd":
-            by_tables(step, self._tables)
-        else:
-            by_kernel(step)
         # Autograd cannot see a kernel write: a backward pass through the old values must fail as it does in torch.
-        written = [self.params, *self.state.values(), *([] if scales is None else [grads])]
-        increment_version([tensor for tensor in written if not tensor.is_inference()])
+        written = [self.params, *self.state.values(), *([] if step.scales is None else [step.grads])]
+        try:
+            by_tables(step, self._tables) if self.backend == "simd" else by_kernel(step)
+        finally:
+            increment_version([tensor for tensor in written if not tensor.is_inference()])
 
     def _as_launched(self, grads: Tensor, scales: Tensor | None, skips: Tensor | None) -> Step:
         """The step as backends take it, with what differs between models."""

@@ -18,7 +18,7 @@ from ..launch.rows import RowTable
 from ..rounding.powers import power_table
 from . import checks, network_reference
 from .launches import Run, block_of
-from .launches_simd import Packed, vector_launches
+from .launches_simd import Packed
 from .launches_triton import TritonLaunches
 from .network import Network, get_network
 from .placement import place
@@ -93,7 +93,8 @@ class Trainer:
             and self._rows.constant
             and all(map(ordinary, self._population.records))
         )
-        self._launches = vector_launches if self.backend == "simd" else TritonLaunches()
+        self._launches = TritonLaunches()
+        self._whole = True
         self._placed = place(record_of, block_of(self.backend, models), params.device)
 
     @property
@@ -132,6 +133,7 @@ class Trainer:
         """
         models, device = self._population.layout.shape[0], self._population.layout.device
         count = checks.checked_steps(data, steps, models, self.network.features, device)
+        self._check_whole()
         self._population.check_tensors(data=data)
         checks.check_flag("keep_gradients", keep_gradients)
         kept = None
@@ -162,9 +164,11 @@ class Trainer:
 
         Raises:
             ValueError: as `run`, and where something was changed while it stopped.
+            RuntimeError: after a walk that was interrupted while the models trained; `run` says so too.
         """
         models, device = self._population.layout.shape[0], self._population.layout.device
         count = checks.checked_steps(data, None, models, self.network.features, device)
+        self._check_whole()
         self._population.check_tensors(data=data)
         held, left = self._held(), None
         run = self._launched(data.shape[1]) if self.backend == "simd" and models and count else None
@@ -175,9 +179,10 @@ class Trainer:
                 if packed is None:
                     self.run(data[t : t + 1])
                 else:
+                    self._whole = False
                     packed.advance(data[t : t + 1])
-                    packed.unpack([self.params, None, None, None])
-                    self._population.step_count += 1
+                    self._whole = True
+                    self._take(packed, [self.params, None, None, None])
                 left = self._stamp()
                 yield self.step_count
                 if not self._untouched(held, left):
@@ -188,8 +193,8 @@ class Trainer:
                 raise ValueError(
                     "walk: params, states or step count were changed while it stopped; end it or close it first"
                 )
-            if run is not None and packed is not None:
-                packed.unpack(run.tensors)
+            if run is not None and packed is not None and self._whole:
+                self._take(packed, run.tensors)
 
     def _held(self) -> list[Tensor]:
         return [self.params, *self.state.values()]
@@ -209,6 +214,15 @@ class Trainer:
     def restart(self, params: Tensor) -> None:
         """Begin again from other parameters, [models, n]: states and step count as they were at first."""
         self._population.restart(params)
+        self._whole = True
+
+    def _check_whole(self) -> None:
+        """Refuse to go on after a step of a walk that broke off."""
+        if not self._whole:
+            raise RuntimeError(
+                "walk: it was interrupted while the models trained, and their states are lost; call restart, or make "
+                "a new trainer"
+            )
 
     def losses(self, data: Tensor) -> Tensor:
         """[models] float32: each model's loss on its family's sample, not scaled; ``data`` is [families, features]."""
@@ -228,8 +242,25 @@ class Trainer:
             self._population.step(grads)
 
     def _run_launches(self, data: Tensor, steps: int, kept: Tensor | None) -> None:
-        self._launches(self._launched(data.shape[1]), data if steps == len(data) else data[:steps], kept)
+        run = self._launched(data.shape[1])
+        data = data if steps == len(data) else data[:steps]
+        if self.backend == "simd":
+            packed = Packed(run, data.shape[1])
+            packed.advance(data, kept)
+            self._take(packed, run.tensors)
+            return
+        self._launches(run, data, kept)
         self._population.step_count += steps
+
+    def _take(self, packed: Packed, tensors: Sequence[Tensor | None]) -> None:
+        """Take over what models have become and how many steps that took: all of it, if an interrupt comes too."""
+        try:
+            packed.unpack(tensors)
+        except BaseException:
+            packed.unpack(tensors)
+            raise
+        finally:
+            self._population.step_count = packed.taken
 
     def _launched(self, families: int) -> Run:
         """The run from here on, as launches take it."""

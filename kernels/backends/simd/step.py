@@ -256,6 +256,6 @@ def launch_tables(
     scale = powers if grad_scale is None else grad_scale
     scales = int(grad_scale is not None and grad_scale.numel() > 1)
     pointers = (table.data_ptr(), rows.data_ptr(), steps.data_ptr(), powers.data_ptr(), scale.data_ptr())
-    call = _Call(tensors, *pointers, scales, parts, 0)
+    tables.running = call = _Call(tensors, *pointers, scales, parts, 0)
     if workers == 1 or not threads.run(address, ctypes.addressof(call), workers):
         step(ctypes.addressof(call))
