@@ -82,13 +82,24 @@ def test_the_largest_pair_is_a_finite_one_at_the_last_checkpoint(make_pairs: Pai
 
 def test_pairs_that_come_together_again_do_not_agree(make_pairs: PairMaker, cell_key: Any) -> None:
     frames = [
-        make_pairs("loss", "lr", 0.5),
-        make_pairs("loss", "lr", 0.1, step=1, identical=[True, True] + [False] * 6),
-        make_pairs("loss", "lr", 0.1, step=2, identical=[True, False, True] + [False] * 5),
+        make_pairs(*arms, scale, step=step, identical=identical, nonfinite=[0] * 7 + [int(step == 2)])
+        for arms in (("loss", "lr"), ("mapped", "base"))
+        for scale in (0.5, 0.1)
+        for step, identical in (
+            (1, [True, True, True] + [False] * 4 + [True]),
+            (2, [True, False, True, True] + [False] * 3 + [True]),
+        )
     ]
     found = of_pairs(pd.concat(frames))
-    (answer,) = answers(summary_of(cell_key(), *frames), {("mlp-6-6-1", "adam", "", "foreach", "fp32"): found})
-    assert (found.elsewhere, answer.elsewhere_pairs, answer.elsewhere_of) == (1, 1, 8)
+    key, summary = ("mlp-6-6-1", "adam", "", "foreach", "fp32"), summary_of(cell_key(), *frames)
+    (answer,) = answers(summary, {key: found})
+    assert found.agree is not None and set(found.agree.values()) == {2} and len(found.agree) == 4
+    counts = (answer.same_pairs, answer.same_of, answer.elsewhere_pairs, answer.elsewhere_of)
+    assert counts == (2, 7, 2, 7) and (answer.mapped_pairs, answer.mapped_of) == (2, 7)
+    _, same, mapped = sentences([answer])
+    assert "no under Adam: 2 of 7 agree" in same.lower().replace("adam", "Adam") and "Not always: 2 of 7" in mapped
+    _, same, mapped = sentences(answers(summary))
+    assert "at most 3 of 7 agree" in same and "Not always: at most 3 of 7" in mapped
 
 
 def test_a_yes_to_the_last_bit_says_what_holds_at_other_scales(make_pairs: PairMaker, cell_key: Any) -> None:

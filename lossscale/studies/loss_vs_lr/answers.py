@@ -45,19 +45,20 @@ _READ: Final = ("arm", "against", "scale", "step", "pairs", "nonfinite_pairs", "
 
 @dataclass(frozen=True, kw_only=True)
 class FromPairs:
-    """What a summary does not say: the largest distances of single pairs at the last checkpoint, NaN where unknown.
+    """What a summary does not say: single pairs, their largest distances at the last checkpoint, NaN where unknown.
 
     Attributes:
         up: loss × s to the unscaled run, s > 1.
         down: the same for s < 1.
         to_lr: loss × s to learning rate × s, symmetric.
-        elsewhere: pairs of those two that agree in every bit at every checkpoint, s no power of two; None if unknown.
+        agree: by (arm, against, scale) the pairs that are finite and agree in every bit at every checkpoint; None if
+            unknown.
     """
 
     up: float = float("nan")
     down: float = float("nan")
     to_lr: float = float("nan")
-    elsewhere: int | None = None
+    agree: Mapping[tuple[str, str, float], int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +164,9 @@ def _answer(key: tuple[Any, ...], lines: pd.DataFrame, largest: FromPairs) -> An
     final = lines[lines["step"] == step]
     floor = _largest(_line(final, "ulp", "base", "median_rel_distance"))
     loss = _line(final, "loss", "base", "median_rel_distance")
-    same = _identical(lines, "loss", "lr")
-    elsewhere = _identical(lines, "loss", "lr", powers_of_two=False)
-    mapped = _identical(lines, "mapped", "base")
+    same = _identical(lines, "loss", "lr", largest)
+    elsewhere = _identical(lines, "loss", "lr", largest, powers_of_two=False)
+    mapped = _identical(lines, "mapped", "base", largest)
     share = _line(final, "loss", "base", "identical_share")
     up, down = (loss[loss["scale"] > 1], loss[loss["scale"] < 1])
     return Answer(
@@ -179,8 +180,7 @@ def _answer(key: tuple[Any, ...], lines: pd.DataFrame, largest: FromPairs) -> An
         distance_down=_largest(down),
         same_pairs=same[0],
         same_of=same[1],
-        # The summary counts checkpoint by checkpoint: an upper bound where pairs come together again.
-        elsewhere_pairs=elsewhere[0] if largest.elsewhere is None else min(elsewhere[0], largest.elsewhere),
+        elsewhere_pairs=elsewhere[0],
         elsewhere_of=elsewhere[1],
         distance_to_lr=_largest(_changed(_line(final, "loss", "lr", SYMMETRIC_DISTANCE.quantity_name))),
         lr_floor=_largest(_changed(_line(final, "lr-ulp", "lr", SYMMETRIC_DISTANCE.quantity_name))),
@@ -203,10 +203,13 @@ def _changed(lines: pd.DataFrame) -> pd.DataFrame:
     return lines[lines["scale"] != 1.0]
 
 
-def _identical(lines: pd.DataFrame, arm: str, against: str, *, powers_of_two: bool = True) -> tuple[int, int]:
-    """Pairs with identical bits at the worst checkpoint, and pairs, over the scales 2^k other than 1, or all others.
+def _identical(
+    lines: pd.DataFrame, arm: str, against: str, single: FromPairs, *, powers_of_two: bool = True
+) -> tuple[int, int]:
+    """Pairs with identical bits at every checkpoint, and pairs, over the scales 2^k other than 1, or all others.
 
-    Agreement does not count at checkpoints where the median model had not left its initialisation.
+    Agreement does not count at checkpoints where the median model had not left its initialisation. The summary counts
+    checkpoint by checkpoint: where the pairs are not known, theirs is an upper bound, for pairs come together again.
     """
     shares = _changed(_line(lines, arm, against, "identical_share"))
     shares = shares[(shares["scale"].map(is_power_of_two) == powers_of_two) & (shares["pairs"] > 0)]
@@ -215,6 +218,9 @@ def _identical(lines: pd.DataFrame, arm: str, against: str, *, powers_of_two: bo
     shares = shares[np.array(moved, dtype=bool) | (shares["measured"] < 1.0).to_numpy()]
     same = (shares["measured"] * shares["pairs"]).round()
     worst = pd.DataFrame({"scale": shares["scale"], "same": same, "pairs": shares["pairs"]}).groupby("scale").min()
+    if single.agree is not None:
+        known = [single.agree.get((arm, against, float(scale)), 0) for scale in worst.index]
+        worst["same"] = np.minimum(worst["same"], known)
     return int(worst["same"].sum()), int(worst["pairs"].sum())
 
 

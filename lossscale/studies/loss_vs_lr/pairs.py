@@ -8,7 +8,6 @@ from typing import Any, Final
 import pandas as pd
 
 from ...design.measures import SYMMETRIC_DISTANCE
-from ...design.scales import is_power_of_two
 from ...design.verdicts import SERIES
 from ...runs.records import iter_cells
 from ...support.errors import InputError
@@ -42,14 +41,21 @@ def of_pairs(pairs: pd.DataFrame) -> FromPairs:
     final = pairs[(pairs["step"] == pairs["step"].max()) & (pairs["nonfinite"] == 0)]
     loss = final[final["arm"] == "loss"]
     base, lr = loss[loss["against"] == "base"], loss[loss["against"] == "lr"]
-    uneven = [scale for scale in pairs["scale"].unique() if not is_power_of_two(scale)]
-    both = pairs[(pairs["arm"] == "loss") & (pairs["against"] == "lr") & pairs["scale"].isin(uneven)]
     return FromPairs(
         up=float(base.loc[base["scale"] > 1, "rel_distance"].max()),
         down=float(base.loc[base["scale"] < 1, "rel_distance"].max()),
         to_lr=_largest_symmetric(lr[lr["scale"] != 1]),
-        elsewhere=int(both.groupby(["scale", "init"])["identical"].all().sum()),
+        agree=_agree(pairs[(pairs["arm"] == "mapped") | ((pairs["arm"] == "loss") & (pairs["against"] == "lr"))]),
     )
+
+
+def _agree(pairs: pd.DataFrame) -> dict[tuple[str, str, float], int]:
+    same = pairs["identical"] & (pairs["nonfinite"] == 0)
+    cell = ["arm", "against", "scale"]
+    always = same.groupby([pairs[name] for name in (*cell, "init")], observed=True).all()
+    counts = always.groupby(level=cell, observed=True).sum().reset_index(name="pairs")
+    rows = counts.itertuples(index=False, name=None)
+    return {(str(arm), str(against), float(scale)): int(pairs) for arm, against, scale, pairs in rows}
 
 
 def _largest_symmetric(pairs: pd.DataFrame) -> float:

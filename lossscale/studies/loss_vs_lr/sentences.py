@@ -79,14 +79,19 @@ def _same_sentence(found: Sequence[Answer]) -> str:
         said = f"yes under {_names(found, yes)}: {same} of {of} pairs at s = 2^k agree in every bit at every checkpoint"
         same, of = sum(answer.elsewhere_pairs for answer in group), sum(answer.elsewhere_of for answer in group)
         if of:
-            most = "at most " if any(answer.largest.elsewhere is None for answer in group) else ""
-            said += f", at other s, where products round, {most}{same} of {of}, and the two end {_apart(group)}"
+            said += f", at other s, where products round, {_most(group)}{same} of {of}, and the two end {_apart(group)}"
         parts.append(said)
     if no:
         group = [answer for answer in measured if answer.label in no]
         same, of = sum(answer.same_pairs for answer in group), sum(answer.same_of for answer in group)
-        parts.append(f"no under {_names(found, no)}: {same} of {of} agree, and the two end {_apart(group)}")
+        most = _most(group) if same else ""
+        parts.append(f"no under {_names(found, no)}: {most}{same} of {of} agree, and the two end {_apart(group)}")
     return f"Is it the same as multiplying the learning rate by s? {_capital('; '.join(parts))}."
+
+
+def _most(group: Iterable[Answer]) -> str:
+    """Where only a summary is left, counts of pairs that do not all agree are upper bounds."""
+    return "at most " if any(answer.largest.agree is None for answer in group) else ""
 
 
 def _apart(group: Sequence[Answer]) -> str:
@@ -105,7 +110,8 @@ def _mapped_sentence(found: Sequence[Answer]) -> str:
     if not of:
         verdict = "no such pairs are finite and have moved"
     elif wrong:
-        verdict = f"not always: {same} of {of} pairs agree in every bit at every checkpoint"
+        most = _most(found) if same else ""
+        verdict = f"not always: {most}{same} of {of} pairs agree in every bit at every checkpoint"
         verdict += f", with differences under {_names(found, wrong)}"
     else:
         verdict = f"yes: all {of} pairs agree in every bit at every checkpoint"
