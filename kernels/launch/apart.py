@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from .checks import is_dense, separate
+from .checks import bytes_spanned, is_dense, separate
 
 
 def check_apart(params: Sequence[Tensor]) -> None:
@@ -25,7 +24,7 @@ def check_apart(params: Sequence[Tensor]) -> None:
     begins = np.array([p.data_ptr() for p in dense], np.int64)
     sizes = np.array([p.numel() * p.element_size() for p in dense], np.int64)
     # Run against run here; a tensor with gaps may lie between others' elements and is compared element by element.
-    if not runs_apart(begins, sizes) or (gappy and not _elements_apart(gappy, filled)):
+    if not runs_apart(begins, sizes) or (gappy and not _elements_apart(filled)):
         raise ValueError(
             "params: parameters share memory (an expanded tensor, or views of one another); "
             "give each memory once, such as the base tensor or .clone()"
@@ -40,26 +39,34 @@ def runs_apart(begins: np.ndarray, sizes: np.ndarray) -> bool:
     return not ((begins + sizes)[order][:-1] > begins[order][1:]).any()
 
 
-def _elements_apart(gappy: Sequence[Tensor], params: Sequence[Tensor]) -> bool:
-    storages = {p.untyped_storage().data_ptr() for p in gappy}
-    sharing: dict[int, list[Tensor]] = {}
-    for p in params:
-        pointer = p.untyped_storage().data_ptr()
-        if pointer in storages:
-            sharing.setdefault(pointer, []).append(p)
-    for tensors in sharing.values():
-        if len(tensors) == 1 and separate(tensors[0]):
-            continue
-        places = torch.cat([_places(p) for p in tensors])
-        if len(np.unique(places.numpy(force=True))) != places.numel():
-            return False
+def _elements_apart(params: Sequence[Tensor]) -> bool:
+    """Whether tensors with gaps, and what lies between their first and last elements, share none."""
+    together: list[Tensor] = []
+    end = 0
+    for p in [*sorted(params, key=Tensor.data_ptr), None]:
+        if p is None or p.data_ptr() >= end:
+            if not _apart_in_a_stretch(together):
+                return False
+            together = []
+        if p is not None:
+            together.append(p)
+            end = max(end, p.data_ptr() + bytes_spanned(p))
     return True
 
 
-def _places(tensor: Tensor) -> Tensor:
-    """Byte offset of every element in its storage."""
-    places = torch.full(tensor.shape, int(tensor.storage_offset()), dtype=torch.int64, device=tensor.device)
+def _apart_in_a_stretch(tensors: Sequence[Tensor]) -> bool:
+    """Whether tensors whose spans overlap share no element. Storages say nothing: two may be of one memory."""
+    if all(map(is_dense, tensors)) or (len(tensors) == 1 and separate(tensors[0])):
+        return True
+    places = [_places(p) for p in tensors]
+    sizes = [np.full(len(begins), p.element_size()) for p, begins in zip(tensors, places, strict=True)]
+    return runs_apart(np.concatenate(places), np.concatenate(sizes))
+
+
+def _places(tensor: Tensor) -> np.ndarray:
+    """int64, the address of every element."""
+    places = np.full(tensor.shape, tensor.data_ptr(), np.int64)
     for dimension, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
-        steps = torch.arange(size, dtype=torch.int64, device=tensor.device) * stride
-        places += steps.view([-1 if d == dimension else 1 for d in range(tensor.dim())])
-    return places.flatten() * tensor.element_size()
+        steps = np.arange(size, dtype=np.int64) * (stride * tensor.element_size())
+        places += steps.reshape([-1 if d == dimension else 1 for d in range(tensor.dim())])
+    return places.reshape(-1)

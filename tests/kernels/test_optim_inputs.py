@@ -122,6 +122,12 @@ def test_parameters_that_are_refused() -> None:
     refused(lambda: [_with_grad(Param(buffer[:10])), _with_grad(Param(buffer[9:]))], ValueError, shared)
     refused(lambda: [_with_grad(Param(buffer.as_strided((3, 3), (1, 1))))], ValueError, shared)
     refused(lambda: [_with_grad(Param(buffer[::2])), _with_grad(Param(buffer[::3]))], ValueError, shared)
+    # Two storages of one memory, and halves of an element.
+    array = buffer.numpy()
+    cuts = [torch.from_numpy(part) for part in (array[::2], array[4::3])]
+    refused(lambda: [_with_grad(Param(cut)) for cut in cuts], ValueError, shared)
+    half = buffer.view(torch.bfloat16)[1::4]
+    refused(lambda: [_with_grad(Param(buffer[::2])), _with_grad(Param(half))], ValueError, shared)
     with pytest.warns(UserWarning, match="duplicate"):
         p = _with_grad(Param(values(3)))
         optimizer = kernels.SGD([p, p])
@@ -130,7 +136,10 @@ def test_parameters_that_are_refused() -> None:
 
 
 def test_neighbours_and_interleaved_views_are_separate() -> None:
-    for cut in (lambda b: (b[:10], b[10:]), lambda b: (b[::2], b[1::2])):
+    def storages(b: Any) -> list[Any]:
+        return [torch.from_numpy(b.numpy()[start::2]) for start in (0, 1)]
+
+    for cut in (lambda b: (b[:10], b[10:]), lambda b: (b[::2], b[1::2]), storages):
         results = []
         for package in (torch.optim, kernels):
             params = [_with_grad(Param(part)) for part in cut(values(40))]
