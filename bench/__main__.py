@@ -24,12 +24,12 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="campaign",
         target="bench.campaign.campaign:campaign_command",
-        help="Everything that needs a GPU, most important first, within a time limit.",
+        help="What needs a GPU, most important first, within a time limit.",
     ),
     Command(
         name="compare",
         target="bench.store.cli:compare_command",
-        help="Two timing results: the ratio of every two times, with its interval.",
+        help="The ratios of two timing results, with their intervals.",
     ),
     Command(
         name="conform",
@@ -39,17 +39,17 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="golden",
         target="bench.golden.cli:golden_command",
-        help="Record the bits of torch.optim's CUDA kernels, and its powf tables.",
+        help="Record the bits of torch.optim's CUDA kernels, and its powf.",
     ),
     Command(
         name="export",
         target="bench.store.export_cli:export_command",
-        help="A timing result as records of the PyTorch benchmark database, or as CSV with a line a sample.",
+        help="A timing result for the PyTorch benchmark database, or as CSV.",
     ),
     Command(
         name="report",
         target="bench.report.cli:report_command",
-        help="One page of timing results; --check-fresh says whether a GPU's match today's kernels.",
+        help="One page of timing results, and which of them are stale.",
     ),
     Command(
         name="time step",
@@ -59,17 +59,17 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="tables",
         target="bench.store.tables_cli:tables_command",
-        help="Fill the measured tables of README.md and docs/ from the kept results; --check says whether they differ.",
+        help="Fill the tables of README.md and docs/ from the kept results.",
     ),
     Command(
         name="time host",
         target="bench.timing.host_cli:time_host_command",
-        help="What a step costs the host on a GPU, measured without one, and what it would send.",
+        help="What a step costs the host of a GPU, measured without one.",
     ),
     Command(
         name="time population",
         target="bench.timing.population.cli:time_population_command",
-        help="Whole runs of many small models: bits, the chain from torch.optim, times beside JAX and torch.func.",
+        help="Whole runs of many small models, beside others: bits, times.",
     ),
     Command(
         name="list",
@@ -79,12 +79,12 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="static",
         target="bench.machine_code.cli:static_command",
-        help="What the compiled step kernels contain; exit 1 when a limit is broken.",
+        help="What the compiled step kernels contain, against their limits.",
     ),
     Command(
         name="tune",
         target="bench.timing.tune_cli:tune_command",
-        help="Measure the launch shapes of the step kernels on a GPU, and write the one chosen.",
+        help="Time launch shapes of the step kernels on a GPU, and choose one.",
     ),
 )
 

@@ -124,6 +124,15 @@ def test_commands_exist_with_their_options(path: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("words", [("lossscale",), ("bench",), ("bench", "time")], ids=" ".join)
+def test_lists_of_commands_are_whole_in_80_columns(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert MAINS[words[0]].main([*words[1:], "--help"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.endswith("...") and "Usage" not in line] == []
+
+
 def test_targets_of_make_exist() -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = {

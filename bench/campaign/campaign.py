@@ -70,9 +70,9 @@ def campaign_command(
     out: Annotated[
         Path, typer.Option("--out", parser=cli.place, metavar="DIRECTORY", help="Directory for the result files.")
     ],
-    minutes: Annotated[float, typer.Option("--minutes", help="Time limit for everything.")] = 8.0,
+    minutes: Annotated[float, typer.Option("--minutes", metavar="M", help="Time limit for everything.")] = 8.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Walk all of it on the CPU at toy size.")] = False,
-    parts: Annotated[list[str] | None, typer.Option("--part", help="Run only these parts.")] = None,
+    parts: Annotated[list[str] | None, typer.Option("--part", metavar="NAME", help="Run only these parts.")] = None,
 ) -> int:
     """Conformance, golden vectors, open questions, a study and timings on this machine's GPU.
 

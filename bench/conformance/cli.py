@@ -15,14 +15,31 @@ Names = list[str] | None
 
 
 def conform_command(
-    provider: Annotated[Names, typer.Option("--provider", help="A name of `list`, or module:Class (repeat).")] = None,
-    against: Annotated[str | None, typer.Option("--against", help="The reference that it claims to equal.")] = None,
-    ulp: Annotated[int | None, typer.Option("--ulp", help="Claim this many ulp from float64 per step instead.")] = None,
-    optimizer: Annotated[Names, typer.Option("--optimizer", help="torch's class name (repeat).")] = None,
-    dtype: Annotated[Names, typer.Option("--dtype", metavar="fp32|bf16|fp16", help="(repeat)")] = None,
+    provider: Annotated[
+        Names, typer.Option("--provider", metavar="NAME", help="A name of `list`, or module:Class (repeat).")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="NAME",
+            help="The reference that it claims to equal: torch-fused, reference-foreach, float64 …",
+        ),
+    ] = None,
+    ulp: Annotated[
+        int | None, typer.Option("--ulp", metavar="N", help="Claim this many ulp from float64 per step instead.")
+    ] = None,
+    optimizer: Annotated[
+        Names, typer.Option("--optimizer", metavar="NAME", help="Only this one: adam, SGD (repeat).")
+    ] = None,
+    dtype: Annotated[Names, typer.Option("--dtype", metavar="fp32|bf16|fp16", help="Only this one (repeat).")] = None,
     mutants: Annotated[bool, typer.Option("--mutants", help="Break our own kernels: does the suite notice?")] = False,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Also write the rows as JUnit XML.")] = None,
-    minutes: Annotated[float, typer.Option("--minutes", help="Time limit; the rest is counted as not run.")] = 60.0,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Also write the rows as JUnit XML.")
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option("--minutes", metavar="M", help="Time limit; the rest is counted as not run.")
+    ] = 60.0,
     device: cli.DeviceOption = "auto",
     quick: cli.QuickOption = False,
     json: cli.JsonOption = False,

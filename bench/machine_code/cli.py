@@ -83,7 +83,9 @@ def _lost(batch: Batch[Any, Any], item: Numbered, loss: Loss) -> tuple[int, Row]
 
 def static_command(
     arch: Annotated[list[str] | None, typer.Option("--arch", metavar="sm_NN", help="Compile for it (repeat).")] = None,
-    optimizer: Annotated[list[str] | None, typer.Option("--optimizer", help="Only this algorithm (repeat).")] = None,
+    optimizer: Annotated[
+        list[str] | None, typer.Option("--optimizer", metavar="NAME", help="Only this one: adam, SGD (repeat).")
+    ] = None,
     trainer: Annotated[bool, typer.Option("--trainer", help="The trainer's kernels, not the step kernels.")] = False,
     instructions: Annotated[
         bool, typer.Option("--instructions", help="Count machine instructions an element, unscaled kernels only.")

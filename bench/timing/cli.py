@@ -16,10 +16,19 @@ _EXTRA = ("queued_us", "host_moved_us", "predicted_us", "model_error", "differin
 
 
 def time_step_command(
-    provider: Annotated[Names, typer.Option("--provider", help="A name of `list`, or module:Class (repeat).")] = None,
-    workload: Annotated[Names, typer.Option("--workload", help="A model, 2^20, or 10000x49 (repeat).")] = None,
-    optimizer: Annotated[Names, typer.Option("--optimizer", help="torch's class name (repeat).")] = None,
-    dtype: Annotated[Names, typer.Option("--dtype", metavar="fp32|bf16|fp16", help="(repeat)")] = None,
+    provider: Annotated[
+        Names, typer.Option("--provider", metavar="NAME", help="A name of `list`, or module:Class (repeat).")
+    ] = None,
+    workload: Annotated[
+        Names,
+        typer.Option(
+            "--workload", metavar="NAME", help="resnet50, gpt2-124m, llama-1b, vit-b16, 2^20, or 10000x49 (repeat)."
+        ),
+    ] = None,
+    optimizer: Annotated[
+        Names, typer.Option("--optimizer", metavar="NAME", help="Only this one: adam, SGD (repeat).")
+    ] = None,
+    dtype: Annotated[Names, typer.Option("--dtype", metavar="fp32|bf16|fp16", help="Only this one (repeat).")] = None,
     device: cli.DeviceOption = "auto",
     quick: cli.QuickOption = False,
     json: cli.JsonOption = False,

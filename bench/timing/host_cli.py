@@ -28,7 +28,9 @@ COLUMNS = (
 
 
 def time_host_command(
-    optimizer: Annotated[list[str] | None, typer.Option("--optimizer", help="torch's class name (repeat).")] = None,
+    optimizer: Annotated[
+        list[str] | None, typer.Option("--optimizer", metavar="NAME", help="Only this one: adam, SGD (repeat).")
+    ] = None,
     trainer: Annotated[bool, typer.Option("--trainer", help="Runs of kernels.Trainer instead of steps.")] = False,
     lines: Annotated[bool, typer.Option("--lines", help="Also where one small step spends it.")] = False,
     quick: cli.QuickOption = False,

@@ -16,8 +16,10 @@ _COLUMNS = ("optimizer", "recipe", "dtype", "block", "num_warps", "gb_per_s", "s
 
 def tune_command(
     out: cli.OutOption = None,
-    elements: Annotated[int, typer.Option("--elements", help="Elements of the tensor.")] = 1 << 26,
-    minutes: Annotated[float, typer.Option("--minutes", help="Time limit; the rest is counted as not run.")] = 60.0,
+    elements: Annotated[int, typer.Option("--elements", metavar="N", help="Elements of the tensor.")] = 1 << 26,
+    minutes: Annotated[
+        float, typer.Option("--minutes", metavar="M", help="Time limit; the rest is counted as not run.")
+    ] = 60.0,
     write: Annotated[bool, typer.Option("--write", help="Put the chosen shape into the kernel's source.")] = False,
     json: cli.JsonOption = False,
 ) -> int:

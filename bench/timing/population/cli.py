@@ -34,7 +34,7 @@ def time_population_command(
     growth: Annotated[
         bool, typer.Option("--growth", help="Growth with models, steps and width: a table, and a picture in --out.")
     ] = False,
-    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="Time limit of everything.")] = 4.0,
+    minutes: Annotated[float, typer.Option("--minutes", metavar="M", min=0.1, help="Time limit of everything.")] = 4.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Small sizes: does every stage work?")] = False,
     record: Annotated[bool, typer.Option("--record", help="Write the CPU's hashes that others are held to.")] = False,
     json: cli.JsonOption = False,
