@@ -20,13 +20,15 @@ BATCH = 64
 
 def main(argv: Sequence[str] | None = None) -> list[str]:
     """Train, write the events, and return the warnings."""
-    from torch.utils.tensorboard import SummaryWriter
-
     parser = argparse.ArgumentParser(description="Digits under a probe that writes for TensorBoard.")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--every", type=int, default=50)
     parser.add_argument("--logdir", type=Path, default=Path("runs/probe"))
     arguments = parser.parse_args(argv)
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        parser.error("needs the package tensorboard: pip install tensorboard")
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     data = load_digits()

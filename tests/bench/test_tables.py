@@ -92,6 +92,21 @@ def test_the_answers_are_those_of_the_thresholds() -> None:
     assert [line[1] for line in lines] == ["weights", "loss"] * 6 + [""]
     assert lines[-1][2:] == ["no finite run", "no finite run", "only 4 finite runs"]
     readme = (tables.ROOT / "README.md").read_text()
+    # What the sentence on the question itself, s = 1/10, rests on.
+    noticed = [
+        (*line[:2], title)
+        for line in lines
+        for title, cell in zip(("Adam", "RMSprop", "Adagrad"), line[2:], strict=True)
+        if cell.startswith("any s") or any(int(power) <= 3 for power in re.findall(r"^≤ 2\^-(\d+)", cell))
+    ]
+    assert noticed == [
+        ("all float32", "weights", "Adam"),
+        ("all float32", "weights", "RMSprop"),
+        ("all float32", "weights", "Adagrad"),
+        ("moments in float16 (fp16-state)", "weights", "Adam"),
+        ("moments in float16 (fp16-state)", "weights", "RMSprop"),
+    ]
+    assert "notice it where all is float32 and, under Adam and RMSprop, where the moments are float16" in readme
     hidden = sorted(
         int(match)
         for name, line in weights.items()
