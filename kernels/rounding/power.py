@@ -20,7 +20,7 @@ Pair = tuple[Any, Any]
 """A number as the sum of a double and a much smaller one; floats or arrays of them."""
 
 _ROW: Final = 256
-"""A power is base^(multiple of this) · base^(rest)."""
+"""An exponent has digits of this radix, and a power is a product of one tabulated power a digit."""
 _SPLITTER: Final = 134217729.0
 """2^27 + 1: parts a double in halves whose products are exact."""
 _KEPT: Final = 1 << 16
@@ -46,30 +46,47 @@ def _times(a: Pair, b: Pair) -> Pair:
 
 
 class _Table:
-    """The powers of one base, or of an array of them."""
+    """The powers of one base, or of an array of them.
+
+    By digit, so that an exponent takes at most 256 products a digit, however large it is: a step number that somebody
+    set, or a damaged one, may be anything.
+    """
 
     def __init__(self, base: Any) -> None:
-        one = base * 0.0 + 1.0
-        self._base = (base, base * 0.0)
-        # By number, so that threads that fill them at once write the same.
-        self._within: dict[int, Pair] = {0: (one, base * 0.0)}
-        self._rows: dict[int, Pair] = {0: (one, base * 0.0)}
+        self._one = (base * 0.0 + 1.0, base * 0.0)
+        # Of each digit the power that its 1 stands for, and those of its values. By number, so that threads that fill
+        # them at once write the same.
+        self._units: dict[int, Pair] = {0: (base, base * 0.0)}
+        self._digits: dict[int, dict[int, Pair]] = {}
 
     def pair(self, exponent: int) -> Pair:
-        row, within = divmod(exponent, _ROW)
-        low = self._filled(self._within, within, self._base)
-        if not row:
-            return low
-        if row not in self._rows:
-            self._filled(self._rows, row, self._filled(self._within, _ROW, self._base))
-        return _times(self._rows[row], low)
+        exponent, digit = divmod(exponent, _ROW)
+        found, place = self.digit(0, digit), 0
+        while exponent:
+            exponent, digit = divmod(exponent, _ROW)
+            place += 1
+            found = _times(self.digit(place, digit), found)
+        return found
 
-    def _filled(self, table: dict[int, Pair], place: int, factor: Pair) -> Pair:
-        if place not in table:
-            first = max(known for known in table if known < place)
-            for k in range(first + 1, place + 1):
-                table[k] = _times(table[k - 1], factor)
-        return table[place]
+    def digit(self, place: int, value: int) -> Pair:
+        """Base to the power of a digit in a place, from the lowest on; its value may be the radix itself."""
+        known = self._digits.get(place)
+        if known is not None and value in known:
+            return known[value]
+        if place not in self._units:
+            self._units[place] = self.digit(place - 1, _ROW)
+        known = self._digits.setdefault(place, {0: self._one})
+        first = max((each for each in known if each < value), default=0)
+        for k in range(first + 1, value + 1):
+            known[k] = _times(known[k - 1], self._units[place])
+        return known[value]
+
+    def digits(self, place: int, values: np.ndarray) -> Pair:
+        """The same for an array of values, of one base."""
+        self.digit(place, int(values.max(initial=0)))
+        known = self._digits[place]
+        high, low = np.array([known[k] for k in range(int(values.max(initial=0)) + 1)]).T
+        return high[values], low[values]
 
 
 @functools.lru_cache(maxsize=256)
@@ -109,13 +126,16 @@ def _power_grid(bases: np.ndarray, exponents: np.ndarray) -> np.ndarray:
     numbers = [int(each) for each in exponents.tolist()]
     if len(bases) == 1:
         table = _table_of(float(bases[0]))
-        rows, within = np.divmod(np.array(numbers, np.int64), _ROW)
-        if len(numbers):
-            table.pair(int(rows.max()) * _ROW)
-            table.pair(_ROW - 1)
-        low, high = _gathered(table._within, within), _gathered(table._rows, rows)
-        raised: np.ndarray = np.asarray(np.where(rows > 0, _times(high, low)[0], low[0]))
-        return raised.reshape(-1, 1)
+        # Steps are counted up to 2^24; no table of a rule is longer.
+        rest, values = np.divmod(np.array(numbers, np.int64), _ROW)
+        raised, place = table.digits(0, values), 0
+        while rest.any():
+            wanted = rest > 0
+            rest, values = np.divmod(rest, _ROW)
+            place += 1
+            longer = _times(table.digits(place, values), raised)
+            raised = np.where(wanted, longer[0], raised[0]), np.where(wanted, longer[1], raised[1])
+        return np.asarray(raised[0]).reshape(-1, 1)
     found = np.empty((len(numbers), len(bases)))
     with np.errstate(under="ignore"):
         for begin in range(0, len(bases), _AT_ONCE):
@@ -123,12 +143,6 @@ def _power_grid(bases: np.ndarray, exponents: np.ndarray) -> np.ndarray:
             for k, number in enumerate(numbers):
                 found[k, begin : begin + _AT_ONCE] = several.pair(number)[0]
     return found
-
-
-def _gathered(known: dict[int, Pair], places: np.ndarray) -> Pair:
-    """The pairs at these places, as arrays."""
-    high, low = np.array([known[k] for k in range(int(places.max(initial=0)) + 1)]).T
-    return high[places], low[places]
 
 
 def square_root(x: Any) -> Any:

@@ -3,6 +3,7 @@
 import inspect
 import math
 import random
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 import kernels
 from kernels.launch.rows import RowTable
-from kernels.rounding.power import _powers, power, power_grid, square_root
+from kernels.rounding.power import _powers, _table_of, power, power_grid, square_root
 from kernels.rounding.powers import power_table
 
 BETAS = (0.0, 1e-9, 1e-3, 0.123, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999, 0.99999, 1.0)
@@ -53,6 +54,21 @@ def test_grids_have_the_same_bits() -> None:
             assert grid[j, k] == power(base, float(step)), (base, step)
     for base in BETAS:
         assert (power_grid(np.array([base]), steps)[:, 0] == grid[:, BETAS.index(base)]).all()
+
+
+def test_exponents_of_any_size_take_no_time_and_no_memory() -> None:
+    """A step number that somebody set, or a damaged one: 1e12 took all of the machine's memory."""
+    began = time.thread_time()
+    for base in (0.9, 0.999, 0.9999999, 1 - 2.0**-40, 1.0, 0.0):
+        for exponent in (2**24 + 1, 10**9, 2**40 - 1, 10**12, 10**30, int(float(np.finfo(np.float32).max))):
+            expected = exact(base, exponent) if base else 0.0
+            found = power(base, float(exponent)) if exponent < 2**53 else _table_of(base).pair(exponent)[0]
+            assert found == expected or expected < 2.0**-960 > found, (base, exponent)
+        table = _table_of(base)
+        assert sum(map(len, table._digits.values())) <= 257 * 16
+    assert time.thread_time() - began < 2
+    grid = power_grid(np.array([0.999]), np.array([1, 2**24, 2**31]))
+    assert grid[:, 0].tolist() == [power(0.999, step) for step in (1.0, 2.0**24, 2.0**31)]
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
