@@ -35,7 +35,7 @@ STATE: tuple[Mutant, ...] = (
     _state(
         "step-advanced-on-skip",
         "a step that overflowed still counts",
-        "Plan.step",
+        "Plan._store",
         "if found_inf is not None and self.counters is not None:",
         "if False:",
         optimizer="Adam",
