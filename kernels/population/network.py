@@ -49,6 +49,21 @@ class Head:
     loss: Callable[..., Any]
     short: Any = None
 
+    def __deepcopy__(self, memo: Any) -> Head:
+        """A head is code: a copy has the same."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """A pickle names it.
+
+        Raises:
+            TypeError: for a head of none of `NETWORKS`.
+        """
+        name = next((name for name, network in NETWORKS.items() if network.head is self), None)
+        if name is None:
+            raise TypeError(f"head {self.name!r}: a file can name the heads of NETWORKS alone; register its network")
+        return _head_of, (name,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
@@ -231,6 +246,10 @@ NETWORKS: Final[Mapping[str, Network]] = {
     for network in (Network(name="mlp-6-6-1", widths=(6, 6, 1), head=EXP_SIGMOID, squares_input=True),)
 }
 """Every network that the trainer knows, by name."""
+
+
+def _head_of(network: str) -> Head:
+    return get_network(network).head
 
 
 def get_network(network: str | Network) -> Network:

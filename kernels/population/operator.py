@@ -220,6 +220,8 @@ def _optimizer_step(
             except (TypeError, ValueError) as error:
                 where = f" of model {model}" if step.dim() else ""
                 raise type(error)(f"hyperparameters{where}: {error}") from error
+    if not models:
+        return [tensor.clone() for tensor in (params, *states)]
     flat = _rows(params, models)
     kept = {name: _rows(state, models) for name, state in _named(names, states).items()}
     population = Population(

@@ -130,6 +130,25 @@ class Population:
         self._tables = Tables()
         self._ahead, self._ahead_from = np.empty((0, 0, 0)), 1
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy, or a population that is read from a file, is made from: it goes on to the same bits."""
+        return {
+            "algorithm": self.algorithm.name,
+            "hyperparameters": [self.records[k] for k in self.record_of],
+            "params": self.params,
+            "recipe": self.recipe.name,
+            "backend": self.backend,
+            "state_dtype": self.layout.state_dtype,
+            "state": self.state,
+            "step_count": self.step_count,
+            "skipped": self._skipped,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        step_count, skipped = state.pop("step_count"), state.pop("skipped")
+        vars(self).update(vars(type(self)(state.pop("algorithm"), state.pop("hyperparameters"), **state)))
+        self.step_count, self._skipped = step_count, skipped
+
     @torch.no_grad()
     def restart(self, params: Tensor) -> None:
         """Begin again from other parameters, [models, n]: states and step count as they were at first."""

@@ -81,7 +81,12 @@ class Trainer:
             state_dtype=self.policy.dtype("state"),
         )
         self._loss_scale = checks.checked_loss_scale(loss_scale, models, params.device)
-        record_of = self._population.record_of
+        self._whole = True
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Form what runs share, from what there is."""
+        params, record_of = self.params, self._population.record_of
         self._record_of = torch.from_numpy(record_of).int().to(params.device)
         dtypes = (self.policy.dtype("params"), self.policy.dtype("grads"), self.policy.dtype("state"), None)
         self._rows = RowTable(self._population.recipe, dtypes, self._population.records, power_table(params.device))
@@ -94,8 +99,16 @@ class Trainer:
             and all(map(ordinary, self._population.records))
         )
         self._launches = TritonLaunches()
-        self._whole = True
-        self._placed = place(record_of, block_of(self.backend, models), params.device)
+        self._placed = place(record_of, block_of(self.backend, len(params)), params.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy, or a trainer that is read from a file, is made from: it goes on to the same bits."""
+        kept = ("network", "policy", "backend", "_population", "_loss_scale", "_whole")
+        return {name: vars(self)[name] for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._prepare()
 
     @property
     def params(self) -> Tensor:

@@ -113,6 +113,17 @@ def test_nested_maps() -> None:
     compare([new.reshape(6, 7)], [params], "nested")
 
 
+def test_of_no_models_there_are_none_after_the_step() -> None:
+    p = torch.zeros(0, 7)
+
+    def one(p: Tensor, lr: Tensor) -> Any:
+        state = {"exp_avg": p, "exp_avg_sq": p}
+        return kernels.optimizer_step("adam", p, p, state, 1, hyperparameters={"lr": lr}, found_inf=lr, grad_scale=lr)
+
+    new, states = vmap(one)(p, torch.zeros(0))
+    assert [x.shape for x in (new, *states.values())] == [(0, 7)] * 3
+
+
 def test_torch_compile_keeps_it_whole_and_its_bits() -> None:
     """The graph has one node of it; torch's own checks of an operator pass."""
     for seed in (1, 4):
