@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from numbers import Number
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -60,7 +63,7 @@ class Prototype:
             raise self.refused("it has no parameter to train")
         for init, other in enumerate(modules):
             self._check_like(other, init)
-        flat = [nn.utils.parameters_to_vector(trained(module).values()) for module in modules]
+        flat = [torch.cat([p.reshape(-1) for p in trained(module).values()]) for module in modules]
         self.initial = torch.stack(flat).detach()
         try:
             self.dropouts: dict[str, Dropout] = seeded(self.module)
@@ -108,6 +111,13 @@ class Prototype:
                 first, second = ("missing" if kind is None else kind for kind in (ours.get(name), theirs.get(name)))
                 raise self.refused(
                     f"its models disagree: {name} is {first} in the first and {second} in model {init}; make all alike"
+                )
+        kept, beside = _kept(self.module), _kept(other)
+        for name in dict.fromkeys((*kept, *beside)):
+            if not _alike(kept.get(name), beside.get(name)):
+                raise self.refused(
+                    f"its models disagree: {name}, which is neither a parameter nor a buffer, is another in model "
+                    f"{init} than in the first, whose would be taken for all; register it as a buffer"
                 )
 
     def _trial(self, sample: Batch) -> dict[str, Tensor]:
@@ -171,6 +181,39 @@ def _constants(module: nn.Module) -> dict[str, Tensor]:
     """Buffers and frozen parameters by name."""
     frozen = ((name, p.detach()) for name, p in module.named_parameters() if not p.requires_grad)
     return dict(chain(module.named_buffers(), frozen))
+
+
+def _kept(module: nn.Module) -> dict[str, Any]:
+    """What a module and those inside it keep besides parameters, buffers and modules, by name.
+
+    Lists of what is registered too, as recurrent layers have them, are left out.
+    """
+    own, registered = vars(nn.Module()), {id(tensor) for tensor in chain(module.parameters(), module.buffers())}
+    return {
+        f"{prefix}.{name}".removeprefix("."): value
+        for prefix, child in module.named_modules()
+        for name, value in vars(child).items()
+        if name not in own and not (isinstance(value, list) and registered.issuperset(map(id, value)))
+    }
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether numbers and tensors are the same, also inside lists and the like; anything else is not looked at."""
+    if isinstance(a, nn.Module) and isinstance(b, nn.Module):
+        # In a list modules are not registered.
+        a, b = ({**dict(m.named_parameters()), **dict(m.named_buffers())} for m in (a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(value, b[key]) for key, value in a.items())
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and (a.dtype.hasobject or a.tobytes() == b.tobytes())
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.layout != torch.strided or b.layout != torch.strided or _same(a, b)
+    kinds = (Number, Tensor, np.ndarray, list, tuple, dict)
+    if not isinstance(a, kinds) and not isinstance(b, kinds):
+        return True
+    return type(a) is type(b) and repr(a) == repr(b)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

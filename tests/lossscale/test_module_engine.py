@@ -351,6 +351,58 @@ def test_models_that_disagree_are_refused_by_name(what: str, says: str, use: Use
     assert "\n" not in str(caught.value)
 
 
+class Keeping(nn.Module):
+    """Keeps something besides parameters and buffers."""
+
+    def __init__(self, kept: Callable[[], object]) -> None:
+        super().__init__()
+        self.out = nn.Linear(64, 10)
+        self.kept = kept()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x)
+
+
+@pytest.mark.parametrize(
+    ("kept", "alike"),
+    [
+        (lambda: torch.rand(3), False),
+        (lambda: torch.rand(()).item(), False),
+        (lambda: {"a": [torch.rand(3).numpy()]}, False),
+        (lambda: [nn.Linear(3, 3)], False),
+        (lambda: (1, float("nan"), torch.full((3,), float("nan")), np.ones(2)), True),
+        (object, True),
+    ],
+    ids=["tensor", "number", "array", "modules in a list", "the same", "anything else"],
+)
+def test_what_models_keep_besides_buffers_must_be_alike(kept: Callable[[], object], alike: bool, use: Use) -> None:
+    """The first model's would be taken for all."""
+    use(entry(lambda: nn.Sequential(Keeping(kept))))
+    if alike:
+        check(spec_of("fp32", size=2))
+        return
+    with pytest.raises(InputError, match=r"its models disagree: 0\.kept, which is neither .* in model 1 than"):
+        check(spec_of("fp32", size=2))
+
+
+def test_parameters_in_any_order_of_memory_and_of_one_number(use: Use) -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.factor = nn.Parameter(torch.randn(10, 64).t()), nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight * self.factor
+
+    network = entry(Odd)
+    use(network)
+    first = next(snapshots(Module(), spec_of("fp32")))
+    batch = network.stream(seed=0, inits=range(3), device=CPU).batch(1)
+    for init in range(3):
+        loss = network.loss(network.built(0, init)(batch.inputs[init]), batch.targets[init])
+        torch.testing.assert_close(first.losses.view(3, -1)[init, 0], loss.detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_a_cohort_too_large_for_memory_says_what_fits(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     use(EXAMPLES["layer-norm"])
     monkeypatch.setattr(memory, "free_bytes", lambda device: 60_000_000)
