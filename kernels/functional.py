@@ -28,6 +28,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -52,7 +53,7 @@ from .launch.checks import (
 )
 from .launch.rows import host_rows
 from .optim.constructors import constructor_signature
-from .rounding.powers import power_table
+from .rounding.powers import PowerTable, power_table
 
 Step = float | Sequence[float] | Tensor
 
@@ -109,7 +110,9 @@ def step_(
         assembly.check(scaled=grad_scale is not None)
     for assembly in assemblies:
         numbers = counts[assembly.positions] if isinstance(counts, Tensor) else counts
-        rows, steps = _rows(record, chosen, hyperparameters, assembly, numbers, first)
+        powers = power_table(assembly.bucket.device)
+        form = partial(_rows, record, chosen, hyperparameters, assembly, numbers, first, powers)
+        (rows, steps), values = powers.formed(form)
         assembly.load()
         step_bucket(
             chosen,
@@ -117,7 +120,7 @@ def step_(
             assembly.bucket,
             rows=rows,
             steps=steps,
-            powers=power_table(assembly.bucket.device).values,
+            powers=values,
             grad_scale=grad_scale,
             found_inf=found_inf,
             backend=resolve_backend(backend, assembly.bucket.device),
@@ -179,12 +182,17 @@ def _check_counts(numbers: Sequence[float]) -> None:
 
 
 def _rows(
-    record: Algorithm, recipe: Recipe, hyper: Any, assembly: Assembly, numbers: float | Tensor, first: bool
+    record: Algorithm,
+    recipe: Recipe,
+    hyper: Any,
+    assembly: Assembly,
+    numbers: float | Tensor,
+    first: bool,
+    powers: PowerTable,
 ) -> tuple[Tensor, Tensor]:
     """The host scalars of a bucket on its device (with ``row_of`` set), and its steps."""
     bucket = assembly.bucket
     count, device = len(bucket.params), bucket.device
-    powers = power_table(device)
     distinct, row_of = np.array([0.0]), np.zeros(count, np.int64)
     if record.rows_count(recipe):
         known = np.array([numbers]) if isinstance(numbers, float) else numbers.numpy(force=True)

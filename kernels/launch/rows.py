@@ -113,7 +113,8 @@ class RowTable:
             device: where the rows go.
             apart: whether each column is to be held once for what it depends on, where it can be formed so.
         """
-        key = first_step, steps, device, apart
+        # Places in tables that were begun anew are others.
+        key = first_step, steps, device, apart, self._powers.generation
         if self._last is not None and self._last[0] == key:
             return self._last[1]
         self._last = None
@@ -238,13 +239,14 @@ class RowTable:
     def _by_model(self, depends: tuple[str, ...], device: torch.device) -> Tensor:
         """Columns [columns, records] that no step changes; kept, for every run wants them."""
         key = depends, device
-        found: Tensor | None = self._kept.get(key)
-        if found is None:
+        found: Tensor
+        generation, found = self._kept.get(key, (-1, None))
+        if generation != self._powers.generation:
             entries = self._entries(_numbers_from(2, 1), False)
             chosen = [np.asarray(entries[k]) for k, kind in enumerate(depends) if kind == "by_model"]
             found = sent(np.array(chosen, np.float64), device)
             if self.constant:
-                self._kept[key] = found
+                self._kept[key] = self._powers.generation, found
         return found
 
     def _by_both(self, depends: tuple[str, ...], parts: list[tuple[int, int, bool]], device: torch.device) -> Tensor:

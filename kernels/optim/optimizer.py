@@ -229,7 +229,7 @@ class StepOptimizer(Optimizer):
         for plan in self._known.plans if self._known is not None else ():
             # Those that count on the host send theirs with each step, and are in no graph.
             if plan.is_capturable:
-                plan.send_rows(hypers)
+                plan.refresh(hypers)
 
     def share_memory(self) -> None:
         """Move every state tensor to shared memory (torch.optim.Adagrad has this method)."""

@@ -66,6 +66,9 @@ class Plan:
         self.bucket = bucket = self.assembly.bucket
         self.device = bucket.device
         self._powers = power_table(self.device)
+        # Those that the places in its host scalars are places in, and those that a capture of somebody's reads.
+        self._power_values = self._powers.values
+        self._captured_values: Tensor | None = None
         # Where the rule reads no step, the kernel is given zeros.
         self._reads_steps = self.recipe.device_step
         self._no_steps = torch.zeros(0 if self._reads_steps else len(self.owners), device=self.device)
@@ -166,7 +169,7 @@ class Plan:
                 self.bucket,
                 rows=rows,
                 steps=self._device_steps(),
-                powers=self._powers.values,
+                powers=self._power_values,
                 grad_scale=grad_scale,
                 found_inf=found_inf,
                 backend=self.backend,
@@ -201,7 +204,19 @@ class Plan:
         rows = self.send_rows(hypers)
         if self._by_address and not self.tables.current:
             self._bring_tables()
+        if self._reads_steps and self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            # A replay reads them where they are, as long as the graph lives.
+            self._captured_values = self._power_values
         return rows
+
+    def refresh(self, hypers: list[Any]) -> None:
+        """Send changed host scalars for launches that were captured; a RuntimeError where those cannot read them."""
+        self.send_rows(hypers)
+        if self._captured_values is not None and self._captured_values is not self._power_values:
+            raise RuntimeError(
+                "refresh: the tables of bias corrections have moved since the step was captured, after very many "
+                "betas; capture it again"
+            )
 
     # -- as a graph ----------------------------------------------------------------------------------------------------
 
@@ -218,7 +233,7 @@ class Plan:
 
     def launched_with(self) -> list[Tensor]:
         """The tensors whose addresses a launch is given, or whose counts it advances."""
-        given = [self.tables.addresses.device, self.tables.chunks, self.rows.device, self._powers.values]
+        given = [self.tables.addresses.device, self.tables.chunks, self.rows.device, self._power_values]
         counters = [] if self.counters is None else self.counters.on_device_alone()
         return [tensor for tensor in (*given, *counters) if tensor is not None]
 
@@ -257,7 +272,9 @@ class Plan:
         if row_of is not self.bucket.row_of:
             self.bucket.row_of = row_of
             self.tables.current = False
-        rows = host_rows(self.recipe, self.bucket.dtypes, [(hypers[k], n, first) for k, n, first in keys], self._powers)
+        named = [(hypers[k], n, first) for k, n, first in keys]
+        form = functools.partial(host_rows, self.recipe, self.bucket.dtypes, named, self._powers)
+        rows, self._power_values = self._powers.formed(form) if self._reads_steps else (form(), self._power_values)
         going_along = carried(rows) if self._carries else None
         if going_along is not None:
             return going_along

@@ -64,9 +64,9 @@ class Packed:
             steps = chunk.stop - chunk.start
             rows, own = np.empty((0, 0)), _Own.empty()
             if placed.shared:
-                rows = run.rows.rows(self._step, steps)
+                rows, values = powers.formed(lambda n=steps: run.rows.rows(self._step, n))  # type: ignore[misc]
             else:
-                columns = run.rows.columns(self._step, steps)
+                columns, values = powers.formed(lambda n=steps: run.rows.columns(self._step, n))  # type: ignore[misc]
                 own = _Own.of(columns, self._row_of.view(blocks, width).numpy())
             train = train_simd.train_function({**constants, "DEPENDS": own.depends})
             samples = data[chunk]
@@ -83,14 +83,14 @@ class Packed:
                 "scale": self._loss_scale.data_ptr(),
                 "rows": rows.ctypes.data,
                 "row_of": self._row_of.data_ptr(),
-                "powers": powers.values.data_ptr(),
+                "powers": values.data_ptr(),
                 **{kind: array.ctypes.data for kind, array in own.arrays.items()},
                 "records": rows.shape[1],
                 "first_step": self._step,
                 "steps": steps,
                 "blocks": blocks,
             }
-            _in_threads(train, call, blocks, steps, (self, tiles, rows, own, grads, powers))
+            _in_threads(train, call, blocks, steps, (self, tiles, rows, own, grads, values))
             self._step += steps
             if kept is not None:
                 kept[chunk] = grads.transpose(2, 3).reshape(steps, -1, numbers)[:, placed.slot_of]

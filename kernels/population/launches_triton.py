@@ -123,11 +123,13 @@ class TritonLaunches:
         # A state that is not kept is not read, nor are gradients written.
         models = [params, *[params if state is None else state for state in run.states]]
         marks = self._marks_of(blocks, device, marked=not optimistic)
-        data, powers = data.contiguous(), power_table(device).values
+        data, table = data.contiguous(), power_table(device)
         most = None if interpreter.ACTIVE else launches.DEVICE_CHUNK
         for stretch in launches.chunks(data.shape[0], rows.bytes_per_step, most):
             first_step, steps = run.first_step + stretch.start, stretch.stop - stretch.start
-            columns = rows.on(first_step, steps, device, apart=not placed.shared)
+            columns, powers = table.formed(
+                lambda at=first_step, n=steps: rows.on(at, n, device, apart=not placed.shared)  # type: ignore[misc]
+            )
             tensors = (
                 *models,
                 params if kept is None else kept[stretch],

@@ -216,8 +216,8 @@ class Population:
         finally:
             increment_version([tensor for tensor in written if not tensor.is_inference()])
 
-    def _as_launched(self, grads: Tensor, scales: Tensor | None, skips: Tensor | None) -> Step:
-        """The step as backends take it, with what differs between models."""
+    def _scalars(self) -> tuple[Tensor, np.ndarray, Tensor]:
+        """Step numbers, the rows of host scalars, and which of them each model has."""
         device = self.params.device
         if self._skipped is None:
             steps = torch.full((1,), float(self.step_count), dtype=torch.float32, device=device)
@@ -229,6 +229,11 @@ class Population:
             counts, which = torch.unique(taken.clamp(min=1), return_inverse=True)
             rows = np.concatenate([self._rows_of.rows(count, 1)[0] for count in counts.tolist()])
             row_of = self._record_index + which * len(self.records)
+        return steps, rows, row_of
+
+    def _as_launched(self, grads: Tensor, scales: Tensor | None, skips: Tensor | None) -> Step:
+        """The step as backends take it, with what differs between models."""
+        (steps, rows, row_of), powers = self._powers.formed(self._scalars)
         return Step(
             recipe=self.recipe,
             flags=self.flags | (0 if scales is None else SCALED.value),
@@ -236,10 +241,10 @@ class Population:
             params=self.params,
             grads=grads,
             states=self._slots(),
-            rows=torch.from_numpy(rows).to(device, non_blocking=True),
+            rows=torch.from_numpy(rows).to(self.params.device, non_blocking=True),
             row_of=row_of,
             steps=steps,
-            powers=self._powers.values,
+            powers=powers,
             scales=scales,
             skips=skips,
         )

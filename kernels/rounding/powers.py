@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +37,12 @@ BIAS_CORRECTIONS = Path(__file__).with_name("bias_corrections.npz")
 """The recording: float32 arrays named by beta, element t - 1 is 1 - powf(beta, t)."""
 
 _LIMIT = 2**24
+_ROOM = 1 << 20
+"""Numbers that there is room for at first, 4 MB: more than any fixed betas take."""
+_OFTEN = 64
+"""Tables are begun anew after so many formations at the soonest; where that is too soon, there is to be more room."""
+
+Formed = TypeVar("Formed")
 
 
 @functools.cache
@@ -81,17 +89,51 @@ def reciprocal(x: Any) -> Any:
 class PowerTable:
     """The tables of all betas used on one device, in one float32 tensor.
 
+    New ones are added behind the others, in place while there is room. A schedule may bring another beta at every step
+    (OneCycleLR): when the room is used up, all are forgotten and another tensor is begun, while whoever still reads the
+    old one keeps it (`formed`).
+
     Attributes:
         values: float32 tensor; a rule reads it at ``offset + step - 1``.
+        generation: how often tables were begun anew; places of an earlier one are not those of today.
         unrecorded: betas whose CPU table of powf is not wholly recorded from a GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.values = torch.zeros(1, dtype=torch.float32, device=device)
+        self.generation = 0
         self.unrecorded: set[float] = set()
-        self._places: dict[tuple[str, float], tuple[float, float]] = {}
+        self._lock = threading.RLock()
+        self._room = _ROOM
+        self._formations = 0
         self._whole: dict[float, bool] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self.values = self._zeros(1)
+        self._used = 1
+        self._places: dict[tuple[str, float], tuple[float, float]] = {}
+
+    def _zeros(self, count: int) -> Tensor:
+        # Tensors made in inference mode could not be written outside of it.
+        with torch.inference_mode(False):
+            return torch.zeros(count, dtype=torch.float32, device=self.device)
+
+    def formed(self, form: Callable[[], Formed]) -> tuple[Formed, Tensor]:
+        """What is formed of places, and the values that these are places in: whoever keeps the one keeps the other."""
+        with self._lock:
+            if self._used > self._room:
+                if self._formations < _OFTEN:
+                    self._room *= 2
+                else:
+                    self.generation, self._formations = self.generation + 1, 0
+                    self._begin()
+            found = form()
+            self._formations += 1
+            if self._formations == 1:
+                # One launch may need more than there is room for.
+                self._room = max(self._room, 2 * self._used)
+            return found, self.values
 
     def place(self, beta: float) -> tuple[float, float]:
         """Offset and length of the table of ``1 - powf(beta, t)``, built at its first use."""
@@ -111,11 +153,18 @@ class PowerTable:
         return self._place("root", float(beta))
 
     def _place(self, kind: str, beta: float) -> tuple[float, float]:
-        if (kind, beta) not in self._places:
-            table = self._powf(beta) if kind == "powf" else self._double(beta, root=kind == "root")
-            self._places[kind, beta] = (float(self.values.numel()), float(table.numel()))
-            self.values = torch.cat([self.values, table])
-        return self._places[kind, beta]
+        with self._lock:
+            if (kind, beta) not in self._places:
+                table = self._powf(beta) if kind == "powf" else self._double(beta, root=kind == "root")
+                begin, end = self._used, self._used + table.numel()
+                if end > len(self.values):
+                    values = self._zeros(max(_ROOM, 2 * end))
+                    values[:begin] = self.values[:begin]
+                    self.values = values
+                self.values[begin:end] = table
+                self._used = end
+                self._places[kind, beta] = (float(begin), float(table.numel()))
+            return self._places[kind, beta]
 
     def _powf(self, beta32: float) -> Tensor:
         length = _length(beta32)
