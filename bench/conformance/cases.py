@@ -7,7 +7,7 @@ tensors, `compare.py` runs it. Adding an option to be covered is one line in `op
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -24,9 +24,9 @@ LAYOUTS: Mapping[str, tuple[tuple[int, ...], ...]] = MappingProxyType(
     {
         "edges": ((0,), (), (1,), (7,), (1023,), (1024,), (1025,), (4, 33), (2050,), (64,)),
         "offset": ((260,), (67,), (2051,), (1024,), (4096,)),
-        "transposed": ((33, 40), (64, 8), (5, 7)),
-        # Transposed parameters whose gradients lie row by row.
-        "strides": ((33, 40), (64, 8), (5, 7)),
+        "transposed": ((33, 40), (64, 8), (5, 7), (3, 4, 5, 2)),
+        # The same parameters, whose gradients lie row by row.
+        "strides": ((33, 40), (64, 8), (5, 7), (3, 4, 5, 2)),
         "long": ((65537,), (65536,), (131076,)),
         "long-offset": ((131076,), (66003,)),
         "tiny": tuple((1 + i % 17,) for i in range(400)),
@@ -41,8 +41,8 @@ LAYOUT_NOTES: Mapping[str, str] = MappingProxyType(
     {
         "edges": "sizes around what is special: empty, 0-dim, 1, 7, 1,023 to 1,025, 2,050 elements",
         "offset": "every tensor begins one element into its memory, off 16-byte alignment",
-        "transposed": "matrices that lie column by column, and so do their gradients",
-        "strides": "matrices that lie column by column, while their gradients lie row by row",
+        "transposed": "matrices that lie column by column and images channels last, and so do their gradients",
+        "strides": "matrices that lie column by column and images channels last, while their gradients lie row by row",
         "long": "tensors of 65,536 to 131,076 elements",
         "long-offset": "long tensors that begin one element into their memory",
         "tiny": "400 tensors of 1 to 17 elements",
@@ -61,6 +61,9 @@ VALUE_NOTES: Mapping[str, str] = MappingProxyType(
         "special": "+0, -0, +inf, -inf and NaN among normal numbers",
     }
 )
+
+DEFAULTS = "defaults"
+"""What the options are called of an optimizer that is made without any."""
 
 # What later groups have of their own besides lr, decay and momentum: an optimizer must read all of it per group.
 _OTHERS: Mapping[str, Any] = {"betas": (0.8, 0.97), "eps": 1e-5, "alpha": 0.95, "lr_decay": 0.02}
@@ -85,13 +88,20 @@ class Case:
         start_step: when positive, the step counter is set to it after the first step, through `state_dict`.
         grad_scale: loss scale the gradients carry, handled as `torch.amp.GradScaler` handles it; None for no scaler.
         found_inf_at: index of a step that reports overflow, or None.
-        schedule: "constant", or "falling": lr is halved after every second step.
+        schedule: "constant"; "falling": lr is halved after every second step; "warming": lr is 0 in the first step;
+            "cycled": before every later step momentum, or the first beta, is halved, and decay is four times as much.
         groups: number of parameter groups; later groups have another lr and weight decay.
-        reload_at: index of the step after which a new optimizer takes over through `state_dict`, or None.
+        flags: later groups have amsgrad, centered or nesterov the other way, or else maximize.
+        reload_at: index of the step after which a new optimizer, made with other numbers, takes over through
+            `state_dict`, or None.
+        copied: "deep" or "pickled": after the first step copies of the optimizer and its parameters take over.
         keep_gradients: every step's gradients go into the first step's tensors, as after zero_grad(set_to_none=False).
         idle: every third parameter has no gradient in the first step, and so is one step behind.
         pausing: every third parameter, and the last, have no gradient in the second step.
         closure: the step is given a closure that evaluates the loss, for which gradients must be on.
+        hooks: a hook is registered to run before every step, and one after it.
+        tensor_lr: lr is a tensor, in every group that has one of its own.
+        mixed: every second parameter is of float32, as norms are in a bfloat16 model.
         added: the last group is handed over after the first step, through `add_param_group`.
         empty: where tensors without elements lie beside the layout's own: "first" or "last" in every group, a "group"
             of its own before the others, or nowhere ("").
@@ -119,6 +129,11 @@ class Case:
     idle: bool = False
     pausing: bool = False
     closure: bool = False
+    hooks: bool = False
+    tensor_lr: bool = False
+    mixed: bool = False
+    flags: bool = False
+    copied: str = ""
     added: bool = False
     empty: str = ""
     order: str = ""
@@ -142,15 +157,16 @@ class Case:
             parts.append(f"reload_at={self.reload_at}")
         if self.keep_gradients:
             parts.append("gradients kept")
-        parts += [word for word in ("idle", "pausing", "closure", "added") if getattr(self, word)]
-        parts += [f"{name}={getattr(self, name)}" for name in ("empty", "order") if getattr(self, name)]
+        words = ("idle", "pausing", "closure", "hooks", "tensor_lr", "mixed", "flags", "added")
+        parts += [word for word in words if getattr(self, word)]
+        parts += [f"{name}={getattr(self, name)}" for name in ("copied", "empty", "order") if getattr(self, name)]
         if self.power:
             parts.append(f"loss=2^{self.power}")
         return " ".join(filter(None, parts))
 
     def option_set(self) -> str:
         """The constructor's options alone, as text."""
-        return _as_text(self.options)
+        return _as_text(self.options) or DEFAULTS
 
     def group_options(self) -> list[dict[str, Any]]:
         """What each parameter group has of its own beside the constructor's options, in the optimizer's order."""
@@ -161,8 +177,22 @@ class Case:
             own.update({name: value for name, value in _OTHERS.items() if name in names})
             if self.options.get("momentum"):
                 own["momentum"] = 0.5 * float(self.options["momentum"])
+            if self.flags:
+                own.update({name: not self.options.get(name, False) for name in self.switches()})
             groups.append(own)
         return [{}, *groups] if self.empty == "group" else groups
+
+    def switches(self) -> list[str]:
+        """Options that are on or off in a group of its own; empty for an optimizer that has none."""
+        taken = {field.name for field in fields(registered(self.optimizer).hyperparameters)}
+        found = [name for name in ("amsgrad", "centered", "nesterov") if name in taken]
+        # Nesterov's momentum needs one, and no dampening.
+        fits = self.options.get("momentum") and not self.options.get("dampening")
+        return [name for name in found if name != "nesterov" or fits] or [name for name in taken if name == "maximize"]
+
+    def dtype_of(self, number: int) -> str:
+        """The dtype of a parameter, by its number in the order of `shapes`."""
+        return "fp32" if self.mixed and number % 2 else self.dtype
 
     def group_text(self) -> str:
         """The groups' own options as text; "" where they have none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .cases import DEFAULTS
 from .rows import Outcome, Row
 
 # From here a distance says that another formula was computed, not that it was rounded in another way.
@@ -44,6 +45,9 @@ def _claim(rows: Sequence[Row]) -> dict[str, Any]:
     differing = sum(row.outcome.failed for row in answered)
     tested = sum(row.outcome.compared or row.outcome.broke for row in rows)
     common = {"ulp": ulp, "scaling": scaling, "compared": tested, "answered": len(answered), "differing": differing}
+    if rows and rows[0].option_set == DEFAULTS:
+        # Which defaults a constructor has says nothing about arithmetic.
+        return {"strength": None, "claim": "", **common, "answered": 0}
     if rows and all(row.outcome in (Outcome.UNSUPPORTED, Outcome.MISSING) for row in rows):
         return {"strength": 0, "claim": f"not offered: {rows[0].detail}", **common}
     if broken:

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
+from ..optimizers import registered
 from ..providers.base import Provider, Unsupported
 from ..providers.contained import Ended, contained
-from ..tracebacks import kept_traceback
+from ..tracebacks import first_line, kept_traceback
 from . import bitwise
+from .calls import Misstep
 from .cases import Case
 from .inputs import make_gradients
 from .rows import APART, FirstMismatch, Outcome, Row, row_of
-from .side import Misstep, Side, gradient_is_scratch
+from .side import Side, gradient_is_scratch
 
 
 def run_case(case: Case, provider: Provider, against: Provider, device: torch.device) -> Row:
@@ -50,12 +52,15 @@ def _compared(case: Case, provider: Provider, against: Provider, device: torch.d
         return row(Outcome.ERROR, f"building {against.name}: {trace()}")
     try:
         found = row(_advance(case, ours, theirs))
-        if found.outcome is Outcome.MISMATCH:
+        if found.outcome is Outcome.MISMATCH and (others := other_defaults(case, ours, theirs)):
+            found = replace(found, detail=others)
+        elif found.outcome is Outcome.MISMATCH:
             again = Side(provider, case, device, power=case.power), Side(against, case, device)
             found = _with_line(provider, _locate(found, case, *again))
     except _StepFailed as error:
-        # A step that torch refuses tells nothing about the provider.
-        return row(Outcome.NO_REFERENCE if error.name == "reference" else Outcome.ERROR, error.detail)
+        # A step that torch refuses tells nothing about the provider; one that its own run on another loss does, does.
+        refused = error.name == "reference" and against != provider
+        return row(Outcome.NO_REFERENCE if refused else Outcome.ERROR, error.detail)
     except Unsupported as error:
         return row(Outcome.UNSUPPORTED, str(error))
     except Exception:
@@ -91,7 +96,17 @@ def _both(ours: Side, theirs: Side, index: int) -> None:
                 raise
             raise _StepFailed(name, str(error)) from error
         except Exception as error:
+            # What copies or a tensor for lr break is something that the optimizer lacks, and not a wrong result.
+            asked = (
+                "with lr as a tensor"
+                if side.case.tensor_lr
+                else f"as a {side.case.copied} copy" * bool(side.case.copied)
+            )
+            if asked and side is ours:
+                raise Unsupported(f"cannot step {asked}: {type(error).__name__}: {first_line(error)}") from error
             raise _StepFailed(name, f"step {index} of the {name}: {trace()}") from error
+    if theirs.jumped and not ours.jumped:
+        raise Unsupported("its state has no step to set")
 
 
 def _advance(case: Case, ours: Side, theirs: Side) -> Outcome:
@@ -131,6 +146,19 @@ def _unlike(mine: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> st
     return ""
 
 
+def other_defaults(case: Case, ours: Side, theirs: Side) -> str:
+    """The constructor's defaults that are not the reference's, where a case has no options; else empty."""
+    if case.options:
+        return ""
+    mine, other = ours.optimizer.param_groups[0], theirs.optimizer.param_groups[0]
+    names = registered(case.optimizer).hyperparameter_names
+    return ", ".join(
+        f"{name} is {mine[name]} by default, that of {theirs.provider.name} is {other[name]}"
+        for name in names
+        if name in mine and name in other and mine[name] != other[name]
+    )
+
+
 def _locate(row: Row, case: Case, ours: Side, theirs: Side) -> Row:
     """The row with the first step that differs, found by a replay."""
     before: dict[str, torch.Tensor] = {}
@@ -144,7 +172,8 @@ def _locate(row: Row, case: Case, ours: Side, theirs: Side) -> Row:
         elements = {name: count for name, count in elements.items() if count}
         if not elements:
             continue
-        before["grad"] = torch.cat([g.reshape(-1) for g in make_gradients(case, index, ours.device)])
+        if not case.mixed:
+            before["grad"] = torch.cat([g.reshape(-1) for g in make_gradients(case, index, ours.device)])
         return _describe(row, index, elements, before, mine, other)
     return replace(row, detail="the difference did not come back when the case was replayed")
 
@@ -159,7 +188,7 @@ def _describe(
 ) -> Row:
     """The row with what there is to say of the step `index` at which `elements` of each quantity differ."""
     # States feed the parameters: the first differing state is nearer to the cause than the parameter.
-    order = sorted(elements, key=lambda name: (name == "grad", name == "param", name))
+    order = sorted(elements, key=_rank)
     name = order[0]
     where = int(bitwise.unequal(mine[name], other[name]).nonzero()[0])
 
@@ -185,11 +214,18 @@ def _describe(
     )
 
 
+def _rank(name: str) -> tuple[bool, bool, str]:
+    whole = name.partition(" in ")[0]
+    return whole == "grad", whole == "param", name
+
+
 def _largest(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Any]:
     """The element that is furthest off, over all quantities; a NaN on one side is furthest."""
     name = max(pairs, key=lambda name: bitwise.max_ulp(*pairs[name]))
     mine, other = pairs[name]
-    index = bitwise.furthest(mine, other)
+    apart = bitwise.max_ulp(mine, other) > 0
+    # Zeros of either sign are no distance apart.
+    index = bitwise.furthest(mine, other) if apart else int(bitwise.unequal(mine, other).nonzero()[0])
     return bitwise.described(name, index, mine, other, bitwise.max_ulp(mine, other))
 
 

@@ -21,11 +21,12 @@ from ..providers.base import Provider, Unsupported
 from ..providers.contained import Ended, contained
 from ..providers.torch_optim import TorchOptim
 from . import bitwise
+from .calls import Misstep
 from .cases import Case
 from .compare import trace
 from .inputs import make_gradients, make_groups
 from .rows import FirstMismatch, Outcome, Row, row_of
-from .side import Misstep, Side
+from .side import Side
 
 _NOT_A_NUMBER = torch.iinfo(torch.int64).max
 
@@ -34,6 +35,9 @@ def measurable(case: Case) -> bool:
     """Whether the case has a float64 counterpart: no scaler, ordinary values, one run."""
     plain = case.grad_scale is None and case.found_inf_at is None and not case.power and case.reload_at is None
     plain = plain and not (case.idle or case.pausing or case.added or case.keep_gradients)
+    plain = (
+        plain and not (case.hooks or case.tensor_lr or case.mixed or case.flags or case.copied) and bool(case.options)
+    )
     return plain and case.values in ("normal", "wide") and case.schedule == "constant" and not case.start_step
 
 

@@ -38,26 +38,34 @@ def _draw(layout: str, values: str, dtype: str, seed: int, count: int, role: str
 def _fill(case: Case, role: str) -> torch.Tensor:
     """Values for every element of the case's layout; both sides of a comparison get the same ones."""
     count = sum(math.prod(shape) for shape in case.shapes())
-    return _draw(case.layout, case.values, case.dtype, case.seed, count, role)
+    return _draw(case.layout, case.values, "fp32" if case.mixed else case.dtype, case.seed, count, role)
 
 
 def _split(flat: torch.Tensor, case: Case, device: torch.device, *, gradients: bool = False) -> list[torch.Tensor]:
     """The tensors of the layout, each in a storage of its own on `device`."""
     flat = flat.to(device)
     tensors, start = [], 0
-    for shape in case.shapes():
+    for number, shape in enumerate(case.shapes()):
         count = math.prod(shape)
-        piece = flat[start : start + count]
+        piece = flat[start : start + count].to(DTYPES[case.dtype_of(number)].torch)
         start += count
         if "offset" in case.layout:
-            storage = torch.zeros(count + 1, dtype=flat.dtype, device=device)
+            storage = torch.zeros(count + 1, dtype=piece.dtype, device=device)
             storage[1:].copy_(piece)
             tensors.append(storage[1:])
         elif case.layout == "transposed" or (case.layout == "strides" and not gradients):
-            tensors.append(piece.reshape(shape[::-1]).clone().t())
+            tensors.append(_laid_apart(piece, shape))
         else:
             tensors.append(piece.reshape(shape).clone())
     return tensors
+
+
+def _laid_apart(piece: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor whose memory is in another order than its elements: channels last, or a matrix column by column."""
+    if len(shape) == 4:
+        images, channels, *places = shape
+        return piece.reshape(images, *places, channels).clone().movedim(-1, 1)
+    return piece.reshape(shape[::-1]).clone().t()
 
 
 def make_parameters(case: Case, device: torch.device) -> list[torch.Tensor]:

@@ -106,6 +106,8 @@ class Row:
         """How far off the furthest element is, with its unit."""
         if self.max_ulp == NAN_ON_ONE_SIDE:
             return "NaN or infinite on one side"
+        if not self.max_ulp:
+            return "off in the sign of zero alone"
         return f"{self.max_ulp} ulp of {self.dtype} off"
 
     def as_dict(self) -> dict[str, Any]:

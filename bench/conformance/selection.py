@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -36,9 +37,23 @@ HAPPENINGS: Mapping[str, Settings] = {
         "anti-equivariance": {"power": -5},
     },
     "gradients": {"fresh": {}, "kept": {"keep_gradients": True}},
-    "rate": {"constant": {}, "falling": {"schedule": "falling"}},
+    "rate": {"constant": {}, **{kind: {"schedule": kind} for kind in ("falling", "warming", "cycled")}},
 }
 """What happens around the steps: dimension → setting → what it changes of a case. The first of each changes nothing."""
+
+ALONE: tuple[Mapping[str, Any], ...] = (
+    {"copied": "deep"},
+    {"copied": "pickled"},
+    {"hooks": True},
+    {"schedule": "warming"},
+    {"schedule": "cycled"},
+    {"tensor_lr": True, "schedule": "falling"},
+    {"groups": 2, "flags": True},
+    {"start_step": 3_000},
+    {"mixed": True},
+)
+"""What not every optimizer can do, or few faults show: a few cases of its own each, which cost the others nothing."""
+_ALONE_SETS = 3
 
 LAYOUTS = ("edges", "offset", "transposed", "strides", "tiny", "one", "blocks", "long")
 VALUES = ("normal", "wide", "subnormal", "special")
@@ -61,7 +76,7 @@ def can_meet(case: Case) -> bool:
     between = case.reload_at is not None or case.start_step or case.idle or case.added or case.keep_gradients
     between = between or case.pausing
     # A schedule lowers the learning rate after the second step.
-    needed = 3 if case.schedule != "constant" else 2 if between else 1
+    needed = 3 if case.schedule == "falling" else 2 if between or case.schedule != "constant" else 1
     if case.steps < max(needed, 1 + (case.found_inf_at or 0)):
         return False
     if case.found_inf_at == 1 and (case.idle or case.added):
@@ -158,8 +173,38 @@ def conform_cases(
     if limit is not None:
         return cases[:limit]
     layout = "blocks" if recipe == "cpu-fused" else "one"
-    longest = {case.dtype: None for case in cases} if not quick else ()
-    return [*cases, *(_plain(optimizer, recipe, dtype=dtype, layout=layout, steps=_LONG_RUN) for dtype in longest)]
+    found = {case.dtype: None for case in cases}
+    longest = found if not quick else ()
+    return [
+        *cases,
+        *_alone(optimizer, recipe, tuple(found)),
+        *(_plain(optimizer, recipe, dtype=dtype, layout=layout, steps=_LONG_RUN) for dtype in longest),
+    ]
+
+
+def _alone(optimizer: str, recipe: str, dtypes: Sequence[str]) -> list[Case]:
+    """The cases of `ALONE`, and one of the defaults."""
+    plain = _plain(optimizer, recipe, layout="blocks" if recipe == "cpu-fused" else "edges", steps=3)
+    found = [replace(plain, dtype=dtype, options={}) for dtype in dtypes[:1]]
+    for settings in ALONE:
+        found += [
+            case
+            for options in option_sets(optimizer)[:_ALONE_SETS]
+            for dtype in (dtypes if settings.get("mixed") else dtypes[:1])
+            if _stands_alone(case := replace(plain, options=options, dtype=dtype, **settings), dtypes)
+        ]
+    return found
+
+
+def _stands_alone(case: Case, dtypes: Sequence[str]) -> bool:
+    """Whether a case of `ALONE` tells right from wrong."""
+    if case.mixed:
+        # Both dtypes must be asked for; torch's vector loops on a CPU treat low precision in their own way.
+        return case.recipe != "cpu-fused" and case.dtype != "fp32" and "fp32" in dtypes
+    if case.flags:
+        return bool(case.switches())
+    # With a tensor for lr torch rounds AdamW's decay in its own way.
+    return not (case.tensor_lr and case.options.get("weight_decay"))
 
 
 def _plain(optimizer: str, recipe: str, **fields: Any) -> Case:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
+import copy
 import io
-from collections.abc import Callable, Mapping, MutableMapping
+import pickle
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -13,16 +14,12 @@ from kernels import DTYPES
 
 from ..optimizers import registered
 from ..providers.base import Provider, Unsupported
+from ..tracebacks import first_line
+from .calls import Hooks, Misstep, cycle, kind, lowered, scaled_step, set_rate, step_with
 from .cases import Case
 from .inputs import make_gradients, make_groups, make_parameters
 
 _COMPARED = {torch.float64, *(known.torch for known in DTYPES.values())}
-_LOSS = 0.5
-"""What closures return."""
-
-
-class Misstep(Exception):
-    """A step broke what callers of torch.optim rely on, whatever numbers it left; the message says what."""
 
 
 class Side:
@@ -48,9 +45,16 @@ class Side:
             self._fill([torch.zeros_like(value) for value in values])
         #: States under torch's names that cannot be compared, and what they are instead of numbers.
         self.apart: dict[str, str] = {}
+        if case.added:
+            # What is handed over later must be taken too.
+            provider.build(case.optimizer, self._groups(), self._mapped(case.options))
         self.optimizer = self._build()
         if case.order == "early":
             self._fill(values)
+        #: Whether a step counter was found and set.
+        self.jumped = False
+        self._rates: list[float] = []
+        self._hooks = Hooks(self.optimizer) if case.hooks else None
 
     def _fill(self, values: list[torch.Tensor]) -> None:
         with torch.no_grad():
@@ -60,10 +64,15 @@ class Side:
     def _groups(self) -> list[dict[str, Any]]:
         return [self._mapped(group) for group in make_groups(self.case, self.parameters)]
 
-    def _build(self) -> torch.optim.Optimizer:
+    def _build(self, *, others: bool = False) -> torch.optim.Optimizer:
+        """The provider's optimizer over the parameters; with `others` its numbers are not the case's."""
         groups = self._groups()
-        groups = groups[: len(groups) - self._waiting]
-        return self.provider.build(self.case.optimizer, groups, self._mapped(self.case.options))
+        groups, options = groups[: len(groups) - self._waiting], self._mapped(self.case.options)
+        if others:
+            groups, options = [lowered(group) for group in groups], lowered(options)
+        if self.case.tensor_lr:
+            groups, options = [_with_tensor(group) for group in groups], _with_tensor(options)
+        return self.provider.build(self.case.optimizer, groups, options)
 
     def _mapped(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options (of the constructor or of a group) for a run on 2^power times the loss, defaults included."""
@@ -91,15 +100,18 @@ class Side:
             self._after_first()
         if index - 1 == self.case.reload_at:
             self._reload()
+        if index and not self.case.keep_gradients:
+            self.optimizer.zero_grad()
         addresses = [parameter.data_ptr() for parameter in self.parameters]
         held = {id(parameter) for parameter in self._held()}
-        if self.case.schedule == "falling" and index and index % 2 == 0:
-            self._halve_lr()
+        self._schedule(index)
         if self.case.closure:
-            _step_with(self.optimizer, lambda: self._give_all(index))
+            step_with(self.optimizer, lambda: self._give_all(index))
         else:
             self._give_all(index)
             scaled_step(self.optimizer, self._held(), self.case, index)
+        if self._hooks:
+            self._hooks.check()
         left = held - {id(parameter) for parameter in self._held()}
         if left or [parameter.data_ptr() for parameter in self.parameters] != addresses:
             raise Misstep(f"step {index} replaced parameters instead of updating them in place")
@@ -118,7 +130,9 @@ class Side:
     def _give(self, number: int, gradient: torch.Tensor, index: int) -> None:
         parameter = self.parameters[number]
         if self.case.idles(number, index):
-            parameter.grad = None
+            # Between steps it is zero_grad that takes gradients away.
+            if not index or self.case.keep_gradients:
+                parameter.grad = None
         elif self.case.keep_gradients and parameter.grad is not None:
             parameter.grad.copy_(gradient)
         else:
@@ -131,16 +145,40 @@ class Side:
         if self._waiting:
             self._waiting = 0
             self.optimizer.add_param_group(self._groups()[-1])
+        if self.case.copied:
+            self._copy()
 
-    def _halve_lr(self) -> None:
-        for group in self.optimizer.param_groups:
-            # As torch's schedulers do: a tensor is filled, a number replaced.
-            if "lr" not in group:
-                raise Misstep("a group has no lr, which schedulers set")
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].mul_(0.5)
-            else:
-                group["lr"] *= 0.5
+    def _copy(self) -> None:
+        """Go on with a copy of the optimizer and its parameters, as after copy.deepcopy or in another process."""
+        if not hasattr(self.optimizer, "_optimizer_step_pre_hooks"):
+            # Torch would patch the whole class, for attributes that a copy has and this one has not.
+            raise Unsupported("cannot be copied: Optimizer.__init__ was not called")
+        pickled = self.case.copied == "pickled"
+        pair = self.optimizer, self.parameters
+        try:
+            self.optimizer, self.parameters = pickle.loads(pickle.dumps(pair)) if pickled else copy.deepcopy(pair)
+        except Exception as error:
+            how = "pickled" if pickled else "deep-copied"
+            raise Unsupported(f"cannot be {how}: {type(error).__name__}: {first_line(error)}") from error
+        if self._hooks:
+            self._hooks = Hooks(self.optimizer)
+
+    def _schedule(self, index: int) -> None:
+        """What a scheduler does to the groups before a step."""
+        groups, schedule = self.optimizer.param_groups, self.case.schedule
+        if schedule == "falling" and index and index % 2 == 0:
+            for group in groups:
+                set_rate(group, 0.5 * float(group.get("lr", 0.0)))
+        if schedule == "warming" and index == 0:
+            self._rates = [float(group.get("lr", 0.0)) for group in groups]
+            for group in groups:
+                set_rate(group, 0.0)
+        if schedule == "warming" and index == 1:
+            for group, rate in zip(groups, self._rates, strict=False):
+                set_rate(group, rate)
+        if schedule == "cycled" and index:
+            for group in groups:
+                cycle(group)
 
     def _jump(self) -> None:
         """Set the step counter through the state dictionary, as a user resuming a long run would."""
@@ -149,16 +187,19 @@ class Side:
             if isinstance(state, MutableMapping) and "step" in state:
                 was, start = state["step"], float(self.case.start_step)
                 if not isinstance(was, torch.Tensor | int | float):
-                    raise Unsupported(f"its step counter is {_kind(was)}, not a number")
+                    raise Unsupported(f"its step counter is {kind(was)}, not a number")
                 state["step"] = torch.full_like(was, start) if isinstance(was, torch.Tensor) else type(was)(start)
+                self.jumped = True
         self.optimizer.load_state_dict(saved)
 
     def _reload(self) -> None:
-        """Save the state to bytes and go on with a new optimizer that has read them."""
+        """Save the state to bytes and go on with a new optimizer, made with other numbers, that has read them."""
         saved = io.BytesIO()
         torch.save(self.optimizer.state_dict(), saved)
         saved.seek(0)
-        self.optimizer = self._build()
+        self.optimizer = self._build(others=True)
+        if self._hooks:
+            self._hooks = Hooks(self.optimizer)
         self.optimizer.load_state_dict(torch.load(saved, weights_only=False))
 
     def states(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -172,7 +213,7 @@ class Side:
             if value is None or name == "master":
                 continue
             if not isinstance(value, torch.Tensor | int | float):
-                self.apart[name] = _kind(value)
+                self.apart[name] = kind(value)
                 continue
             flat = torch.as_tensor(value).reshape(-1)
             if name != "step" and flat.dtype not in _COMPARED:
@@ -186,29 +227,46 @@ class Side:
     def _entry(self, parameter: torch.Tensor) -> Mapping[str, Any]:
         """What the optimizer keeps for a parameter, by name."""
         if not isinstance(self.optimizer.state, Mapping):
-            raise Misstep(f"its state is {_kind(self.optimizer.state)}, not a mapping by parameter")
+            raise Misstep(f"its state is {kind(self.optimizer.state)}, not a mapping by parameter")
         entry = self.optimizer.state.get(parameter, {})
         if isinstance(entry, Mapping):
             return entry
-        self.apart["a parameter's entry"] = _kind(entry)
+        self.apart["a parameter's entry"] = kind(entry)
         return {}
 
     def arrays(self) -> dict[str, torch.Tensor]:
-        """Parameters, gradients (where they are anybody's business) and states, each flattened over all tensors."""
+        """Parameters, gradients (where they are anybody's business) and states, each flattened over all tensors.
+
+        Of a case with two dtypes those in the other one stand apart, under a name that says so.
+        """
         found: dict[str, list[torch.Tensor]] = {}
-        scratch = gradient_is_scratch(self.case) or self.state_names is not None or bool(self.case.power)
         for parameter in self.parameters:
-            found.setdefault("param", []).append(parameter.detach().reshape(-1))
-            if parameter.grad is not None and not scratch:
-                found.setdefault("grad", []).append(parameter.grad.reshape(-1))
-            for name, flat in self.states(parameter).items():
-                found.setdefault(name, []).append(flat)
+            entries = {"param": parameter.detach().reshape(-1), **self.states(parameter)}
+            if parameter.grad is not None and not self._scratch():
+                entries["grad"] = parameter.grad.reshape(-1)
+            for name, flat in entries.items():
+                found.setdefault(self._with_dtype(name, flat), []).append(flat)
         return {name: torch.cat(pieces).to(self.device) for name, pieces in found.items()}
 
+    def _scratch(self) -> bool:
+        """Whether what a step leaves in gradients is nobody's business."""
+        if gradient_is_scratch(self.case) or self.case.power:
+            return True
+        if self.state_names is None:
+            return False
+        # Who scales in the kernel may leave the scaled gradient, or not.
+        return not self.provider.traits.keeps_gradients or self.case.grad_scale is not None
 
-def _kind(value: object) -> str:
-    name = type(value).__name__
-    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    def _with_dtype(self, name: str, flat: torch.Tensor) -> str:
+        own = name == "step" or not self.case.mixed or flat.dtype == DTYPES[self.case.dtype].torch
+        return name if own else f"{name} in {str(flat.dtype).removeprefix('torch.')}"
+
+
+def _with_tensor(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options whose learning rate, if any, is a tensor: of float64, in which torch rounds as with numbers."""
+    return {
+        name: torch.tensor(value, dtype=torch.float64) if name == "lr" else value for name, value in options.items()
+    }
 
 
 def gradient_is_scratch(case: Case) -> bool:
@@ -216,51 +274,3 @@ def gradient_is_scratch(case: Case) -> bool:
     options = case.options
     plain = not options.get("weight_decay") and not options.get("maximize")
     return case.recipe == "foreach" and bool(options.get("nesterov")) and plain
-
-
-def _step_with(optimizer: torch.optim.Optimizer, evaluate: Callable[[], None]) -> None:
-    """`optimizer.step(closure)`, where the closure evaluates the loss and its gradients, for which they must be on."""
-    step = inspect.signature(optimizer.step).parameters
-    if "closure" not in step and not any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in step.values()):
-        raise Unsupported("step takes no closure")
-    called = []
-
-    def closure() -> float:
-        if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-            raise Misstep("step(closure) called the closure with gradients off; call it under torch.enable_grad()")
-        evaluate()
-        called.append(True)
-        return _LOSS
-
-    returned: object = optimizer.step(closure)
-    if not called:
-        raise Unsupported("step(closure) does not call its closure")
-    if returned is None:
-        raise Misstep("step(closure) returned None; return what the closure returned")
-    if not isinstance(returned, float | torch.Tensor) or returned != _LOSS:
-        raise Misstep(f"step(closure) returned {_kind(returned)}, not the loss that its closure returned")
-
-
-def scaled_step(optimizer: torch.optim.Optimizer, parameters: list[torch.Tensor], case: Case, index: int) -> None:
-    """`optimizer.step()` under a loss scaler: what `torch.amp.GradScaler.step` does, for any gradient dtype.
-
-    Optimizers that advertise in-kernel scaling get `grad_scale` and `found_inf`; for the others gradients are
-    multiplied by the float32 reciprocal of the scale, and an overflow skips the step.
-    """
-    if case.grad_scale is None and case.found_inf_at is None:
-        optimizer.step()
-        return
-    if not parameters:
-        raise Misstep("the optimizer has no parameters left")
-    device = parameters[0].device
-    overflow = torch.full((), float(case.found_inf_at == index), device=device)
-    scale = torch.full((), case.grad_scale or 1.0, device=device)
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
-        optimizer.grad_scale, optimizer.found_inf = scale, overflow  # type: ignore[attr-defined]
-        optimizer.step()
-        del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    torch._amp_foreach_non_finite_check_and_unscale_(gradients, overflow.clone(), scale.double().reciprocal().float())
-    if case.found_inf_at != index:
-        optimizer.step()

@@ -122,7 +122,7 @@ def measured(cases: Sequence[Case]) -> list[Case]:
     found = [case for case in cases if measurable(case)]
     seen = {(case.option_set(), case.dtype) for case in found}
     for case in cases:
-        if (case.option_set(), case.dtype) not in seen and hasattr(torch.optim, case.optimizer):
+        if case.options and (case.option_set(), case.dtype) not in seen and hasattr(torch.optim, case.optimizer):
             seen.add((case.option_set(), case.dtype))
             layout = case.layout if case.recipe == "cpu-fused" else "edges"
             found.append(

@@ -31,6 +31,7 @@ class Traits:
         tables: it keeps tables of addresses whose upkeep can be timed without a launch.
         known: it is this project's or torch's: its states are those of the optimizer that it is asked for, and its
             calls return. Of the others states are measured, and their calls are contained.
+        keeps_gradients: whatever else it does, a step is held to leave `p.grad` as it was.
     """
 
     recipe: str = "foreach"
@@ -41,6 +42,7 @@ class Traits:
     slow: bool = False
     tables: bool = False
     known: bool = False
+    keeps_gradients: bool = False
 
 
 class Provider(Protocol):

@@ -12,7 +12,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,7 +98,7 @@ class Foreign(Provider):
         made = getattr(importlib.import_module(self.module), self.classes[optimizer], None)
         if made is None:
             raise Unsupported(f"{self.module} has no {self.classes[optimizer]}")
-        accepted = accepted_options(made, optimizer, options, lacks=self.lacks)
+        accepted = accepted_options(made, optimizer, options, groups=groups, lacks=self.lacks)
         return build_or_unsupported(made, groups, {**self.arguments, **accepted})
 
 
@@ -122,9 +122,21 @@ def _silence() -> Iterator[None]:
 
 
 def accepted_options(
-    made: Any, optimizer: str, options: Mapping[str, Any], *, lacks: tuple[str, ...] = ()
+    made: Any,
+    optimizer: str,
+    options: Mapping[str, Any],
+    *,
+    groups: Sequence[Mapping[str, Any]] = (),
+    lacks: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The options that the constructor takes, torch's defaults among them: a package's own may be others.
+
+    Args:
+        made: the class.
+        optimizer: torch's class name, whose defaults and option names count.
+        options: to be passed on.
+        groups: parameter groups, whose own options the constructor must take too.
+        lacks: options that it spells like torch's but gives another meaning.
 
     Raises:
         Unsupported: if it lacks one that is not off, or the learning rate, or does not say what it takes.
@@ -136,7 +148,8 @@ def accepted_options(
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(options)
     taken = {name for name in parameters if name not in lacks}
-    lacking = [name for name, value in options.items() if name not in taken and value not in (0, False, None)]
+    asked = [*options.items(), *(item for group in groups for item in group.items() if item[0] != "params")]
+    lacking = dict.fromkeys(name for name, value in asked if name not in taken and value not in (0, False, None))
     if lacking:
         raise Unsupported(f"no option {', '.join(lacking)}")
     every = {**_torch_defaults(optimizer), **options}

@@ -12,7 +12,7 @@ import torch
 from lossscale.support.output import printed_as_errors
 
 from ..tracebacks import first_line
-from .base import Provider, Traits, build_or_unsupported
+from .base import Provider, Traits, Unsupported, build_or_unsupported
 from .contained import Ended, contained
 from .foreign import SAME, accepted_options
 
@@ -33,6 +33,11 @@ class _Standing(Provider):
         del optimizer
         return True
 
+    @property
+    def traits(self) -> Traits:
+        """Whoever points at a class of theirs wants to know whether it is right."""
+        return Traits(claims_identity=True, keeps_gradients=True)
+
     def against(self, device: torch.device) -> str:
         """Torch itself: what the class was written after has the same square root."""
         return "torch-foreach" if device.type == "cuda" else "torch-for-loop"
@@ -51,7 +56,15 @@ class OneClass(_Standing):
 
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """The class, whatever the optimizer it stands for."""
-        return build_or_unsupported(self.made, groups, accepted_options(self.made, optimizer, options))
+        # Without any option its own defaults are asked for.
+        accepted = accepted_options(self.made, optimizer, options, groups=groups) if options else {}
+        built = build_or_unsupported(self.made, groups, accepted)
+        # A constructor that takes everything does not say what it knows in a group; its defaults do.
+        known = getattr(built, "defaults", None)
+        lacking = [name for group in groups for name in group if known and name not in ("params", *known)]
+        if lacking:
+            raise Unsupported(f"no option {', '.join(dict.fromkeys(lacking))} in a group")
+        return built
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +102,6 @@ class UserClass(_Standing):
         if not (isinstance(made, type) and issubclass(made, torch.optim.Optimizer)):
             raise ValueError(f"{name} is not a subclass of torch.optim.Optimizer")
         return made
-
-    @property
-    def traits(self) -> Traits:
-        """Whoever points at a class of theirs wants to know whether it is right."""
-        return Traits(claims_identity=True)
 
     def build(self, optimizer: str, groups: list[dict[str, Any]], options: Mapping[str, Any]) -> torch.optim.Optimizer:
         """The user's class, whatever the optimizer it stands for."""

@@ -12,6 +12,7 @@ from lossscale.support.output import Output
 
 from ..claims import strongest, summary
 from ..rows import Outcome, Row
+from .common import common_text
 from .coverage import counts_text, coverage, reasons_text
 
 SCHEMA = 1
@@ -79,6 +80,8 @@ def show(output: Output, found: dict[str, Any], rows: Sequence[Row], broken: Seq
         output.note(f"failed: {sentence(row)}")
     if len(broken) > _SHOWN_FAILURES:
         output.note(f"... and {len(broken) - _SHOWN_FAILURES} more; --out FILE.html or --json has them all")
+    for line in common_text(rows, broken):
+        output.note(line)
     for line in reasons_text(found["coverage"]):
         output.note(line)
     output.note(f"{len(rows)} comparisons: {counts_text(found['coverage'])}")
