@@ -8,6 +8,7 @@ whoever else holds one (a logger, another process through shared memory) sees ev
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,11 +70,24 @@ class Chunk:
 
     def __init__(self, count: int, dtype: torch.dtype, device: torch.device) -> None:
         self.whole = torch.zeros(count, dtype=dtype, device=device)
-        self.counters = list(self.whole.unbind(0))
+        self._given: list[weakref.ref[Tensor]] = []
+
+    def counters(self) -> list[Tensor]:
+        """Its elements, which others keep."""
+        found = list(self.whole.unbind(0))
+        self._given = list(map(weakref.ref, found))
+        return found
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody still has one of them: a state may have been cleared."""
+        return any(counter() is not None for counter in self._given)
 
     def places(self, counters: Sequence[Tensor]) -> list[int] | None:
         """Which elements of the chunk these are, or None if one is none of them."""
         size, begin = self.whole.element_size(), self.whole.data_ptr()
+        if counters and not 0 <= counters[0].data_ptr() - begin < self.whole.nbytes:
+            return None
         places = [(counter.data_ptr() - begin) // size for counter in counters]
         inside = all(0 <= place < len(self.whole) for place in places)
         alike = all(counter.dtype == self.whole.dtype for counter in counters)

@@ -114,9 +114,9 @@ class States:
             by_device.setdefault(self.step_device(p), []).append(p)
         for device, params in by_device.items():
             chunk = Chunk(len(params), self._step_dtype(), device)
-            chunks.append(chunk)
-            for p, counter in zip(params, chunk.counters, strict=True):
+            for p, counter in zip(params, chunk.counters(), strict=True):
                 self._optimizer.state[p][_STEP] = counter
+            chunks[:] = [*(one for one in chunks if one.in_use), chunk]
         self._uncounted.clear()
 
     def _step_dtype(self) -> torch.dtype:

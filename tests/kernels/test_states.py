@@ -128,6 +128,25 @@ def test_a_counter_of_two_parameters_counts_both_as_in_torch() -> None:
     assert found[0] == found[1] == [9.0, 9.0, 5.0]
 
 
+def test_states_that_are_cleared_again_and_again_leave_no_counters_behind() -> None:
+    ends = []
+    for package in (torch.optim, kernels):
+        params = [Param(torch.ones(4)) for _ in range(3)]
+        optimizer = package.AdamW(params)
+        for k in range(30):
+            for p in params:
+                p.grad = torch.ones(4)
+            if k % 3 == 0:
+                optimizer.state.clear()
+            if k % 5 == 0:
+                optimizer.state.pop(params[1], None)
+            optimizer.step()
+        ends.append([float(optimizer.state[p]["step"]) for p in params])
+    assert ends[0] == ends[1]
+    # Those of the last clearing, and of the one that lost its state after it.
+    assert len(optimizer._chunks) <= 3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_foreign_counters_stay_the_tensors_they_are(dtype: torch.dtype) -> None:
     """Another process may hold them through shared memory; a slice of somebody's tensor is one too."""
