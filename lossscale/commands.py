@@ -154,6 +154,9 @@ def run(
     runs/STUDY-quick with --quick; --out names the run's directory, and with 'all' the directory of the runs'
     directories.
 
+    The studies with a grid, loss-vs-lr, exactness and real-gradients, take --policy, --network, --optimizer, --scale,
+    --inits, --engine, --shard and --executor. The others are scripts and refuse them.
+
     N processes, on as many machines as share --out, each do one --shard i/N of a run. When they have ended, the same
     command with --resume in place of --shard checks their shards, does what is missing and finishes the run.
     """

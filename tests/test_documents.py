@@ -133,6 +133,13 @@ def test_lists_of_commands_are_whole_in_80_columns(
     assert [line for line in capsys.readouterr().out.splitlines() if line.endswith("...") and "Usage" not in line] == []
 
 
+def test_help_and_page_name_the_studies_with_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    *most, last = [study.name for study in studies.every() if study.grid is not None]
+    assert lossscale.__main__.main(["run", "--help"]) == 0
+    assert f"The studies with a grid, {', '.join(most)} and {last}, take" in " ".join(capsys.readouterr().out.split())
+    assert f"for the studies with a grid: {', '.join([*most, last])}, and" in (ROOT / "docs" / "scale.md").read_text()
+
+
 def test_targets_of_make_exist() -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = {
