@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..providers.base import Provider
-from ..workers import Batch, Ending, Loss, Pool
+from ..workers import Batch, Ending, Loss, Pool, one_thread
 from .cases import Case
 from .rows import Outcome, Row, row_of
 
@@ -94,7 +94,27 @@ def by_variant(pairs: Iterable[tuple[Provider, Provider, Case]], device: str) ->
 
 def case_pool(*, workers: int, limit_s: float, environment: Mapping[str, str] | None = None) -> CasePool:
     """A pool that compares cases."""
-    return Pool(count=workers, limit_s=limit_s, lost=_lost, environment=environment, worn=_context_lost, whose=_whose)
+    return Pool(
+        count=workers,
+        limit_s=limit_s,
+        lost=_lost,
+        environment=environment,
+        setup=prepare,
+        worn=_context_lost,
+        whose=_whose,
+    )
+
+
+def prepare() -> None:
+    """Load what comparisons need: on a busy machine that takes longer than a case may, and is no provider's fault."""
+    one_thread()
+    import torch
+
+    from . import compare, drift
+
+    del compare, drift
+    # Its first optimizer has torch load most of its compiler.
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
 
 
 def _whose(cases: Cases) -> str:

@@ -1,5 +1,7 @@
 """Habits that plain steps do not show: which cases do, and who is right in all of them."""
 
+import subprocess
+import sys
 from functools import cache
 
 import pytest
@@ -122,3 +124,21 @@ def test_nothing_is_in_common_where_everything_fails() -> None:
     rows = rows_of(habits.KeepsItsRates, "SGD")
     failed = [row for row in rows if row.outcome.failed]
     assert common_text(failed, failed) == [] and common_text(rows, failed[:1]) == []
+
+
+def test_a_worker_that_is_ready_has_loaded_what_takes_seconds() -> None:
+    # In a process of its own, as a worker is: this one has loaded all of it.
+    text = """
+import sys
+from bench.conformance.execution import case_pool
+case_pool(workers=1, limit_s=1.0)._setup()
+before = set(sys.modules)
+import torch
+p = torch.ones(3, requires_grad=True)
+p.grad = torch.ones(3)
+torch.optim.Adam([p]).step()
+print(len(set(sys.modules) - before), "bench.conformance.compare" in before)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    late, loaded = done.stdout.split()
+    assert int(late) < 10 and loaded == "True"
