@@ -27,6 +27,34 @@ def test_a_part_that_fails_is_recorded(tmp_path: Path, monkeypatch: pytest.Monke
     assert "conform: exit code 3; planted" in (tmp_path / "summary.md").read_text()
 
 
+@pytest.mark.parametrize(("minutes", "run"), [(0.05, 0), (0.4, 1), (5, 3)])
+def test_parts_without_time_are_in_the_summary(
+    minutes: float, run: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits: list[float] = []
+
+    def run_part(part: campaign.Part, out: Path, budget_s: float, ends: float, dry_run: bool) -> str:
+        limits.append(budget_s)
+        return ""
+
+    parts = [campaign.Part(name=name, target="", share=share) for name, share in (("a", 0.3), ("b", 0.2), ("c", 0.1))]
+    monkeypatch.setattr(campaign, "PARTS", parts)
+    monkeypatch.setattr(campaign, "_run_part", run_part)
+    monkeypatch.setattr(campaign.cli, "resolve_device", lambda *arguments: "cuda")
+    (tmp_path / "summary.md").write_text("of an earlier campaign")
+    # None had time: that is no success.
+    assert main(["campaign", "--out", str(tmp_path), "--minutes", str(minutes)]) == int(run == 0)
+    text = (tmp_path / "summary.md").read_text()
+    assert [f"- {name}: not run, no time left" in text for name in "abc"] == [k >= run for k in range(3)]
+    assert text in capsys.readouterr().out and len(limits) == run and all(limit >= 5 for limit in limits)
+
+
+def test_a_dry_run_that_is_late_says_how_long_its_parts_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "_run_part", lambda *args: "")
+    assert main(["campaign", "--out", str(tmp_path), "--minutes", "0.01", "--dry-run"]) == 0
+    assert (tmp_path / "summary.md").read_text().count("(limit 5 s)") == len(campaign.PARTS)
+
+
 @pytest.mark.parametrize("text", ['{"rows": [', "[]", ""])
 @pytest.mark.parametrize("name", ["conform.json", "timing.json"])
 def test_a_directory_whose_results_are_damaged_is_refused_before_anything_runs(
