@@ -59,7 +59,7 @@ class Prototype:
         for name, parameter in self.module.named_parameters():
             if isinstance(parameter, nn.parameter.UninitializedParameter) or parameter.dtype != torch.float32:
                 raise self.refused(f"its parameter {name} is no float32 tensor of a size; make it so")
-        if not any(parameter.requires_grad for parameter in self.module.parameters()):
+        if not any(parameter.numel() for parameter in trained(self.module).values()):
             raise self.refused("it has no parameter to train")
         for init, other in enumerate(modules):
             self._check_like(other, init)
@@ -113,8 +113,9 @@ class Prototype:
                     f"its models disagree: {name} is {first} in the first and {second} in model {init}; make all alike"
                 )
         kept, beside = _kept(self.module), _kept(other)
+        seen = _registered(self.module) | _registered(other)
         for name in dict.fromkeys((*kept, *beside)):
-            if not _alike(kept.get(name), beside.get(name)):
+            if not _alike(kept.get(name), beside.get(name), seen):
                 raise self.refused(
                     f"its models disagree: {name}, which is neither a parameter nor a buffer, is another in model "
                     f"{init} than in the first, whose would be taken for all; register it as a buffer"
@@ -132,8 +133,14 @@ class Prototype:
         with torch.random.fork_rng(devices=()):
             for dropout in self.dropouts.values():
                 dropout.begin(None)
-            with torch.no_grad():
-                outputs = self.module(inputs)
+            try:
+                with torch.no_grad():
+                    outputs = self.module(inputs)
+            except Exception as error:
+                first = str(error).strip().partition("\n")[0]
+                raise self.refused(
+                    f"a pass of one model in {self._compute} fails ({type(error).__name__}: {first})"
+                ) from error
             if not isinstance(outputs, Tensor):
                 raise self.refused(f"its forward returns a {type(outputs).__name__}; return one tensor")
             for dropout in self.dropouts.values():
@@ -144,7 +151,7 @@ class Prototype:
         if not _same(outputs, again):
             raise self.refused(
                 "two passes of the same numbers differ: it draws random numbers (masks come from nn.Dropout modules "
-                "alone) or keeps something besides its buffers"
+                "alone), keeps something besides its buffers, or changes its input"
             )
         if loss.dim() or not loss.requires_grad:
             raise self.refused(f"its loss has shape {tuple(loss.shape)}; give one number that depends on parameters")
@@ -155,6 +162,13 @@ class Prototype:
                 raise self.refused(f"its parameter {name} takes no part in the loss; set requires_grad=False")
             if grad.layout != torch.strided:
                 raise self.refused(f"the gradient of {name} is sparse; make it dense")
+        for name, value in before.items():
+            now = passed[name]
+            if now.shape != value.shape or _kind(now) != _kind(value):
+                raise self.refused(
+                    f"its buffer {name} is {tuple(value.shape)} of {value.dtype} before a pass and {tuple(now.shape)} "
+                    f"of {now.dtype} after it; keep shape and kind"
+                )
         return {name: value for name, value in before.items() if not _same(value, passed[name])}
 
     def _count(self, kept: Tensor) -> Tensor:
@@ -184,28 +198,37 @@ def _constants(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _kept(module: nn.Module) -> dict[str, Any]:
-    """What a module and those inside it keep besides parameters, buffers and modules, by name.
-
-    Lists of what is registered too, as recurrent layers have them, are left out.
-    """
-    own, registered = vars(nn.Module()), {id(tensor) for tensor in chain(module.parameters(), module.buffers())}
+    """What a module and those inside it keep besides parameters, buffers and modules, by name."""
+    own = vars(nn.Module())
     return {
         f"{prefix}.{name}".removeprefix("."): value
         for prefix, child in module.named_modules()
         for name, value in vars(child).items()
-        if name not in own and not (isinstance(value, list) and registered.issuperset(map(id, value)))
+        if name not in own
     }
 
 
-def _alike(a: Any, b: Any) -> bool:
-    """Whether numbers and tensors are the same, also inside lists and the like; anything else is not looked at."""
+def _registered(module: nn.Module) -> set[int]:
+    """Parameters, buffers and modules, by identity: they are compared by their own names."""
+    return {id(part) for part in chain(module.modules(), module.parameters(), module.buffers())}
+
+
+def _alike(a: Any, b: Any, seen: set[int]) -> bool:
+    """Whether numbers and tensors are the same, also inside lists and the like; anything else is not looked at.
+
+    Nor is what ``seen`` has by identity: lists may hold themselves, and what is registered.
+    """
+    if id(a) in seen and id(b) in seen:
+        return True
+    if isinstance(a, (dict, list, tuple, nn.Module)):
+        seen |= {id(a), id(b)}
     if isinstance(a, nn.Module) and isinstance(b, nn.Module):
         # In a list modules are not registered.
         a, b = ({**dict(m.named_parameters()), **dict(m.named_buffers())} for m in (a, b))
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_alike(value, b[key]) for key, value in a.items())
+        return a.keys() == b.keys() and all(_alike(value, b[key], seen) for key, value in a.items())
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(map(_alike, a, b))
+        return len(a) == len(b) and all(_alike(x, y, seen) for x, y in zip(a, b, strict=True))
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and (a.dtype.hasobject or a.tobytes() == b.tobytes())
     if isinstance(a, Tensor) and isinstance(b, Tensor):
@@ -214,6 +237,11 @@ def _alike(a: Any, b: Any) -> bool:
     if not isinstance(a, kinds) and not isinstance(b, kinds):
         return True
     return type(a) is type(b) and repr(a) == repr(b)
+
+
+def _kind(tensor: Tensor) -> tuple[bool, ...]:
+    """Whether numbers are flags, floating, complex: others are whole."""
+    return tensor.dtype == torch.bool, tensor.is_floating_point(), tensor.is_complex()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

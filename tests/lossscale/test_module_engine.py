@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -240,7 +241,7 @@ REFUSED = {
         "two passes",
     ),
     "channels": (lambda: nn.Sequential(nn.Linear(64, 10), nn.AlphaDropout()), "its 1 is a AlphaDropout.*nn.Dropout"),
-    "memory": (lambda: Remembering(64, 10), "or keeps something besides its buffers"),
+    "memory": (lambda: Remembering(64, 10), "keeps something besides its buffers"),
     "branch": (lambda: Branching(64, 10), "many models at once are too much for it .*data-dependent"),
     "unused": (Spare, "its parameter spare takes no part in the loss"),
     "double": (lambda: nn.Linear(64, 10).double(), "weight is no float32 tensor"),
@@ -372,8 +373,9 @@ class Keeping(nn.Module):
         (lambda: [nn.Linear(3, 3)], False),
         (lambda: (1, float("nan"), torch.full((3,), float("nan")), np.ones(2)), True),
         (object, True),
+        (lambda: _holding_itself(), True),
     ],
-    ids=["tensor", "number", "array", "modules in a list", "the same", "anything else"],
+    ids=["tensor", "number", "array", "modules in a list", "the same", "anything else", "itself"],
 )
 def test_what_models_keep_besides_buffers_must_be_alike(kept: Callable[[], object], alike: bool, use: Use) -> None:
     """The first model's would be taken for all."""
@@ -383,6 +385,65 @@ def test_what_models_keep_besides_buffers_must_be_alike(kept: Callable[[], objec
         return
     with pytest.raises(InputError, match=r"its models disagree: 0\.kept, which is neither .* in model 1 than"):
         check(spec_of("fp32", size=2))
+
+
+def _holding_itself() -> list[Any]:
+    found: list[Any] = [1]
+    found.append(found)
+    return found
+
+
+def test_what_is_registered_may_be_kept_in_a_list_too(use: Use) -> None:
+    class Held(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Linear(64, 10)
+            self.held = [self, self.out, self.out.weight]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(x)
+
+    use(entry(Held))
+    check(spec_of("fp32", size=2))
+
+
+class Odd(nn.Module):
+    """Does something that cannot be mapped over models."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.out = nn.Linear(64, 10) if what != "nothing" else nn.ParameterList([torch.zeros(0)])
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("all", torch.zeros(0))
+        self.one = torch.ones(64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.what == "kind":
+            self.seen = self.seen + 0.5
+        if self.what == "grows":
+            self.all = torch.cat([self.all, x.mean().reshape(1)])
+        if self.what == "input":
+            x.mul_(2.0)
+        return self.out(x[:, :5] if self.what == "shapes" else x * self.one)
+
+
+@pytest.mark.parametrize(
+    ("what", "policy", "says"),
+    [
+        ("kind", "fp32", r"its buffer seen is \(\) of torch.int64 before a pass and \(\) of torch.float32 after"),
+        ("grows", "fp32", r"its buffer all is \(0,\) of torch.float32 before a pass and \(1,\) of"),
+        ("input", "fp32", "two passes of the same numbers differ: .* or changes its input"),
+        ("shapes", "fp32", r"a pass of one model in torch.float32 fails \(RuntimeError: mat1 and mat2 shapes cannot"),
+        ("format", "bf16-true", r"a pass of one model in torch.bfloat16 fails \(RuntimeError: .* the same dtype"),
+        ("nothing", "fp32", "it has no parameter to train"),
+    ],
+)
+def test_odd_modules_are_one_line(what: str, policy: str, says: str, use: Use) -> None:
+    use(entry(lambda: Odd(what)))
+    with pytest.raises(InputError, match=says) as caught:
+        check(spec_of(policy))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_parameters_in_any_order_of_memory_and_of_one_number(use: Use) -> None:
