@@ -26,7 +26,8 @@ class _Exit(BaseException):
 def contained(limit_s: float | None = None) -> Iterator[None]:
     """Exceptions inside are as ever; whatever else would end the process becomes an exception too.
 
-    What kills a process from outside of Python (a broken extension, a signal) still does.
+    What it sets for all of torch (threads, the default dtype, whether gradients are recorded) is as before
+    afterwards. What kills a process from outside of Python (a broken extension, a signal) still does.
 
     Args:
         limit_s: after which the body is interrupted, as soon as Python runs again; only in the main thread, where
@@ -38,6 +39,7 @@ def contained(limit_s: float | None = None) -> Iterator[None]:
         KeyboardInterrupt: when it was typed.
     """
     with ExitStack() as stack:
+        stack.enter_context(_settings_kept())
         stack.enter_context(interrupts.noted())
         stack.enter_context(mock.patch.object(os, "_exit", _exit_of_this_thread()))
         if limit_s is not None:
@@ -52,6 +54,20 @@ def contained(limit_s: float | None = None) -> Iterator[None]:
         except BaseException as error:
             said = str(error) if isinstance(error, _Exit) else f"it raised {type(error).__name__}({error})"
             raise Ended(said) from error
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    import torch
+
+    threads, dtype, recorded = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(recorded)
 
 
 def _exit_of_this_thread() -> object:

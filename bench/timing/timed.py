@@ -28,13 +28,15 @@ _MOST_QUEUED = 20
 class Timed:
     """A provider over a workload, with what was measured of it; `checked` names the reference whose bits it must have.
 
-    A reference that nobody asked to time takes part in the checks alone (`silent`).
+    A reference that nobody asked to time takes part in the checks alone (`silent`). Where steps change their gradients,
+    `gradients` has them as they were.
     """
 
     provider: Provider
     checked: str = ""
     silent: bool = False
     parameters: list[torch.Tensor] = field(default_factory=list)
+    gradients: Sequence[torch.Tensor] = ()
     optimizer: torch.optim.Optimizer | None = None
     steps: int = 0
     warm_up_s: float = 0.0
@@ -61,6 +63,12 @@ class Timed:
         self.optimizer.step()
         self.steps += 1
 
+    def renew(self) -> None:
+        """Give gradients that steps change their values again: a step is to do what the first one did."""
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=False):
+            assert parameter.grad is not None
+            parameter.grad.copy_(gradient)
+
     @property
     def samples(self) -> dict[str, list[int]]:
         """What was measured, by measure."""
@@ -85,8 +93,10 @@ def prepare(one: Timed, workload: StepWorkload, gradients: Sequence[torch.Tensor
     """Build the optimizer, and warm it up."""
     one.parameters = workload.parameters(clock.device)
     one.optimizer = one.provider.build(workload.optimizer, [{"params": one.parameters}], workload.options)
+    known = one.provider.traits.known
     for parameter, gradient in zip(one.parameters, gradients, strict=True):
-        parameter.grad = gradient
+        # Ours and torch's read gradients, and share them; anybody else's may write them.
+        parameter.grad = gradient if known else gradient.clone()
     addresses = [parameter.data_ptr() for parameter in one.parameters]
     clock.synchronize()
     began = time.perf_counter()
@@ -97,7 +107,9 @@ def prepare(one: Timed, workload: StepWorkload, gradients: Sequence[torch.Tensor
     while one.steps <= _FIRST_STEPS and time.perf_counter() - began < one.warm_up_s + _WARM_UP_LIMIT_S:
         _timed_step(one, clock)
     _check_parameters(one, addresses)
-    one.state_bytes = state_bytes(one.optimizer, attributes=not one.provider.traits.known)
+    if not known:
+        _check_gradients(one, gradients)
+    one.state_bytes = state_bytes(one.optimizer, attributes=not known)
 
 
 def warm_up(one: Timed, clock: Clock) -> None:
@@ -108,6 +120,7 @@ def warm_up(one: Timed, clock: Clock) -> None:
 
 
 def _timed_step(one: Timed, clock: Clock) -> None:
+    one.renew()
     began = time.perf_counter()
     one.step()
     one.enqueue_s = time.perf_counter() - began
@@ -121,6 +134,15 @@ def _check_parameters(one: Timed, addresses: Sequence[int]) -> None:
     held = {id(p) for group in one.optimizer.param_groups for p in group["params"]}
     if not held.issuperset(map(id, one.parameters)) or [p.data_ptr() for p in one.parameters] != addresses:
         raise ValueError("its steps replaced parameters instead of updating them in place")
+
+
+def _check_gradients(one: Timed, gradients: Sequence[torch.Tensor]) -> None:
+    """That there still are gradients to step with; those that steps change are given their values again."""
+    for parameter, gradient in zip(one.parameters, gradients, strict=True):
+        if parameter.grad is None or parameter.grad.shape != gradient.shape:
+            raise ValueError("its steps take gradients away, so that the next one has nothing to do")
+        if not torch.equal(parameter.grad, gradient):
+            one.gradients = gradients
 
 
 def state_bytes(optimizer: torch.optim.Optimizer, *, attributes: bool) -> int | None:
@@ -155,6 +177,7 @@ def _tensors(value: Any, seen: set[int]) -> Iterator[torch.Tensor]:
 def measure_once(one: Timed, clock: Clock, *, queued: bool) -> None:
     """One round: the kernel, a whole step, and now and then some in a row."""
     sleep_s = min(_LONGEST_SLEEP_S, 1.5 * one.enqueue_s + 2e-4)
+    one.renew()
     if not one.host_bound:
         kernel_ns, enqueue_s = clock.kernel(one.step, sleep_s)
         one.enqueue_s = max(0.5 * one.enqueue_s, enqueue_s)
@@ -164,11 +187,13 @@ def measure_once(one: Timed, clock: Clock, *, queued: bool) -> None:
             one.host_bound = True
     else:
         one.step()
+    one.renew()
     step_ns, host_ns = clock.step(one.step)
     one.step_ns.append(step_ns)
     if host_ns is not None:
         one.host_ns.append(host_ns)
     if queued:
+        one.renew()
         count = max(2, min(_MOST_QUEUED, int(_QUEUED_S * 1e9 / max(1, step_ns))))
         one.queued_ns.append(clock.queued(one.step, count))
 

@@ -142,3 +142,25 @@ class KeepsItsOwnBuffers(RightSGD):
 
     def _step_one(self, p: torch.Tensor, group: dict[str, Any]) -> None:
         super()._step_one(p, {**group, "momentum": 0})
+
+
+class ScalesGradients(RightSGD):
+    def _step_one(self, p: torch.Tensor, group: dict[str, Any]) -> None:
+        assert p.grad is not None
+        p.grad.mul_(0.25)
+        super()._step_one(p, group)
+
+
+class TakesGradients(RightSGD):
+    def _step_one(self, p: torch.Tensor, group: dict[str, Any]) -> None:
+        if p.grad is not None:
+            super()._step_one(p, group)
+            p.grad = None
+
+
+class SetsForAll(RightSGD):
+    def _step_one(self, p: torch.Tensor, group: dict[str, Any]) -> None:
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        super()._step_one(p, group)

@@ -22,6 +22,7 @@ from bench.store.schema import StepRow
 from bench.timing import measure
 from bench.timing.clock import HostClock
 from bench.timing.measure import time_workload
+from bench.timing.timed import Timed, measure_once, prepare
 from bench.timing.workloads import StepWorkload, many
 from bench.workers import Batch, Pool
 from tests.bench import light, odd_optimizers
@@ -124,6 +125,32 @@ def test_bytes_are_those_of_what_the_class_keeps() -> None:
     row = timed("EntryIsANumber")
     assert row.step_time_ns and row.state_bytes is row.bytes_moved is row.gb_per_s is row.share_of_copy is None
     StepRow.from_dict(row.as_dict())
+
+
+def test_what_a_class_does_to_gradients_is_its_own_affair() -> None:
+    """It had the others' gradients in its hands, and ours lost their time for wrong bits."""
+    everybody = [user("ScalesGradients"), Ours(recipe="foreach"), FOR_LOOP, user("TakesGradients")]
+    (scales, ours, torchs, takes), _ = time_workload(SMALL, everybody, HostClock(), 0.0)
+    assert ours.differing_elements == 0 and ours.step_time_ns and torchs.step_time_ns
+    assert scales.step_time_ns and not scales.error
+    assert "its steps take gradients away" in last(takes.error) and takes.step_time_ns is None
+
+
+def test_every_step_of_a_class_that_scales_gradients_does_the_same() -> None:
+    one = Timed(user("ScalesGradients"))
+    gradients = SMALL.gradients(torch.device("cpu"))
+    prepare(one, SMALL, gradients, HostClock())
+    for _ in range(3):
+        measure_once(one, HostClock(), queued=False)
+        for p, gradient in zip(one.parameters, gradients, strict=True):
+            assert p.grad is not None and torch.equal(p.grad, 0.25 * gradient)
+
+
+def test_what_a_class_sets_for_all_of_torch_is_set_back() -> None:
+    before = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
+    (row, _), _ = time_workload(SMALL, [user("SetsForAll"), FOR_LOOP], HostClock(), 0.0)
+    assert row.step_time_ns
+    assert (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()) == before
 
 
 def test_what_providers_print_and_leave_running_is_no_part_of_the_answer(capfd: pytest.CaptureFixture[str]) -> None:
