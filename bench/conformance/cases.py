@@ -25,7 +25,6 @@ LAYOUTS: Mapping[str, tuple[tuple[int, ...], ...]] = MappingProxyType(
         "edges": ((0,), (), (1,), (7,), (1023,), (1024,), (1025,), (4, 33), (2050,), (64,)),
         "offset": ((260,), (67,), (2051,), (1024,), (4096,)),
         "transposed": ((33, 40), (64, 8), (5, 7), (3, 4, 5, 2)),
-        # The same parameters, whose gradients lie row by row.
         "strides": ((33, 40), (64, 8), (5, 7), (3, 4, 5, 2)),
         "long": ((65537,), (65536,), (131076,)),
         "long-offset": ((131076,), (66003,)),
@@ -99,6 +98,7 @@ class Case:
         idle: every third parameter has no gradient in the first step, and so is one step behind.
         pausing: every third parameter, and the last, have no gradient in the second step.
         closure: the step is given a closure that evaluates the loss, for which gradients must be on.
+        repeated: every step has the first one's gradients.
         hooks: a hook is registered to run before every step, and one after it.
         tensor_lr: lr is a tensor, in every group that has one of its own.
         mixed: every second parameter is of float32, as norms are in a bfloat16 model.
@@ -129,6 +129,7 @@ class Case:
     idle: bool = False
     pausing: bool = False
     closure: bool = False
+    repeated: bool = False
     hooks: bool = False
     tensor_lr: bool = False
     mixed: bool = False
@@ -157,7 +158,7 @@ class Case:
             parts.append(f"reload_at={self.reload_at}")
         if self.keep_gradients:
             parts.append("gradients kept")
-        words = ("idle", "pausing", "closure", "hooks", "tensor_lr", "mixed", "flags", "added")
+        words = ("idle", "pausing", "closure", "repeated", "hooks", "tensor_lr", "mixed", "flags", "added")
         parts += [word for word in words if getattr(self, word)]
         parts += [f"{name}={getattr(self, name)}" for name in ("copied", "empty", "order") if getattr(self, name)]
         if self.power:
@@ -185,9 +186,9 @@ class Case:
     def switches(self) -> list[str]:
         """Options that are on or off in a group of its own; empty for an optimizer that has none."""
         taken = {field.name for field in fields(registered(self.optimizer).hyperparameters)}
-        found = [name for name in ("amsgrad", "centered", "nesterov") if name in taken]
         # Nesterov's momentum needs one, and no dampening.
         fits = self.options.get("momentum") and not self.options.get("dampening")
+        found = [name for name in ("amsgrad", "centered", "nesterov") if name in taken]
         return [name for name in found if name != "nesterov" or fits] or [name for name in taken if name == "maximize"]
 
     def dtype_of(self, number: int) -> str:

@@ -35,9 +35,8 @@ def measurable(case: Case) -> bool:
     """Whether the case has a float64 counterpart: no scaler, ordinary values, one run."""
     plain = case.grad_scale is None and case.found_inf_at is None and not case.power and case.reload_at is None
     plain = plain and not (case.idle or case.pausing or case.added or case.keep_gradients)
-    plain = (
-        plain and not (case.hooks or case.tensor_lr or case.mixed or case.flags or case.copied) and bool(case.options)
-    )
+    special = case.repeated or case.hooks or case.tensor_lr or case.mixed or case.flags or case.copied
+    plain = plain and not special and bool(case.options)
     return plain and case.values in ("normal", "wide") and case.schedule == "constant" and not case.start_step
 
 

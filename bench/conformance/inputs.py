@@ -75,7 +75,7 @@ def make_parameters(case: Case, device: torch.device) -> list[torch.Tensor]:
 
 def make_gradients(case: Case, step: int, device: torch.device) -> list[torch.Tensor]:
     """Fresh gradients of step `step` (from 0), multiplied by the loss scale when the case has one."""
-    flat = _fill(case, f"grads {step}")
+    flat = _fill(case, f"grads {0 if case.repeated else step}")
     if case.grad_scale is not None:
         flat = (flat.double() * case.grad_scale).to(flat.dtype)
     return _split(flat, case, device, gradients=True)

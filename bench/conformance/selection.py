@@ -51,6 +51,7 @@ ALONE: tuple[Mapping[str, Any], ...] = (
     {"groups": 2, "flags": True},
     {"start_step": 3_000},
     {"mixed": True},
+    {"repeated": True, "steps": 20},
 )
 """What not every optimizer can do, or few faults show: a few cases of its own each, which cost the others nothing."""
 _ALONE_SETS = 3
@@ -189,7 +190,7 @@ def _alone(optimizer: str, recipe: str, dtypes: Sequence[str]) -> list[Case]:
     for settings in ALONE:
         found += [
             case
-            for options in option_sets(optimizer)[:_ALONE_SETS]
+            for options in option_sets(optimizer)[: None if settings.get("repeated") else _ALONE_SETS]
             for dtype in (dtypes if settings.get("mixed") else dtypes[:1])
             if _stands_alone(case := replace(plain, options=options, dtype=dtype, **settings), dtypes)
         ]

@@ -42,6 +42,7 @@ WRONG = [
     (habits.DecaysTheGradient, "SGD", ("weight_decay", "groups=2"), "grad["),
     (habits.OneFlagForAll, "Adam", ("flags",), "param["),
     (habits.CorrectionGivenUp, "Adam", ("start_step",), "param["),
+    (habits.NotNegative, "RMSprop", ("repeated",), "square_avg["),
     (habits.NoDecayByDefault, "AdamW", ("defaults",), "weight_decay is 0.0 by default, that of torch-for-loop is 0.01"),
 ]
 

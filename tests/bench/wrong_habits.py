@@ -126,6 +126,23 @@ class CorrectionGivenUp(torch.optim.Adam):
         return loss
 
 
+class NotNegative(torch.optim.RMSprop):
+    """Takes a centered variance that rounding has made negative for 0, by a square that is too large."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for p in group["params"] if group["centered"] else ():
+                if self.state[p] and p.grad is not None:
+                    self._raise(self.state[p], group["alpha"], p.grad)
+        return super().step(closure)
+
+    def _raise(self, state: dict[str, Any], alpha: float, grad: torch.Tensor) -> None:
+        square = state["square_avg"].mul(alpha).addcmul(grad, grad, value=1 - alpha)
+        mean = state["grad_avg"].lerp(grad, 1 - alpha)
+        state["square_avg"][square < mean * mean] *= 1.0 + 2.0**-10
+
+
 class NoDecayByDefault(torch.optim.AdamW):
     def __init__(self, params: Any, lr: float = 1e-3, weight_decay: float = 0.0, **options: Any) -> None:
         super().__init__(params, lr, weight_decay=weight_decay, **options)
