@@ -96,22 +96,22 @@ class PowerTable:
     Attributes:
         values: float32 tensor; a rule reads it at ``offset + step - 1``.
         generation: how often tables were begun anew; places of an earlier one are not those of today.
-        unrecorded: betas whose CPU table of powf is not wholly recorded from a GPU.
+        unrecorded: betas among them whose CPU table of powf is not wholly recorded from a GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.generation = 0
-        self.unrecorded: set[float] = set()
         self._lock = threading.RLock()
         self._room = _ROOM
         self._formations = 0
-        self._whole: dict[float, bool] = {}
         self._begin()
 
     def _begin(self) -> None:
         self.values = self._zeros(1)
         self._used = 1
+        self.unrecorded: set[float] = set()
+        self._whole: dict[float, bool] = {}
         self._places: dict[tuple[str, float], tuple[float, float]] = {}
 
     def _zeros(self, count: int) -> Tensor:
@@ -139,10 +139,11 @@ class PowerTable:
         """Offset and length of the table of ``1 - powf(beta, t)``, built at its first use."""
         # Keyed by what powf sees, so that every spelling of a beta (a tensor's value, numpy's) has the same table.
         beta32 = _narrowed(beta)
-        found = self._place("powf", beta32)
-        if self.device.type != "cuda" and not self._whole[beta32]:
-            self.unrecorded.add(float(beta))
-        return found
+        with self._lock:
+            found = self._place("powf", beta32)
+            if self.device.type != "cuda" and not self._whole[beta32]:
+                self.unrecorded.add(float(beta))
+            return found
 
     def place_double(self, beta: float) -> tuple[float, float]:
         """The same of ``1 - pow(beta, t)``, formed in double."""
