@@ -18,8 +18,8 @@ Shared arguments:
 
 Tensors that are not dense, or not in their parameter's element order, go through a copy.
 
-Errors of all functions: ValueError for lists of unequal length, shapes or devices that do not fit, parameters that
-share memory, hyperparameters and steps out of range, freed memory, and unknown recipes or backends; KeyError for a
+Errors of all functions: ValueError for lists of unequal length, shapes or devices that do not fit, parameters or states
+that share memory, hyperparameters and steps out of range, freed memory, and unknown recipes or backends; KeyError for a
 state of None; TypeError for dtypes that the kernels do not step; RuntimeError for sparse gradients.
 """
 
@@ -40,7 +40,7 @@ from torch.autograd.graph import increment_version
 from . import algorithms as _registered  # noqa: F401  (fills the registry)
 from .algorithm import ALGORITHMS, Algorithm, Recipe, State, get_algorithm
 from .backends import resolve_backend, step_bucket
-from .launch.apart import check_apart
+from .launch.apart import check_apart, check_written_apart
 from .launch.buckets import Assembly, Member, assemble
 from .launch.checks import (
     NUMBERS,
@@ -101,7 +101,11 @@ def step_(
     ]
     for position, member in enumerate(members):
         _check(member, record, backend, position, names)
-    check_apart(params)
+    try:
+        check_written_apart([tensor for member in members for tensor in member.written])
+    except ValueError:
+        check_apart(params)
+        raise
     grad_scale = None if grad_scale is None else one_number(grad_scale, "grad_scale")
     found_inf = None if found_inf is None else one_number(found_inf, "found_inf")
     counts = _counts(step, len(params), waits=record.rows_count(chosen))

@@ -1,4 +1,4 @@
-"""Whether parameters have memory of their own: where two share an element, one launch would step it twice at once."""
+"""Whether what a step writes has memory of its own: where two tensors share an element, one launch writes it twice."""
 
 from __future__ import annotations
 
@@ -18,17 +18,34 @@ def check_apart(params: Sequence[Tensor]) -> None:
     """
     if len(set(map(id, params))) != len(params):
         raise ValueError("params: a parameter is given twice and would be stepped twice at once; give each one once")
-    filled = [p for p in params if p.numel()]
+    if not _apart(params):
+        raise ValueError(
+            "params: parameters share memory (an expanded tensor, or views of one another); "
+            "give each memory once, such as the base tensor or .clone()"
+        )
+
+
+def check_written_apart(written: Sequence[Tensor]) -> None:
+    """Refuse states (and copies) that share memory with one another or with parameters, which lie apart.
+
+    Raises:
+        ValueError: if two do.
+    """
+    if not _apart(written):
+        raise ValueError(
+            "states: one shares memory with another or with a parameter, and both would be written at once; give each "
+            "memory of its own, such as its .clone()"
+        )
+
+
+def _apart(tensors: Sequence[Tensor]) -> bool:
+    filled = [p for p in tensors if p.numel()]
     gappy = [p for p in filled if not is_dense(p)]
     dense = [p for p in filled if is_dense(p)] if gappy else filled
     begins = np.array([p.data_ptr() for p in dense], np.int64)
     sizes = np.array([p.numel() * p.element_size() for p in dense], np.int64)
     # Run against run here; a tensor with gaps may lie between others' elements and is compared element by element.
-    if not runs_apart(begins, sizes) or (gappy and not _elements_apart(filled)):
-        raise ValueError(
-            "params: parameters share memory (an expanded tensor, or views of one another); "
-            "give each memory once, such as the base tensor or .clone()"
-        )
+    return runs_apart(begins, sizes) and (not gappy or _elements_apart(filled))
 
 
 def runs_apart(begins: np.ndarray, sizes: np.ndarray) -> bool:

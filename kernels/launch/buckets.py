@@ -82,6 +82,11 @@ class Member:
     copy: Tensor | None = None
     flags: int = 0
 
+    @property
+    def written(self) -> list[Tensor]:
+        """All but the gradient."""
+        return [tensor for tensor in (self.param, *self.states, self.copy) if tensor is not None]
+
 
 @dataclass(kw_only=True)
 class Assembly:

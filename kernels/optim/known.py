@@ -63,7 +63,7 @@ class Known:
             and self._shards.hold()
             and self._grads_hold(optimizer)
             and all(plan.holds() for plan in self.plans)
-            and self._params_apart()
+            and self._all_apart()
             and self._settle()
         )
 
@@ -76,11 +76,11 @@ class Known:
         self.quiet = all(plan.is_plain for plan in self.plans) and not self.first_steps
         return True
 
-    def _params_apart(self) -> bool:
-        """Whether parameters that moved have memory of their own still; False also where that takes a closer look."""
-        if not any(plan.params_moved for plan in self.plans):
+    def _all_apart(self) -> bool:
+        """Whether what moved has memory of its own still; False also where that takes a closer look."""
+        if not any(plan.moved for plan in self.plans):
             return True
-        begins, sizes = zip(*(plan.runs_of_params() for plan in self.plans), strict=True)
+        begins, sizes = zip(*(plan.runs() for plan in self.plans), strict=True)
         return runs_apart(np.concatenate(begins), np.concatenate(sizes))
 
     # -- hyperparameters and groups ----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..launch.apart import check_apart
+from ..launch.apart import check_apart, check_written_apart
 from ..launch.buckets import assemble
 from ..launch.checks import check_grad, check_param
 from .constructors import choose_recipe, switches
@@ -74,6 +74,7 @@ def make_plans(optimizer: StepOptimizer, states: States, chunks: list[Chunk]) ->
     states.make_counters(chunks)
     native = compiled_look()
     members = [states.member(p, hypers[number]) for _, number, p in chosen]
+    check_written_apart([tensor for member in members for tensor in member.written])
     plans = []
     for assembly in assemble(members):
         groups = np.array([chosen[k][1] for k in assembly.positions])

@@ -24,7 +24,7 @@ from ..launch.tables import GRAD, Mirror, Tables, address_table, table_of
 from ..rounding.powers import power_table
 from .counters import Counters
 from .looks import looks_at
-from .shards import is_dtensor, shard_of
+from .shards import is_dtensor
 
 
 @dataclass(kw_only=True, eq=False)
@@ -97,10 +97,8 @@ class Plan:
         counters = self.counters.tensors if self.counters is not None else []
         looked_at = [*(sources.get(id(tensor), tensor) for tensor in fixed), *counters]
         self._fixed = len(fixed)
-        # The model's own: the copies, where masters are stepped.
-        begin = 0 if bucket.copies is None else len(fixed) - len(self.owners)
-        self._own = slice(begin, begin + len(self.owners))
-        self.params_moved = False
+        self._written_to = looked_at[: len(fixed)]
+        self.moved = False
         self._looks = looks_at(looked_at, written=True, native=self.native)
         self._grad_looks = looks_at(assembly.sources, native=self.native)
         self._looked_at = self._looks.arrange(looked_at)
@@ -112,7 +110,7 @@ class Plan:
         A tensor may keep its address and be resized, read its elements negated, or have its memory shrunk under it.
         """
         grads = self._grad_looks
-        self.params_moved = False
+        self.moved = False
         if not self._looks.hold(self._looked_at) or not grads.hold(grads.arrange(self.assembly.sources)):
             return False
         if self._looks.moved:
@@ -120,19 +118,19 @@ class Plan:
             if (before[self._fixed :] != self._addresses[self._fixed :]).any():
                 # Which counters are elements of one chunk has to be asked again.
                 return False
-            self.params_moved = bool((before[self._own] != self._addresses[self._own]).any())
+            self.moved = True
             self.tables.current = False
         if grads.moved and self.tables.current and self._by_address:
             self.tables.addresses.send_row(GRAD, _with(grads.addresses(), self._grad_dense))
         return True
 
-    def runs_of_params(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the model's parameters begin, and how many bytes each spans, as the last look found them."""
-        return self._addresses[self._own], self._spans
+    def runs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the tensors that it writes begin, and how many bytes each spans, as the last look found them."""
+        return self._addresses[: self._fixed], self._spans
 
     @functools.cached_property
     def _spans(self) -> np.ndarray:
-        return np.array([bytes_spanned(shard_of(p)) for p in self.owners], np.int64)
+        return np.array(list(map(bytes_spanned, self._written_to)), np.int64)
 
     def _bring_tables(self) -> None:
         """The address table as the device has it, up to the bucket's tensors."""

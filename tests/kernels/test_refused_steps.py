@@ -130,6 +130,47 @@ def test_parameters_that_come_to_share_memory_are_refused(how: str, way: str, mo
     assert float(optimizer.state[b]["step"]) == 4.0
 
 
+_STATES: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {
+    "one for both moments": lambda state, a, b: state[a].update(exp_avg_sq=state[a]["exp_avg"]),
+    "one for two parameters": lambda state, a, b: state[b].update(exp_avg=state[a]["exp_avg"]),
+    "half of another": lambda state, a, b: [
+        state[p].update(exp_avg=part) for memory in [torch.zeros(12)] for p, part in ((a, memory[:8]), (b, memory[4:]))
+    ],
+    "a parameter": lambda state, a, b: state[a].update(exp_avg=b.data),
+    "moved": lambda state, a, b: exchange(state[a]["exp_avg"], state[b]["exp_avg_sq"]),
+}
+
+
+@pytest.mark.parametrize("how", _STATES)
+@pytest.mark.parametrize("way", WAYS)
+def test_states_that_share_memory_are_refused(how: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_by(way, monkeypatch)
+    a, b, _ = _three()
+    optimizer: Any = kernels.AdamW([a, b])
+    for _ in range(3):
+        optimizer.step()
+    _STATES[how](optimizer.state, a, b)
+    before = [p.detach().clone() for p in (a, b)]
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^states: one shares memory with another or with a parameter"):
+            optimizer.step()
+    assert [kernels.bits.mismatches(p.detach(), was) for p, was in zip((a, b), before, strict=True)] == [0] * 2
+    optimizer.state[a] = {name: state.clone() for name, state in optimizer.state[a].items()}
+    optimizer.step()
+    assert [float(optimizer.state[p]["step"]) for p in (a, b)] == [4.0] * 2
+
+
+def test_states_of_one_buffer_that_lie_apart_are_stepped() -> None:
+    stepped = []
+    for states in (torch.zeros(8, 2).unbind(1), torch.zeros(2, 8).unbind(0)):
+        p = torch.linspace(-1, 1, 8)
+        kernels.functional.adam_([p], [p.clone()], [states[0]], [states[1]], step=1)
+        stepped += [p, *states]
+    assert [kernels.bits.mismatches(x, y) for x, y in zip(stepped[:3], stepped[3:], strict=True)] == [0] * 3
+    with pytest.raises(ValueError, match=r"^states: one shares memory"):
+        kernels.functional.adam_([p], [p.clone()], [states[0]], [states[0]], step=1)
+
+
 def test_low_precision_parameters_of_masters_are_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
     params = [Param(torch.ones(8, dtype=torch.bfloat16)) for _ in range(2)]
     optimizer = kernels.SGD(params, lr=0.1, master_weights=True)
