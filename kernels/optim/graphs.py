@@ -110,6 +110,11 @@ class Graphs:
             graph()
         _step(self._others, known)
 
+    def forget(self) -> None:
+        """Keep nothing of earlier steps."""
+        self._known, self._taken, self._others = None, [], []
+        self._drop()
+
     def _capture(self, known: Known) -> None:
         devices = list(dict.fromkeys(plan.device for plan in self._taken))
         graphs = []

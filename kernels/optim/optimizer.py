@@ -223,6 +223,15 @@ class StepOptimizer(Optimizer):
         """Step with these graphs from now on; None for none. See `kernels.graphed`."""
         self._graphs = graphs
 
+    def forget(self) -> None:
+        """Let go of the last step's parameters and states, so that those that were moved elsewhere are free at once.
+
+        They are held until the next step otherwise, which looks at what changed. After this it looks at everything.
+        """
+        self._known = None
+        if self._graphs is not None:
+            self._graphs.forget()
+
     def refresh(self) -> None:
         """Send changed hyperparameters to the device, for CUDA graphs captured from `step`: call it before a replay."""
         hypers = [self.hyper_of(group) for group in self.param_groups]

@@ -121,6 +121,8 @@ def change(step: int, optimizer: Any, of: list[Param]) -> None:
         optimizer.add_param_group({"params": [of[-1]], "lr": 0.01})
     if step == 28:
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    if step == 34:
+        optimizer.forget()
 
 
 CONFIGURATIONS = [
@@ -143,7 +145,7 @@ def test_replayed_steps_have_the_bits_of_ordinary_ones(
     replayed, plain = make(name, mine[:-1], options), make(name, theirs[:-1], options)
     graphs = Graphs(StandIn())
     replayed.take_graphs(graphs)
-    for step in range(34):
+    for step in range(40):
         for optimizer, of in ((replayed, mine), (plain, theirs)):
             grads(of, step, fresh=fresh)
             change(step, optimizer, of)
@@ -155,8 +157,9 @@ def test_replayed_steps_have_the_bits_of_ordinary_ones(
             assert a._version == b._version
             for key, value in replayed.state[a].items():
                 assert bits.mismatches(value.detach(), plain.state[b][key].detach()) == 0, (step, key)
-    # A first capture, and one after each change that a graph cannot follow: an absent gradient, a group, other states.
-    assert graphs.captures >= 4 and graphs.replays >= 12
+    # A first capture, and one after each change that a graph cannot follow: an absent gradient, a group, other states,
+    # all of it forgotten.
+    assert graphs.captures >= 5 and graphs.replays >= 12
 
 
 def test_steady_steps_are_replays() -> None:

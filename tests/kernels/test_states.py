@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import weakref
 from collections import UserList
 from typing import Any
 
@@ -126,6 +127,26 @@ def test_a_counter_of_two_parameters_counts_both_as_in_torch() -> None:
             optimizer.state[params[1]]["step"] = optimizer.state[params[0]]["step"]
         found.append([float(optimizer.state[p]["step"]) for p in params])
     assert found[0] == found[1] == [9.0, 9.0, 5.0]
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD"])
+def test_what_is_forgotten_is_free_and_steps_go_on(name: str) -> None:
+    ends = []
+    for forgets in (False, True):
+        params = [Param(torch.linspace(-1, 1, 8)) for _ in range(3)]
+        optimizer = getattr(kernels, name)(params, lr=0.1, **({"momentum": 0.9} if name == "SGD" else {}))
+        for k in range(6):
+            for p in params:
+                p.grad = torch.full((8,), 0.1 * (k + 1))
+            optimizer.step()
+            if k == 3 and forgets:
+                kept = [weakref.ref(v) for entry in optimizer.state.values() for v in entry.values()]
+                for entry in optimizer.state.values():
+                    entry.update({key: value.clone() for key, value in entry.items()})
+                optimizer.forget()
+                assert kept and all(tensor() is None for tensor in kept)
+        ends.append([*params, *(value for entry in optimizer.state.values() for value in entry.values())])
+    assert all(bits.mismatches(a.detach(), b.detach()) == 0 for a, b in zip(*ends, strict=True))
 
 
 def test_states_that_are_cleared_again_and_again_leave_no_counters_behind() -> None:
