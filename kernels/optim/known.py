@@ -49,6 +49,7 @@ class Known:
         self._take_values(optimizer)
         self._keys, self._entries = tuple(optimizer.state), tuple(optimizer.state.values())
         self._names, self._values = _names_and_values(self._entries)
+        self._state = (self._keys, self._entries, self._names, self._values)
         self._native = native
         self._shards = Shards([*params, *self._values])
         self._absent = list(map(operator.is_, self._grads_of(optimizer), repeat(None)))
@@ -129,8 +130,7 @@ class Known:
     def _states_hold(self, optimizer: StepOptimizer) -> bool:
         """Whether the same state tensors are in place, for the same parameters and under the same names."""
         if self._native is not None and isinstance(optimizer.state, dict):
-            known = (self._keys, self._entries, self._names, self._values)
-            return bool(self._native.same_entries(optimizer.state, *known))
+            return bool(self._native.same_entries(optimizer.state, *self._state))
         entries, values = optimizer.state.values(), self._values
         if len(entries) != len(self._entries) or not all(map(operator.is_, entries, self._entries)):
             return False

@@ -271,8 +271,11 @@ class Plan:
             self.bucket.row_of = row_of
             self.tables.current = False
         named = [(hypers[k], n, first) for k, n, first in keys]
-        form = functools.partial(host_rows, self.recipe, self.bucket.dtypes, named, self._powers)
-        rows, self._power_values = self._powers.formed(form) if self._reads_steps else (form(), self._power_values)
+        given = (self.recipe, self.bucket.dtypes, named, self._powers)
+        if self._reads_steps:
+            rows, self._power_values = self._powers.formed(functools.partial(host_rows, *given))
+        else:
+            rows = host_rows(*given)
         going_along = carried(rows) if self._carries else None
         if going_along is not None:
             return going_along

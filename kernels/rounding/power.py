@@ -57,15 +57,17 @@ class _Table:
         # Of each digit the power that its 1 stands for, and those of its values. By number, so that threads that fill
         # them at once write the same.
         self._units: dict[int, Pair] = {0: (base, base * 0.0)}
-        self._digits: dict[int, dict[int, Pair]] = {}
+        self._digits: dict[int, dict[int, Pair]] = {0: {0: self._one}, 1: {0: self._one}}
 
     def pair(self, exponent: int) -> Pair:
         exponent, digit = divmod(exponent, _ROW)
-        found, place = self.digit(0, digit), 0
+        # Steps ask for the same two digits again and again.
+        found, place = self._digits[0].get(digit) or self.digit(0, digit), 1
         while exponent:
             exponent, digit = divmod(exponent, _ROW)
+            known = self._digits.get(place)
+            found = _times((known and known.get(digit)) or self.digit(place, digit), found)
             place += 1
-            found = _times(self.digit(place, digit), found)
         return found
 
     def digit(self, place: int, value: int) -> Pair:
