@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from . import cause_table, growth_table, prediction_table, window_table
+from . import cause_table, growth_table, peer_table, prediction_table, window_table
 from .kept import RESULTS, read_own
 from .load import read_result
 from .schema import StepRow
@@ -19,6 +19,7 @@ WINDOW = ROOT / "docs" / "window.csv"
 CAUSES = ROOT / "docs" / "causes.csv"
 PREDICTIONS = ROOT / "docs" / "predictions.csv"
 GROWTH = ROOT / "docs" / "population-growth.csv"
+PEERS = RESULTS / "cpu-peers"
 H100 = RESULTS / "nvidia-h100-80gb-hbm3"
 _MARKED = re.compile(r"(<!-- table: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SIZES = ("2^10", "2^16", "2^20", "2^24", "2^28")
@@ -227,6 +228,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "population-growth-models": lambda: _growth("models"),
     "population-growth-steps": lambda: _growth("steps"),
     "population-growth-width": lambda: _growth("width"),
+    "peers-origin": lambda: peer_table.origin(peer_table.read(PEERS)),
+    "peers": lambda: _markdown(*peer_table.table(peer_table.read(PEERS))),
     "answers": _answers,
     "window-all": _window_all,
     "causes": _causes,
