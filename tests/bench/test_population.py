@@ -41,6 +41,7 @@ def test_recorded_bits(case: bits.Case) -> None:
     assert row["outcome"] == "equal", row
 
 
+@pytest.mark.slow
 @needs_vectors
 def test_avx2_has_the_same_bits() -> None:
     script = (
