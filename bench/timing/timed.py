@@ -103,12 +103,11 @@ def prepare(one: Timed, workload: StepWorkload, gradients: Sequence[torch.Tensor
     one.step()
     clock.synchronize()
     one.warm_up_s = time.perf_counter() - began
+    _check(one, addresses, gradients)
     one.peak_bytes = clock.peak_bytes(one.step)
     while one.steps <= _FIRST_STEPS and time.perf_counter() - began < one.warm_up_s + _WARM_UP_LIMIT_S:
         _timed_step(one, clock)
-    _check_parameters(one, addresses)
-    if not known:
-        _check_gradients(one, gradients)
+    _check(one, addresses, gradients)
     one.state_bytes = state_bytes(one.optimizer, attributes=not known)
 
 
@@ -128,6 +127,13 @@ def _timed_step(one: Timed, clock: Clock) -> None:
     one.last_s = time.perf_counter() - began
 
 
+def _check(one: Timed, addresses: Sequence[int], gradients: Sequence[torch.Tensor]) -> None:
+    """After a step: that another one can do the same."""
+    _check_parameters(one, addresses)
+    if not one.provider.traits.known:
+        _check_gradients(one, gradients)
+
+
 def _check_parameters(one: Timed, addresses: Sequence[int]) -> None:
     """That the parameters which are stepped are still those that were handed over, where they were."""
     assert one.optimizer is not None
@@ -139,10 +145,18 @@ def _check_parameters(one: Timed, addresses: Sequence[int]) -> None:
 def _check_gradients(one: Timed, gradients: Sequence[torch.Tensor]) -> None:
     """That there still are gradients to step with; those that steps change are given their values again."""
     for parameter, gradient in zip(one.parameters, gradients, strict=True):
-        if parameter.grad is None or parameter.grad.shape != gradient.shape:
+        found = parameter.grad
+        if found is None or not _is_whole(found, gradient):
             raise ValueError("its steps take gradients away, so that the next one has nothing to do")
-        if not torch.equal(parameter.grad, gradient):
+        if not torch.equal(found, gradient):
             one.gradients = gradients
+
+
+def _is_whole(found: torch.Tensor, gradient: torch.Tensor) -> bool:
+    """Whether it is a gradient like the one that was given, and has its memory: what was freed is not to be read."""
+    if found.layout is not gradient.layout or found.shape != gradient.shape:
+        return False
+    return found.untyped_storage().nbytes() >= gradient.nbytes
 
 
 def state_bytes(optimizer: torch.optim.Optimizer, *, attributes: bool) -> int | None:

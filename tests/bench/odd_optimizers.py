@@ -158,6 +158,13 @@ class TakesGradients(RightSGD):
             p.grad = None
 
 
+class FreesGradients(RightSGD):
+    def _step_one(self, p: torch.Tensor, group: dict[str, Any]) -> None:
+        super()._step_one(p, group)
+        assert p.grad is not None
+        p.grad.untyped_storage().resize_(0)
+
+
 class SetsForAll(RightSGD):
     def _step_one(self, p: torch.Tensor, group: dict[str, Any]) -> None:
         torch.set_num_threads(torch.get_num_threads() + 1)

@@ -136,6 +136,12 @@ def test_what_a_class_does_to_gradients_is_its_own_affair() -> None:
     assert "its steps take gradients away" in last(takes.error) and takes.step_time_ns is None
 
 
+def test_a_class_that_frees_gradients_has_no_time_and_ends_no_process() -> None:
+    (frees, torchs), _ = time_workload(SMALL, [user("FreesGradients"), FOR_LOOP], HostClock(), 0.0)
+    assert "its steps take gradients away" in last(frees.error) and frees.step_time_ns is None
+    assert torchs.step_time_ns
+
+
 def test_every_step_of_a_class_that_scales_gradients_does_the_same() -> None:
     one = Timed(user("ScalesGradients"))
     gradients = SMALL.gradients(torch.device("cpu"))
