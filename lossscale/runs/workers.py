@@ -24,6 +24,8 @@ from ..support.errors import WorkerLost
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+_ANSWER_S: Final = 0.1
+"""Until Ctrl-C is answered, at most."""
 _PATIENCE_S: Final = 10.0
 """For the kernel to end a process that was killed: one that waits for a file server ends when that answers."""
 
@@ -78,13 +80,16 @@ def in_processes(
             executor.submit(int)
         workers += set(multiprocessing.active_children()) - others
         while True:
-            for task in itertools.islice(left, 2 * len(first) - len(running)):
-                running[executor.submit(work, task)] = task
+            more = list(itertools.islice(left, 2 * len(first) - len(running)))
+            # An interrupt just after a lock was taken would leave it taken, and the pool's thread waiting for ever.
+            with _blocked(signal.SIGINT):
+                running |= {executor.submit(work, task): task for task in more}
+                ended = wait(running, _ANSWER_S, return_when=FIRST_COMPLETED).done if running else set()
             if not running:
                 break
-            ended = wait(running, return_when=FIRST_COMPLETED).done
             for future in [future for future in running if future in ended]:
-                result = future.result()
+                with _blocked(signal.SIGINT):
+                    result = future.result()
                 yield running.pop(future), result
         executor.shutdown()
     except BaseException as error:
