@@ -124,6 +124,7 @@ def test_an_interrupt_at_any_moment_leaves_no_process(tmp_path: Path, kind: str,
 
 
 def square(number: int) -> tuple[int, int, str | None]:
+    time.sleep(0.1)  # the other worker gets some, though it starts later
     return number * number, os.getpid(), os.environ.get("OF_WORKERS")
 
 
